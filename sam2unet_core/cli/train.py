@@ -1,0 +1,7 @@
+"""`sam2unet train`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""

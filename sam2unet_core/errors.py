@@ -1,0 +1,29 @@
+"""Errors a user can act on: each message says what was wrong, what was got and what to do."""
+
+
+class SAM2UNetError(Exception):
+    """Base of every error whose message is meant for the person at the keyboard."""
+
+
+class DataError(SAM2UNetError):
+    """Images, masks or data lists that cannot be used as given."""
+
+
+class TaskError(SAM2UNetError):
+    """A task description that is missing, malformed or does not fit."""
+
+
+class WeightsError(SAM2UNetError):
+    """A weights file that cannot be read into the network asked for."""
+
+
+class MissingWeightsError(WeightsError):
+    """Weights that have to be fetched or imported first."""
+
+
+class ConfigError(SAM2UNetError):
+    """A bundle configuration or override that names something which does not exist."""
+
+
+class MissingExtraError(SAM2UNetError):
+    """An optional library that is not installed; the message names the extra."""

@@ -1,0 +1,1 @@
+"""Images, video and volumes that are not DICOM, read and written."""

@@ -1,0 +1,1 @@
+"""What the bundle's YAML names: data, transforms, handlers and the inferer."""

@@ -1,0 +1,1 @@
+"""What runs the network: one interface, frames in, probability out."""
