@@ -1,7 +1,62 @@
-"""`sam2unet doctor`."""
+"""`sam2unet doctor`: what this machine has, and what to do about what it lacks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from sam2unet_core.environment import Finding
+
+MARKS = {"ok": ("ok", "green"), "lacking": ("lacks", "yellow"), "broken": ("broken", "red")}
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
+) -> None:
+    """Say what this machine has and what to do about what it lacks. Uses no network.
+
+    The exit code is 0, or 2 if the software cannot run here at all.
+    """
+    from sam2unet_core.environment import survey
+
+    findings = survey()
+    works = all(finding.state != "broken" for finding in findings)
+    if as_json:
+        content = {"works": works, "findings": [asdict(finding) for finding in findings]}
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        console = Console()
+        console.print(_table(findings))
+        console.print("This machine can run sam2unet." if works else "sam2unet cannot run here.")
+    raise typer.Exit(0 if works else 2)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=box.SIMPLE, show_header=False)
+    for style in ("bold", "", ""):
+        table.add_column(style=style, overflow="fold")
+    section = ""
+    for finding in findings:
+        if finding.section != section:
+            section = finding.section
+            table.add_section()
+            table.add_row(section, "", "")
+        mark, style = MARKS[finding.state]
+        found = Text(finding.value)
+        if finding.remedy:
+            found.append(f"\n{finding.remedy}", style="italic")
+        table.add_row(Text(f"  {finding.name}", style="not bold"), Text(mark, style=style), found)
+    return table

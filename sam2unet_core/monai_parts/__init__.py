@@ -1,1 +1,71 @@
 """What the bundle's YAML names: data, transforms, handlers and the inferer."""
+
+from sam2unet_core.data import check_samples, read_dataset
+from sam2unet_core.monai_parts.configuration import (
+    check_overrides,
+    find_bundle_root,
+    read_task,
+    report_errors_in_one_line,
+    run_folder,
+)
+from sam2unet_core.monai_parts.distributed import process_device, start_process_group
+from sam2unet_core.monai_parts.frames import LoadFramed, Prepared, ToMasksd, as_items
+from sam2unet_core.monai_parts.inference import SegmenterInferer, WriteMasksd, choose_weights
+from sam2unet_core.monai_parts.logs import (
+    TrainingLog,
+    ValidationLog,
+    dice_metric,
+    mlflow_handler,
+    progress_bar,
+    tensorboard_handler,
+)
+from sam2unet_core.monai_parts.results import check_split, show_masks, show_run, write_evaluation
+from sam2unet_core.monai_parts.run_state import RunState
+from sam2unet_core.monai_parts.training import (
+    EpochSeed,
+    FiniteLoss,
+    InitialWeights,
+    PrecisionInferer,
+    ScaledBatch,
+    WeightAverage,
+    trainable_parameters,
+)
+from sam2unet_core.runtimes.torch_runtime import choose_device
+
+__all__ = [
+    "EpochSeed",
+    "FiniteLoss",
+    "InitialWeights",
+    "LoadFramed",
+    "PrecisionInferer",
+    "Prepared",
+    "RunState",
+    "ScaledBatch",
+    "SegmenterInferer",
+    "ToMasksd",
+    "TrainingLog",
+    "ValidationLog",
+    "WeightAverage",
+    "WriteMasksd",
+    "as_items",
+    "check_overrides",
+    "check_samples",
+    "check_split",
+    "choose_device",
+    "choose_weights",
+    "dice_metric",
+    "find_bundle_root",
+    "mlflow_handler",
+    "process_device",
+    "progress_bar",
+    "read_dataset",
+    "read_task",
+    "report_errors_in_one_line",
+    "run_folder",
+    "show_masks",
+    "show_run",
+    "start_process_group",
+    "tensorboard_handler",
+    "trainable_parameters",
+    "write_evaluation",
+]

@@ -1,0 +1,170 @@
+"""Images and masks on disk, listed and paired by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from sam2unet_core.data.datalist import read_datalist
+from sam2unet_core.data.groups import group_of, read_groups
+from sam2unet_core.data.problems import raise_problems
+from sam2unet_core.errors import DataError
+from sam2unet_core.media.image import image_files
+
+LAYOUT = (
+    "expected images/ and masks/ with files of the same name (the suffix may differ), "
+    "or a MONAI data list (JSON)"
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and what belongs to it.
+
+    Attributes:
+        image: the image file.
+        mask: the mask file, or None where none is needed.
+        group: what a split may not cut (a patient, a sequence); the name where none is given.
+        name: path of the image relative to its folder, without suffix, with `/`; unique, and
+            free of `..` and absolute parts, so that outputs can be named by it.
+        fold: the fold a data list assigns.
+    """
+
+    image: Path
+    mask: Path | None
+    group: str
+    name: str
+    fold: int | None = None
+
+
+def read_dataset(
+    dataset_dir: Path | str,
+    *,
+    datalist: Path | None = None,
+    section: str = "training",
+    groups: Path | None = None,
+    masks: bool = True,
+) -> list[Sample]:
+    """List the samples of a data set in the order of their names, without opening an image.
+
+    Args:
+        dataset_dir: holds `images/` and `masks/` (or `labels/`), paired by relative path without
+            suffix. With `masks` off, a folder of images will do.
+        datalist: MONAI data list to read instead; its paths are relative to `dataset_dir` or to
+            the file itself.
+        section: key of the data list, such as `training`, `validation` or `testing`.
+        groups: CSV with the columns `name` and `group`.
+        masks: whether every image needs a mask.
+
+    Raises:
+        DataError: no images, or files that are unpaired, doubled, missing or empty, all named.
+    """
+    folder = Path(dataset_dir)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {LAYOUT}")
+    problems: list[str] = []
+    if datalist is None:
+        samples = _read_folders(folder, masks=masks, problems=problems)
+    else:
+        entries = read_datalist(datalist, section=section)
+        samples = _read_entries(
+            entries, folder=folder, datalist=datalist, masks=masks, problems=problems
+        )
+    if groups is not None:
+        samples = _assign_groups(samples, groups, problems=problems)
+    problems += _doubled(samples) + _empty(samples)
+    raise_problems(problems, source=str(datalist or folder))
+    if not samples:
+        raise DataError(f"{datalist or folder}: no images found; {LAYOUT}")
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def by_name(folder: Path, *, problems: list[str]) -> dict[str, Path]:
+    """Return the image files below `folder` by relative path without suffix."""
+    found: dict[str, Path] = {}
+    for path in image_files(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            problems.append(f"{path}: same name as {found[name].name}, so a pair is ambiguous")
+        found.setdefault(name, path)
+    return found
+
+
+def _read_folders(folder: Path, *, masks: bool, problems: list[str]) -> list[Sample]:
+    images_dir = folder / "images"
+    if not masks and not images_dir.is_dir():
+        images_dir = folder
+    masks_dir = next((p for p in (folder / "masks", folder / "labels") if p.is_dir()), None)
+    if not images_dir.is_dir() or (masks and masks_dir is None):
+        raise DataError(f"{folder}: {LAYOUT}")
+    images = by_name(images_dir, problems=problems)
+    if not masks or masks_dir is None:
+        return [Sample(path, None, name, name) for name, path in images.items()]
+    labels = by_name(masks_dir, problems=problems)
+    problems += [f"{images[n]}: no mask called {n}" for n in images if n not in labels]
+    problems += [f"{labels[n]}: no image called {n}" for n in labels if n not in images]
+    return [Sample(images[n], labels[n], n, n) for n in images if n in labels]
+
+
+def _read_entries(
+    entries: Iterable[dict[str, Any]],
+    *,
+    folder: Path,
+    datalist: Path,
+    masks: bool,
+    problems: list[str],
+) -> list[Sample]:
+    samples = []
+    for entry in entries:
+        image = _locate(entry["image"], folder=folder, datalist=datalist)
+        label = entry.get("label")
+        mask = _locate(label, folder=folder, datalist=datalist) if masks and label else None
+        problems += [f"{p}: no such file" for p in (image, mask) if p and not p.is_file()]
+        if masks and mask is None:
+            problems.append(f"{image}: the data list gives no label for it")
+        name = _output_name(image, folder)
+        samples.append(Sample(image, mask, str(entry.get("group", name)), name, entry.get("fold")))
+    return samples
+
+
+def _locate(text: str, *, folder: Path, datalist: Path) -> Path:
+    beside_list = Path(datalist).parent / text
+    within = folder / text
+    return beside_list if beside_list.is_file() and not within.is_file() else within
+
+
+def _output_name(image: Path, folder: Path) -> str:
+    """Return a relative name that leads nowhere else, also for an image outside of `folder`."""
+    absolute, root = image.absolute(), folder.absolute()
+    inside = absolute.is_relative_to(root) and ".." not in absolute.relative_to(root).parts
+    path: PurePath = absolute.relative_to(root) if inside else image
+    parts = [part for part in path.parts if part not in ("..", path.anchor)]
+    return PurePath(*parts).with_suffix("").as_posix()
+
+
+def _assign_groups(samples: list[Sample], path: Path, *, problems: list[str]) -> list[Sample]:
+    groups = read_groups(path)
+    assigned = []
+    for sample in samples:
+        group = group_of(sample.name, groups)
+        if group is None:
+            problems.append(f"{sample.image}: no row in {path}")
+        assigned.append(replace(sample, group=group or sample.name))
+    return assigned
+
+
+def _doubled(samples: Iterable[Sample]) -> list[str]:
+    first: dict[str, Path] = {}
+    problems = []
+    for sample in samples:
+        if sample.name in first:
+            problems.append(f"{sample.image}: same name as {first[sample.name]}")
+        first.setdefault(sample.name, sample.image)
+    return problems
+
+
+def _empty(samples: Iterable[Sample]) -> list[str]:
+    paths = [p for s in samples for p in (s.image, s.mask) if p is not None and p.is_file()]
+    return [f"{p}: the file is empty (0 bytes)" for p in paths if p.stat().st_size == 0]

@@ -1,0 +1,250 @@
+"""What this machine has for the software, and what to do about what it lacks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_cache_dir
+
+from sam2unet_core import __version__
+from sam2unet_core.errors import SAM2UNetError
+from sam2unet_core.task import Task, installed_bundle, presets
+
+DISTRIBUTION = "sam2unet"
+LEAST_MEMORY = 4 * 2**30
+LEAST_DISK = 5 * 2**30
+NO_FUNCTION = ("all", "test", "docs")
+"""Extras that gather others or serve development."""
+
+State = Literal["ok", "lacking", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the survey.
+
+    Attributes:
+        section: heading it belongs under.
+        name: what was looked at.
+        value: what was found.
+        state: `lacking` limits what can be done here, `broken` stops everything.
+        remedy: what to do about it; empty if nothing is needed.
+    """
+
+    section: str
+    name: str
+    value: str
+    state: State = "ok"
+    remedy: str = ""
+
+
+def survey() -> list[Finding]:
+    """Look at this machine. No network is used and nothing is written."""
+    return [
+        *_versions(),
+        *_devices(),
+        *_capacity(),
+        *_runtimes(),
+        *_codecs(),
+        *_extras(),
+        *_bundle(),
+        *_weights(),
+    ]
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Return the CPU's instruction sets that matter for speed, as far as they can be seen."""
+    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
+    flags: set[str] = set()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():  # Linux only
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                flags = set(line.partition(":")[2].split())
+                break
+    return tuple(flag for flag in (*wanted, "asimd", "bf16", "sve") if flag in flags)
+
+
+def memory_bytes() -> int | None:
+    """Return the memory this process may use, a container's limit included; None if unknown."""
+    sizes = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(limit)
+        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        if text.isdigit():
+            sizes.append(int(text))
+    return min(sizes) if sizes else _windows_memory()
+
+
+def _windows_memory() -> int | None:
+    if sys.platform != "win32":
+        return None
+    import ctypes
+
+    kibibytes = ctypes.c_ulonglong()
+    ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kibibytes))
+    return kibibytes.value * 1024 or None
+
+
+def _versions() -> Iterator[Finding]:
+    section = "Versions"
+    yield Finding(section, DISTRIBUTION, __version__)
+    yield Finding(section, "Python", f"{platform.python_version()} on {platform.platform()}")
+    for name in ("torch", "monai", "numpy", "pydicom", "SimpleITK"):
+        version = _installed(name)
+        if version:
+            yield Finding(section, name, version)
+        else:
+            remedy = f"install it again: pip install --force-reinstall {DISTRIBUTION}"
+            yield Finding(section, name, "not installed", "broken", remedy)
+
+
+def _devices() -> Iterator[Finding]:
+    section = "Devices"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    features = ", ".join(cpu_features()) or "instruction sets not visible"
+    yield Finding(section, "CPU", f"{cores} cores; {features}")
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding(section, "torch", f"does not load: {error}", "broken", "reinstall torch")
+        return
+    yield Finding(section, "PyTorch on CPU", torch.backends.cpu.get_cpu_capability())
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            yield Finding(section, f"cuda:{index}", f"{device.name}, {_gib(device.total_memory)}")
+    else:
+        built = torch.version.cuda
+        found = f"built for CUDA {built}, no GPU found" if built else "this PyTorch is CPU-only"
+        remedy = "training and inference run on the CPU; for a GPU see https://pytorch.org"
+        yield Finding(section, "CUDA", found, "lacking", remedy)
+    if torch.backends.mps.is_available():
+        yield Finding(section, "mps", "Apple GPU")
+
+
+def _capacity() -> Iterator[Finding]:
+    section = "Capacity"
+    memory = memory_bytes()
+    if memory is None:
+        yield Finding(section, "memory", "unknown")
+    elif memory < LEAST_MEMORY:
+        remedy = "use a small network (--variant starter) or another machine"
+        yield Finding(section, "memory", _gib(memory), "lacking", remedy)
+    else:
+        yield Finding(section, "memory", _gib(memory))
+    for name, folder in (("disk, working folder", Path.cwd()), ("disk, home", Path.home())):
+        free = shutil.disk_usage(folder).free
+        state: State = "ok" if free >= LEAST_DISK else "lacking"
+        remedy = "" if state == "ok" else f"free some space: {_gib(LEAST_DISK)} are comfortable"
+        yield Finding(section, name, f"{_gib(free)} free", state, remedy)
+
+
+def _runtimes() -> Iterator[Finding]:
+    yield Finding("Runtimes", "torch", _installed("torch") or "not installed")
+    for name, extra in (("openvino", "openvino"), ("onnxruntime", "onnx")):
+        version = _installed(name)
+        if version:
+            yield Finding("Runtimes", name, version)
+        else:
+            yield Finding("Runtimes", name, "not installed", "lacking", _install_line(extra))
+
+
+def _codecs() -> Iterator[Finding]:
+    from pydicom import uid
+    from pydicom.pixels.decoders.base import get_decoder
+
+    families = (
+        ("RLE", {"RLE": uid.RLELossless}, "pydicom"),
+        ("JPEG", {"8 bit": uid.JPEGBaseline8Bit, "12 bit": uid.JPEGExtended12Bit}, "python-gdcm"),
+        ("JPEG lossless", {"14": uid.JPEGLossless, "14 SV1": uid.JPEGLosslessSV1}, "python-gdcm"),
+        ("JPEG-LS", {"exact": uid.JPEGLSLossless, "near": uid.JPEGLSNearLossless}, "pyjpegls"),
+        ("JPEG 2000", {"lossless": uid.JPEG2000Lossless, "lossy": uid.JPEG2000}, "python-gdcm"),
+        (
+            "HTJ2K",
+            {"lossless": uid.HTJ2KLossless, "RPCL": uid.HTJ2KLosslessRPCL, "lossy": uid.HTJ2K},
+            "pylibjpeg-openjpeg",
+        ),
+    )
+    for family, syntaxes, package in families:
+        lacking = [name for name, item in syntaxes.items() if not get_decoder(item).is_available]
+        if lacking:
+            value = f"does not decode ({', '.join(lacking)})"
+            yield Finding("DICOM decoders", family, value, "lacking", f"pip install {package}")
+        else:
+            yield Finding("DICOM decoders", family, "decodes")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, packages in sorted(_extra_packages().items()):
+        found = {name: _installed(name) for name in packages}
+        value = ", ".join(f"{name} {version or 'missing'}" for name, version in found.items())
+        if all(found.values()):
+            yield Finding("Extras", extra, value)
+        else:
+            yield Finding("Extras", extra, value, "lacking", _install_line(extra))
+
+
+def _extra_packages() -> dict[str, list[str]]:
+    """Return the packages of each extra that adds a function, from our own metadata."""
+    extras: dict[str, list[str]] = {}
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # run from a folder, not installed
+        return extras
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+).*;.*extra == ['\"](\w+)['\"]", requirement)
+        if match and match[1] != DISTRIBUTION and match[2] not in NO_FUNCTION:
+            extras.setdefault(match[2], []).append(match[1])
+    return extras
+
+
+def _bundle() -> Iterator[Finding]:
+    try:
+        folder = installed_bundle()
+        task = Task.load(folder / "configs" / "task.json")
+    except SAM2UNetError as error:
+        yield Finding("Bundle", "bundle", str(error), "broken", f"install {DISTRIBUTION} again")
+        return
+    yield Finding("Bundle", "folder", str(folder))
+    yield Finding("Bundle", "task", f"{task.title} ({task.name})")
+    yield Finding("Bundle", "presets", ", ".join(presets()))
+
+
+def _weights() -> Iterator[Finding]:
+    folder = Path(os.environ.get("SAM2UNET_CACHE") or user_cache_dir(DISTRIBUTION)) / "weights"
+    names = sorted(path.name for path in folder.glob("*.pt")) if folder.is_dir() else []
+    if names:
+        yield Finding("Weights", str(folder), ", ".join(names))
+        return
+    remedy = (
+        "fetch them (sam2unet weights fetch sam2_hiera_large) or bring them on a disk "
+        "(sam2unet weights import FILE); `starter` and `nano` networks need none"
+    )
+    yield Finding("Weights", str(folder), "no SAM2 weights", "lacking", remedy)
+
+
+def _install_line(extra: str) -> str:
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

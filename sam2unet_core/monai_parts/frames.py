@@ -1,0 +1,92 @@
+"""Frames and masks as MONAI transforms; the pixels come from `media` and `transforms`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+
+from sam2unet_core.data import Sample
+from sam2unet_core.media.image import read_image, read_mask
+from sam2unet_core.postprocess import class_masks, to_probabilities
+from sam2unet_core.task import Task
+from sam2unet_core.transforms import prepare, prepare_target, restore
+
+Item = dict[str, Any]
+
+
+def as_items(samples: Sequence[Sample]) -> list[Item]:
+    """Return samples as MONAI's list of dictionaries: `image`, `label` if any, and `name`.
+
+    The name is the image's path below the dataset, suffix kept: what outputs are named after.
+    """
+    items: list[Item] = []
+    for sample in samples:
+        item: Item = {
+            "image": str(sample.image),
+            "name": f"{sample.name}{sample.image.suffix}",
+        }
+        if sample.mask is not None:
+            item["label"] = str(sample.mask)
+        items.append(item)
+    return items
+
+
+class LoadFramed(Transform):
+    """Read `image` to `(3, H, W)` uint8 RGB and `label`, if any, to `(K, H, W)` uint8, 0 or 1."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, data: Item) -> Item:
+        """Return a copy of `data` with pixels in place of paths."""
+        item = dict(data)
+        pixels = read_image(Path(item["image"]))
+        item["image"] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        if "label" in item:
+            labels = read_mask(Path(item["label"]), self.task.classes)
+            values = np.array([c.value for c in self.task.classes], np.uint8)
+            item["label"] = torch.from_numpy((labels == values[:, None, None]).astype(np.uint8))
+        return item
+
+
+class Prepared(Transform):
+    """Bring `image` to the network's input, and `label` too if `with_label`: see `prepare`.
+
+    Args:
+        task: gives the image size.
+        with_label: resize the label to soft labels `(K, h, w)` float32; else it keeps its size.
+    """
+
+    def __init__(self, task: Task, with_label: bool = False) -> None:
+        self.size = task.image_size
+        self.with_label = with_label
+
+    def __call__(self, data: Item) -> Item:
+        """Return a copy of `data` with `image` `(3, h, w)` float32, normalised."""
+        item = dict(data)
+        item["image"] = prepare(item["image"][None], self.size)[0]
+        if self.with_label:
+            item["label"] = prepare_target(item["label"][None], self.size)[0]
+        return item
+
+
+class ToMasksd(Transform):
+    """Turn `pred`, logits `(C, h, w)`, into masks `(K, H, W)` float32 at the label's size."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self, data: Item) -> Item:
+        """Return a copy of `data` with masks in `pred` and a float32 `label`."""
+        item = dict(data)
+        height, width = item["label"].shape[-2:]
+        logits = restore(torch.as_tensor(item["pred"])[None], (int(height), int(width)))
+        found = to_probabilities(logits, self.task)[0].cpu().numpy()
+        item["pred"] = torch.from_numpy(class_masks(found, self.task).astype(np.float32))
+        item["label"] = torch.as_tensor(item["label"]).float().cpu()
+        return item

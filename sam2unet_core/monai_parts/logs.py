@@ -1,0 +1,87 @@
+"""What a run reports while it goes: progress, figures, TensorBoard, MLflow."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from ignite.engine import Engine
+from ignite.handlers import ProgressBar
+from monai.handlers import (
+    IgniteMetricHandler,
+    MLFlowHandler,
+    StatsHandler,
+    TensorBoardStatsHandler,
+    from_engine,
+)
+from monai.metrics import DiceMetric
+
+from sam2unet_core.errors import MissingExtraError
+
+
+def dice_metric() -> IgniteMetricHandler:
+    """Return the mean Dice over frames and classes; agreeing on an empty mask counts as 1."""
+    return IgniteMetricHandler(
+        metric_fn=DiceMetric(ignore_empty=False),
+        output_transform=from_engine(["pred", "label"]),
+        save_details=False,
+    )
+
+
+def progress_bar(description: str) -> ProgressBar:
+    """Return a bar with the time left, on stderr; hidden where stderr is no terminal."""
+    return ProgressBar(desc=description, disable=not sys.stderr.isatty())
+
+
+class TrainingLog:
+    """Progress bar with the current loss, and a line with the mean loss of each epoch."""
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer."""
+        bar = progress_bar("training")
+        bar.attach(engine, output_transform=lambda output: {"loss": float(output["loss"])})
+        StatsHandler(iteration_log=False, name="training").attach(engine)
+
+
+class ValidationLog:
+    """Progress bar of the validation, and a line with its Dice."""
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the evaluator."""
+        progress_bar("validation").attach(engine)
+        StatsHandler(
+            iteration_log=False, output_transform=lambda _: None, name="validation"
+        ).attach(engine)
+
+
+def tensorboard_handler(run_dir: str) -> TensorBoardStatsHandler:
+    """Return the handler that writes TensorBoard events below `run_dir`."""
+    _require("tensorboard")
+    return TensorBoardStatsHandler(
+        log_dir=str(Path(run_dir) / "tensorboard"), output_transform=from_engine("loss", first=True)
+    )
+
+
+def mlflow_handler(run_dir: str) -> MLFlowHandler:
+    """Return the handler that writes to an MLflow store in `run_dir`; nothing leaves the machine.
+
+    Only figures are recorded: no configuration and no path of the data.
+    """
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # MLflow reads it when it is imported
+    _require("mlflow")
+    folder = Path(run_dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return MLFlowHandler(
+        tracking_uri=f"sqlite:///{folder.as_posix()}/mlflow.db",
+        artifacts=None,
+        experiment_name="sam2unet",
+        output_transform=from_engine("loss", first=True),
+        close_on_complete=True,
+    )
+
+
+def _require(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(f"{module} is not installed: pip install 'sam2unet[track]'")

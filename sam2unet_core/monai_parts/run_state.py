@@ -1,0 +1,196 @@
+"""A training run on disk: its checkpoint, its best weights, its history; continued where it ended."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
+from ignite.metrics import Average
+from monai.handlers import CheckpointLoader
+
+from sam2unet_core.errors import ConfigError
+from sam2unet_core.monai_parts.training import EpochSeed, WeightAverage
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import (
+    load_trainable_state_dict,
+    save_delta,
+    save_full,
+    trainable_state_dict,
+)
+from sam2unet_core.task import Task
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+BEST = "model.safetensors"
+HISTORY = "history.csv"
+
+
+class RunState:
+    """Saves and restores everything a run consists of; a handler of the trainer, its last one.
+
+    After each epoch, `checkpoint.pt` is replaced: network (all but the frozen trunk), optimiser,
+    schedule, loss scaler, average, seed, early stopping, best metric, history and epoch.
+    Whenever validation improves, `model.safetensors` is replaced: a delta with its task where the
+    trunk is frozen, else the whole network.
+
+    Args:
+        output_dir: folder of the run.
+        task: what the network is trained for.
+        network: the network that is trained.
+        average: gives the weights that are validated and kept.
+        optimizer: of the trainer.
+        lr_scheduler: of the trainer.
+        evaluator: validates; its key metric decides what is best.
+        seed: the handler that seeds each epoch.
+        patience: validations without improvement before training stops; 0 never stops early.
+        resume: continue from `checkpoint.pt`, if there is one.
+    """
+
+    def __init__(  # noqa: PLR0913 - a run's state is all of its parts
+        self,
+        output_dir: str,
+        *,
+        task: Task,
+        network: SAM2UNet,
+        average: WeightAverage,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: Any,
+        evaluator: Any,
+        seed: EpochSeed,
+        patience: int = 0,
+        resume: bool = False,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.task = task
+        self.average = average
+        self.evaluator = evaluator
+        self.patience = patience
+        self.resume = resume
+        self.history: list[dict[str, float]] = []
+        self.parts: dict[str, Any] = {
+            "network": _Trainable(network),
+            "optimizer": optimizer,
+            "lr_scheduler": lr_scheduler,
+            "seed": seed,
+            "average": average,
+            "run": self,
+        }
+
+    def attach(self, engine: Engine) -> None:
+        """Start, save and stop with the trainer's events."""
+        self.parts["trainer"] = engine
+        if engine.scaler is not None:
+            self.parts["scaler"] = engine.scaler
+        if self.patience:
+            stopper = EarlyStopping(self.patience, score_function=_key_metric, trainer=engine)
+            self.evaluator.add_event_handler(Events.COMPLETED, stopper)
+            self.parts["early_stopping"] = stopper
+        Average(output_transform=lambda output: output["loss"].item()).attach(engine, "loss")
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+
+    def start(self, engine: Engine) -> None:
+        """Open the run's folder, or continue what is in it.
+
+        Raises:
+            ConfigError: the folder holds another run, which would be overwritten.
+        """
+        checkpoint = self.folder / CHECKPOINT
+        if checkpoint.is_file() and not self.resume:
+            raise ConfigError(
+                f"{self.folder}: holds a training run; continue it with --resume true, or give "
+                "another --output_dir"
+            )
+        if checkpoint.is_file():
+            CheckpointLoader(str(checkpoint), self.parts, map_location="cpu")(engine)
+            logger.info("continuing after epoch %d of %s", engine.state.epoch, self.folder)
+        elif idist.get_rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.task.save(self.folder / "task.json")
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Note the epoch's figures, keep the best weights, replace the checkpoint."""
+        state = self.evaluator.state
+        validated = state.epoch == engine.state.epoch and bool(state.metrics)
+        self._note(engine, validated)
+        if idist.get_rank() != 0:
+            return
+        self._write_history()
+        if validated and state.best_metric_epoch == engine.state.epoch:
+            self._save_best()
+        checkpoint = {name: part.state_dict() for name, part in self.parts.items()}
+        _replace(self.folder / CHECKPOINT, checkpoint)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return history and best metric."""
+        state = self.evaluator.state
+        return {
+            "history": self.history,
+            "best_metric": float(state.best_metric),
+            "best_metric_epoch": state.best_metric_epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self.history = list(state["history"])
+        self.evaluator.state.best_metric = state["best_metric"]
+        self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+
+    def _note(self, engine: Engine, validated: bool) -> None:
+        row = {"epoch": engine.state.epoch, **engine.state.metrics}
+        row["learning_rate"] = engine.optimizer.param_groups[0]["lr"]
+        if validated:
+            row |= {f"val_{name}": value for name, value in self.evaluator.state.metrics.items()}
+        self.history.append({name: float(value) for name, value in row.items()})
+
+    def _write_history(self) -> None:
+        names = list(dict.fromkeys(name for row in self.history for name in row))
+        temporary = self.folder / f".{HISTORY}.part"
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(self.history)
+        temporary.replace(self.folder / HISTORY)
+
+    def _save_best(self) -> None:
+        state = self.evaluator.state
+        measured = {f"val_{name}": float(value) for name, value in state.metrics.items()}
+        task = replace(self.task, weights=None, metrics={"epoch": state.epoch, **measured})
+        network = self.average.network
+        if network.trunk_is_frozen:
+            save_delta(network, self.folder / BEST, task=task)
+        else:
+            save_full(network, self.folder / BEST, task=task, dtype=torch.float32)
+
+
+class _Trainable:
+    """A network's state without its frozen trunk."""
+
+    def __init__(self, network: SAM2UNet) -> None:
+        self.network = network
+
+    def state_dict(self) -> dict[str, Any]:
+        return trainable_state_dict(self.network)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_trainable_state_dict(self.network, state)
+
+
+def _key_metric(engine: Engine) -> float:
+    return float(engine.state.metrics[engine.state.key_metric_name])
+
+
+def _replace(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write beside `path`, then rename: a killed run leaves the old checkpoint or the new one."""
+    temporary = path.with_name(f".{path.name}.part")
+    torch.save(dict(checkpoint), temporary)
+    temporary.replace(path)

@@ -1,0 +1,258 @@
+"""What training needs beyond MONAI's own: precision, averaging, scales, seeds, first weights."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+from monai.engines import default_prepare_batch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from sam2unet_core.errors import ConfigError, DataError
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import (
+    load_trainable_state_dict,
+    load_weights,
+    read_info,
+    require_trunk,
+    trainable_state_dict,
+)
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class PrecisionInferer(Inferer):
+    """Runs a network under autocast of the device it is on; logits come back in float32.
+
+    MONAI's own `amp` is CUDA's alone and does nothing on a CPU; bfloat16 works on both.
+
+    Args:
+        precision: `float32`, `bfloat16`, or `float16` (CUDA, where the trainer scales the loss).
+    """
+
+    def __init__(self, precision: str = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision {precision!r}: there are {', '.join(PRECISIONS)}")
+        self.dtype = PRECISIONS[precision]
+
+    def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return logits, or the list of logits that a network in training mode returns."""
+        pixels = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
+        if self.dtype is torch.float16 and pixels.device.type != "cuda":
+            raise ConfigError(
+                f"precision float16 needs CUDA, the device is {pixels.device.type}: "
+                "use --precision bfloat16"
+            )
+        with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype is not None):
+            output = network(pixels, *args, **kwargs)
+        if isinstance(output, Tensor):
+            return output.float()
+        return [logits.float() for logits in output]
+
+
+class ScaledBatch:
+    """Prepares a batch at a scale drawn anew each time (multi-scale training).
+
+    Args:
+        scales: factors to draw from; sides are rounded to multiples of 32. The authors advise
+            1 and 1.25 for polyps.
+    """
+
+    def __init__(self, scales: Sequence[float] = (1.0,)) -> None:
+        if not scales or min(scales) <= 0:
+            raise ConfigError(f"scales {list(scales)}: expected factors above 0, such as [1, 1.25]")
+        self.scales = list(scales)
+
+    def __call__(
+        self,
+        batchdata: dict[str, Tensor],
+        device: torch.device | str | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Return image `(B, 3, h, w)` and label `(B, K, h, w)` on the device."""
+        image, label = default_prepare_batch(batchdata, device, non_blocking, **kwargs)[:2]
+        scale = self.scales[int(torch.randint(len(self.scales), ()))]
+        if scale == 1:
+            return image, label
+        size = [max(32, round(side * scale / 32) * 32) for side in image.shape[-2:]]
+        image = interpolate(image, size=size, mode="bilinear", antialias=True)
+        return image, interpolate(label, size=size, mode="bilinear", antialias=True)
+
+
+class WeightAverage:
+    """Exponential moving average of what trains; a handler of the trainer.
+
+    With a decay of 0 nothing is averaged, and `network` is the trained network itself. Else it is
+    a copy that shares the frozen trunk, so it costs only what trains.
+
+    Args:
+        network: the network that is trained.
+        decay: weight of the past in each step, such as 0.999.
+    """
+
+    def __init__(self, network: SAM2UNet, decay: float = 0.0) -> None:
+        if not 0 <= decay < 1:
+            raise ConfigError(f"ema {decay}: expected 0 (off) or a decay below 1, such as 0.999")
+        self.decay = decay
+        self.source = network
+        self.network = network
+        if decay:
+            shared = {id(p): p for p in network.parameters() if not p.requires_grad}
+            self.network = copy.deepcopy(network, shared)
+
+    def attach(self, engine: Engine) -> None:
+        """Update the average after each step of the trainer."""
+        if self.decay:
+            engine.add_event_handler(Events.STARTED, self.restart)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+
+    def restart(self, engine: Engine) -> None:
+        """Start a new run's average from the weights that it starts from."""
+        if engine.state.iteration == 0:
+            self.load_state_dict(trainable_state_dict(self.source))
+
+    @torch.no_grad()
+    def update(self, engine: Engine) -> None:
+        """Move the average towards the current weights; early steps count for more."""
+        decay = min(self.decay, (1 + engine.state.iteration) / (10 + engine.state.iteration))
+        pairs = zip(self.network.parameters(), self.source.parameters(), strict=True)
+        moving = [(a, p) for a, p in pairs if p.requires_grad]
+        averages, current = ([pair[i] for pair in moving] for i in (0, 1))
+        torch._foreach_lerp_(averages, current, 1 - decay)
+        for a, b in zip(self.network.buffers(), self.source.buffers(), strict=True):
+            a.copy_(b)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the frozen trunk; empty where nothing is averaged."""
+        return trainable_state_dict(self.network) if self.decay else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        if self.decay:
+            load_trainable_state_dict(self.network, state)
+
+
+class EpochSeed:
+    """Seeds every random source at each epoch's start from (seed, epoch, process).
+
+    Shuffling, augmentation, the loaders' workers and drop path all follow from it, so a run that
+    is resumed at an epoch goes on exactly as it would have; the seed is in the checkpoint.
+
+    Args:
+        seed: of the run.
+        dataset: whose random transforms are seeded too, for loading without workers.
+    """
+
+    def __init__(self, seed: int, dataset: Any) -> None:
+        self.seed = seed
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Seed at the start of each of the trainer's epochs."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed Python, NumPy, PyTorch (all devices) and the transforms."""
+        entropy = [self.seed, engine.state.epoch, idist.get_rank()]
+        numbers = np.random.SeedSequence(entropy).generate_state(4)
+        random.seed(int(numbers[0]))
+        np.random.seed(int(numbers[1]))  # noqa: NPY002 - MONAI's transforms fall back on it
+        torch.manual_seed(int(numbers[2]))
+        set_rnd(self.dataset, seed=int(numbers[3]))
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the seed; with the trainer's epoch it determines every random state."""
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take up the seed of the run that is continued."""
+        self.seed = state["seed"]
+
+
+class FiniteLoss:
+    """Stops training with an error at the first loss that is not a number."""
+
+    def attach(self, engine: Engine) -> None:
+        """Check after each step of the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Raise if the last loss is not finite."""
+        loss = float(engine.state.output["loss"])
+        if not math.isfinite(loss):
+            raise DataError(
+                f"the loss is {loss} in epoch {engine.state.epoch}, step {engine.state.iteration}: "
+                "lower --learning_rate, or use --precision float32"
+            )
+
+
+class InitialWeights:
+    """Loads what training starts from; a frozen trunk never starts from random values.
+
+    A handler of the trainer, its first one.
+
+    Args:
+        network: the network to be trained.
+        variant: its size, to find the trunk among the weights on this machine.
+        weights: a file to start from (full network or delta), for a warm start.
+        trunk: SAM2's file; by default the one that was fetched or imported.
+    """
+
+    def __init__(
+        self,
+        network: SAM2UNet,
+        variant: str,
+        weights: str | None = None,
+        trunk: str | None = None,
+    ) -> None:
+        self.network = network
+        self.variant = variant
+        self.weights = weights
+        self.trunk = trunk
+
+    def attach(self, engine: Engine) -> None:
+        """Load before the first epoch."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine | None = None) -> None:
+        """Load the files.
+
+        Raises:
+            MissingWeightsError: the frozen trunk's weights are not on this machine.
+            WeightsError: a file does not fit.
+        """
+        for file in self._files():
+            found = load_weights(self.network, file)
+            logger.info("starting from %s: %s", Path(file).name, found)
+
+    def _files(self) -> list[Path | str]:
+        files: list[Path | str] = []
+        if self.trunk is not None:
+            files.append(self.trunk)
+        elif self.network.trunk_is_frozen and (
+            self.weights is None or read_info(self.weights).is_delta
+        ):
+            files.append(require_trunk(self.variant))
+        if self.weights is not None:
+            files.append(self.weights)
+        return files
+
+
+def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that the optimiser moves."""
+    return [p for p in network.parameters() if p.requires_grad]

@@ -1,0 +1,93 @@
+"""Receptive-field block and decoder step of SAM2-UNet (arXiv 2408.08870).
+
+Names of modules follow the published checkpoints.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class ReceptiveField(nn.Module):
+    """Four branches that look ever further, joined and reduced to the decoder's width."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.branch0 = nn.Sequential(ConvNorm(channels, width, (1, 1)))
+        self.branch1 = _branch(channels, width, 3)
+        self.branch2 = _branch(channels, width, 5)
+        self.branch3 = _branch(channels, width, 7)
+        self.conv_cat = ConvNorm(4 * width, width, (3, 3))
+        self.conv_res = ConvNorm(channels, width, (1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, channels, H, W)` to `(B, width, H, W)`, not negative."""
+        branches = [self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)]
+        joined = self.conv_cat(torch.cat(branches, dim=1))
+        return F.relu(joined + self.conv_res(x))
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch normalisation; H and W stay."""
+
+    def __init__(
+        self, channels: int, width: int, kernel: tuple[int, int], dilation: int = 1
+    ) -> None:
+        """Build the layers."""
+        super().__init__()
+        padding = (dilation * (kernel[0] - 1) // 2, dilation * (kernel[1] - 1) // 2)
+        self.conv = nn.Conv2d(
+            channels, width, kernel, padding=padding, dilation=dilation, bias=False
+        )
+        self.bn = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, channels, H, W)` to `(B, width, H, W)`."""
+        output: Tensor = self.bn(self.conv(x))
+        return output
+
+
+class Up(nn.Module):
+    """One step of the decoder: to twice the size, beside the skip, through two convolutions."""
+
+    def __init__(self, width: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.conv = DoubleConv(2 * width, width)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Join `(B, width, H, W)` with a `(B, width, 2H, 2W)` skip to `(B, width, 2H, 2W)`."""
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+        output: Tensor = self.conv(torch.cat([skip, x], dim=1))
+        return output
+
+
+class DoubleConv(nn.Module):
+    """Twice a 3 x 3 convolution, batch normalisation and ReLU."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, channels, H, W)` to `(B, width, H, W)`."""
+        output: Tensor = self.double_conv(x)
+        return output
+
+
+def _branch(channels: int, width: int, k: int) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNorm(channels, width, (1, 1)),
+        ConvNorm(width, width, (1, k)),
+        ConvNorm(width, width, (k, 1)),
+        ConvNorm(width, width, (3, 3), dilation=k),
+    )

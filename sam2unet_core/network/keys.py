@@ -1,0 +1,73 @@
+"""The one map between names of weights: ours (the authors'), and SAM2's for the trunk.
+
+Ours                              SAM2's trunk (canonical)
+`encoder.pos_embed`               `pos_embed`
+`encoder.blocks.N.block.REST`     `blocks.N.REST`
+`encoder.blocks.N.prompt_learn.*` an adapter: no part of the trunk
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+_ENCODER = "encoder."
+_ADAPTER = ".prompt_learn."
+_OURS = re.compile(r"^encoder\.blocks\.(\d+)\.block\.")
+_SAM2 = re.compile(r"^blocks\.(\d+)\.")
+
+
+def is_trunk_key(key: str) -> bool:
+    """Whether the weight of our name `key` belongs to the trunk (adapters do not)."""
+    return key.startswith(_ENCODER) and _ADAPTER not in key
+
+
+def trunk_keys(state_dict: Iterable[str]) -> list[str]:
+    """Return our names of the trunk's weights, in the order given."""
+    return [key for key in state_dict if is_trunk_key(key)]
+
+
+def canonical_key(key: str) -> str:
+    """Return SAM2's name of a trunk weight given by our name."""
+    return _OURS.sub(r"blocks.\1.", key).removeprefix(_ENCODER)
+
+
+def our_key(canonical: str) -> str:
+    """Return our name of a trunk weight given by SAM2's name."""
+    return _ENCODER + _SAM2.sub(r"blocks.\1.block.", canonical)
+
+
+def trunk_hash(state_dict: Mapping[str, Tensor]) -> str:
+    r"""Return the hash that names a trunk by its values.
+
+    It is the sha256 over the canonical keys in sorted order: for each `key\0shape\0`, the shape
+    as decimal numbers joined by `x`, then the values as float32, little-endian, row-major.
+
+    Args:
+        state_dict: weights by our names, or a trunk alone by SAM2's; others are left out.
+    """
+    ours = trunk_keys(state_dict)
+    trunk = {canonical_key(k): state_dict[k] for k in ours} if ours else dict(state_dict)
+    digest = hashlib.sha256()
+    for key in sorted(trunk):
+        values = trunk[key].detach().to(device="cpu", dtype=torch.float32).contiguous()
+        shape = "x".join(str(n) for n in values.shape)
+        digest.update(f"{key}\0{shape}\0".encode())
+        digest.update(values.numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def trainable_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Return all weights and buffers but those of a frozen trunk."""
+    frozen = frozen_keys(model)
+    return {k: v for k, v in model.state_dict().items() if k not in frozen}
+
+
+def frozen_keys(model: nn.Module) -> set[str]:
+    """Return the names of the trunk's weights if it is frozen, else none."""
+    trunk = {name: p for name, p in model.named_parameters() if is_trunk_key(name)}
+    return set() if any(p.requires_grad for p in trunk.values()) else set(trunk)

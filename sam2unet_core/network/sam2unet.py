@@ -1,0 +1,132 @@
+"""SAM2-UNet: a frozen SAM2 trunk with adapters and a small U-shaped decoder (arXiv 2408.08870)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from sam2unet_core.network.blocks import ReceptiveField, Up
+from sam2unet_core.network.hiera import Hiera
+from sam2unet_core.network.keys import is_trunk_key
+from sam2unet_core.network.variants import Variant, find_variant
+
+
+class SAM2UNet(nn.Module):
+    """The segmentation network.
+
+    Images of any size from 32 x 32 are filled up with zeros on the right and at the bottom to
+    multiples of 32; the output is cut back to the size of the input.
+
+    Args:
+        variant: a name in `VARIANTS` or a row of one's own.
+        num_classes: channels of the output.
+        train_trunk: whether the trunk learns too; None freezes it where SAM2 publishes weights.
+        gradient_checkpointing: recompute the trunk's activations to save memory in training.
+        drop_path: probability of skipping a branch of the last block in training; earlier blocks
+            less, down to 0 at the first.
+        adapter_init: `trunc_normal` (std 0.02, zero bias; the authors' fix for losses that became
+            NaN) or `default` (PyTorch's own for linear layers, as first published).
+    """
+
+    __jit_unused_properties__ = ("trunk_is_frozen",)
+
+    def __init__(  # noqa: PLR0913 (fixed by the public interface)
+        self,
+        variant: str | Variant = "large",
+        *,
+        num_classes: int = 1,
+        train_trunk: bool | None = None,
+        gradient_checkpointing: bool = False,
+        drop_path: float = 0.0,
+        adapter_init: Literal["trunc_normal", "default"] = "trunc_normal",
+    ) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.variant = find_variant(variant)
+        self.num_classes = num_classes
+        width = self.variant.width
+        c1, c2, c3, c4 = self.variant.channels
+        self.encoder = Hiera(
+            self.variant, drop_path=drop_path, gradient_checkpointing=gradient_checkpointing
+        )
+        self.rfb1 = ReceptiveField(c1, width)
+        self.rfb2 = ReceptiveField(c2, width)
+        self.rfb3 = ReceptiveField(c3, width)
+        self.rfb4 = ReceptiveField(c4, width)
+        self.up1 = Up(width)
+        self.up2 = Up(width)
+        self.up3 = Up(width)
+        self.side1 = nn.Conv2d(width, num_classes, 1)
+        self.side2 = nn.Conv2d(width, num_classes, 1)
+        self.head = nn.Conv2d(width, num_classes, 1)
+        _initialise_adapters(self, adapter_init)
+        if not (train_trunk if train_trunk is not None else not self.variant.sam2):
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(not is_trunk_key(name))
+
+    @property
+    def trunk_is_frozen(self) -> bool:
+        """Whether no weight of the trunk, adapters aside, learns."""
+        trunk = (p for name, p in self.named_parameters() if is_trunk_key(name))
+        return not any(p.requires_grad for p in trunk)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits at the size of the image.
+
+        Args:
+            image: `(B, 3, H, W)` float, normalised RGB; H and W at least 32.
+
+        Returns:
+            `(B, num_classes, H, W)` logits in eval mode. In training mode a list
+            `[main, side1, side2]` of three such maps (TorchScript knows one return type, so the
+            annotation names the eval mode's).
+
+        Raises:
+            ValueError: the image has another number of dimensions or channels, or is too small.
+        """
+        height, width = image.size(-2), image.size(-1)
+        x1, x2, x3, x4 = self._reduced_features(image)
+        x = self.up1(x4, x3)
+        side1 = self.side1(x)
+        x = self.up2(x, x2)
+        side2 = self.side2(x)
+        x = self.up3(x, x1)
+        main = _enlarge(self.head(x), 4.0, height, width)
+        if not torch.jit.is_scripting() and self.training:  # type: ignore[attr-defined]
+            side1 = _enlarge(side1, 16.0, height, width)
+            side2 = _enlarge(side2, 8.0, height, width)
+            return [main, side1, side2]  # type: ignore[return-value]
+        return main
+
+    def _reduced_features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four feature maps at the decoder's width, finest first."""
+        _check(image)
+        x = F.pad(image, [0, -image.size(3) % 32, 0, -image.size(2) % 32])
+        x1, x2, x3, x4 = self.encoder(x)
+        return self.rfb1(x1), self.rfb2(x2), self.rfb3(x3), self.rfb4(x4)
+
+
+def _check(image: Tensor) -> None:
+    if image.dim() != 4 or image.size(1) != 3:
+        raise ValueError(f"the image is {image.shape}, expected (B, 3, H, W)")
+    if image.size(2) < 32 or image.size(3) < 32:
+        raise ValueError(
+            f"the image is {image.size(2)} x {image.size(3)} pixels, expected at least 32 x 32: "
+            "enlarge it first"
+        )
+
+
+def _enlarge(logits: Tensor, factor: float, height: int, width: int) -> Tensor:
+    """Enlarge `(B, K, h, w)` by `factor` and cut it to `(B, K, height, width)`."""
+    logits = F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
+    return logits[:, :, :height, :width]
+
+
+def _initialise_adapters(model: SAM2UNet, method: str) -> None:
+    if method not in ("trunc_normal", "default"):
+        raise ValueError(f"adapter_init is {method!r}, expected 'trunc_normal' or 'default'")
+    for name, module in model.named_modules():
+        if method == "trunc_normal" and "prompt_learn" in name and isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,113 @@
+"""Sizes of the network: one table row per variant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sam2unet_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One size of the network: a Hiera trunk (SAM2, arXiv 2408.00714) and a decoder width.
+
+    Attributes:
+        embed_dim: channels of the first stage; each later stage has twice those before it.
+        num_heads: attention heads of the first stage; doubled likewise.
+        stages: number of blocks in each of the four stages.
+        global_blocks: indices, counted over all stages, of the blocks with global attention.
+        windows: attention window of each stage in tokens; a stage's first block still uses the
+            window of the stage before it.
+        pos_background: (rows, columns) of the background position embedding.
+        width: channels of the decoder.
+        sam2: whether SAM2 publishes weights of this trunk; such a trunk is frozen by default.
+        name: name in `VARIANTS`, or any other for a network of one's own.
+    """
+
+    embed_dim: int
+    num_heads: int
+    stages: tuple[int, int, int, int]
+    global_blocks: tuple[int, ...]
+    windows: tuple[int, int, int, int] = (8, 4, 8, 8)
+    pos_background: tuple[int, int] = (7, 7)
+    width: int = 64
+    sam2: bool = False
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        """Refuse rows that no network can be built from."""
+        for key in ("stages", "global_blocks", "windows", "pos_background"):
+            object.__setattr__(self, key, tuple(int(v) for v in getattr(self, key)))
+        problems = {
+            "embed_dim must be a multiple of num_heads": self.embed_dim % self.num_heads,
+            "stages must be four numbers from 1": len(self.stages) != 4 or min(self.stages) < 1,
+            "windows must be four": len(self.windows) != 4,
+            # Blocks that pool work in the window of the stage before, cut into 2 x 2.
+            "the first three windows must be even": any(w % 2 for w in self.windows[:3]),
+            "global_blocks must name blocks that exist": any(
+                not 0 <= i < self.depth for i in self.global_blocks
+            ),
+        }
+        broken = [text for text, is_broken in problems.items() if is_broken]
+        if broken:
+            raise ConfigError(f"variant {self.name!r} cannot be built: {'; '.join(broken)}")
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return sum(self.stages)
+
+    @property
+    def channels(self) -> tuple[int, int, int, int]:
+        """Channels of the four feature maps, finest first."""
+        d = self.embed_dim
+        return (d, 2 * d, 4 * d, 8 * d)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain JSON types."""
+        row = asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Variant:
+        """Build a row from what `to_dict` gave.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or the row cannot be built.
+        """
+        try:
+            return cls(**row)
+        except TypeError as error:
+            raise ConfigError(f"not a row of the table of networks: {error}") from error
+
+
+VARIANTS: dict[str, Variant] = {
+    v.name: v
+    for v in (
+        Variant(32, 1, (1, 1, 2, 1), (3,), width=16, name="nano"),
+        Variant(48, 1, (1, 2, 5, 2), (5, 7), width=32, name="starter"),
+        Variant(96, 1, (1, 2, 7, 2), (5, 7, 9), (8, 4, 14, 7), sam2=True, name="tiny"),
+        Variant(96, 1, (1, 2, 11, 2), (7, 10, 13), (8, 4, 14, 7), sam2=True, name="small"),
+        Variant(
+            112, 2, (2, 3, 16, 3), (12, 16, 20), (8, 4, 14, 7), (14, 14), sam2=True,
+            name="base_plus",
+        ),
+        Variant(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8), sam2=True, name="large"),
+    )
+}  # fmt: skip
+"""`nano` and `starter` are ours and train from scratch; the rest are the sizes of SAM2."""
+
+
+def find_variant(variant: str | Variant) -> Variant:
+    """Return `variant` itself, or the row of that name.
+
+    Raises:
+        ConfigError: no row has that name; the message lists those there are.
+    """
+    if isinstance(variant, Variant):
+        return variant
+    if variant not in VARIANTS:
+        raise ConfigError(f"no network is called {variant!r}; there are {', '.join(VARIANTS)}")
+    return VARIANTS[variant]

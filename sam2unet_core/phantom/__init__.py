@@ -1,0 +1,16 @@
+"""Colonoscopy-like frames with exact masks, drawn from a seed: no patient is in them."""
+
+from sam2unet_core.phantom.dataset import WrittenFrame, iterate_dataset, write_dataset
+from sam2unet_core.phantom.frame import draw_frame
+from sam2unet_core.phantom.scene import EMPTY_FRACTION, SHAPES, Patient, Polyp
+
+__all__ = [
+    "EMPTY_FRACTION",
+    "SHAPES",
+    "Patient",
+    "Polyp",
+    "WrittenFrame",
+    "draw_frame",
+    "iterate_dataset",
+    "write_dataset",
+]

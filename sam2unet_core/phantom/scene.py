@@ -1,0 +1,129 @@
+"""What is in a phantom frame: the patient's look, and the polyps with their exact outlines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sam2unet_core.phantom.noise import Field, uniform
+
+SHAPES = ("sessile", "pedunculated", "flat")
+"""Polyp shapes, after the Paris classification's Is, Ip and IIa."""
+
+EMPTY_FRACTION = 0.15
+"""Share of frames that show no polyp."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What the frames of one sequence have in common.
+
+    Attributes:
+        mucosa: reflectance of the wall, RGB, 0 to 1.
+        vessels: contrast of the submucosal vessels, 0 to 1.
+        folds: how far the haustral folds stand out, 0 to 1.
+        frame: outline of the visible field: `octagon`, `circle` or `full`.
+        box: whether the console shows its dark navigation box at the lower left.
+        gain: exposure of the camera.
+    """
+
+    mucosa: tuple[float, float, float]
+    vessels: float
+    folds: float
+    frame: str
+    box: bool
+    gain: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Patient:
+        """Draw a patient."""
+        red = uniform(rng, 0.72, 0.90)
+        green = red * uniform(rng, 0.46, 0.66)
+        return cls(
+            mucosa=(red, green, green * uniform(rng, 0.70, 0.95)),
+            vessels=uniform(rng, 0.25, 1.0),
+            folds=uniform(rng, 0.5, 1.0),
+            frame=("octagon", "octagon", "circle", "full")[int(4 * rng.random())],
+            box=bool(rng.random() < 0.3),
+            gain=uniform(rng, 0.88, 1.12),
+        )
+
+
+@dataclass(frozen=True)
+class Polyp:
+    """One polyp, in units of half the frame's shorter side, origin at the centre, x right, y down.
+
+    Attributes:
+        shape: one of `SHAPES`.
+        center: (x, y) of the polyp, of its head if it has a stalk.
+        radii: half axes of the outline.
+        angle: of the first half axis, radians from x towards y.
+        lobes: amplitudes of the outline's waves with 2, 3, 4 and 5 periods.
+        phases: their phases, radians.
+        stalk: (angle, length, half width) of the stalk; length 0 for none.
+        tint: factors on the wall's RGB reflectance.
+    """
+
+    shape: str
+    center: tuple[float, float]
+    radii: tuple[float, float]
+    angle: float
+    lobes: tuple[float, ...]
+    phases: tuple[float, ...]
+    stalk: tuple[float, float, float]
+    tint: tuple[float, float, float]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, *, shape: str, half: tuple[float, float]) -> Polyp:
+        """Draw a polyp that lies well inside a field of half width and half height `half`."""
+        radius = uniform(rng, 0.15, 0.50) * (0.85 if shape == "pedunculated" else 1.0)
+        flat = shape == "flat"
+        reach = [max(0.05, h - radius - 0.22) for h in half]
+        return cls(
+            shape=shape,
+            center=(uniform(rng, -reach[0], reach[0]), uniform(rng, -reach[1], reach[1])),
+            radii=(radius, radius * uniform(rng, 0.6 if flat else 0.72, 1.0)),
+            angle=uniform(rng, 0, np.pi),
+            lobes=tuple(
+                uniform(rng, 0, (0.13 if flat else 0.08) / wave) * 2 for wave in (1, 1.5, 2, 2.5)
+            ),
+            phases=tuple(uniform(rng, 0, 2 * np.pi) for _ in range(4)),
+            stalk=_stalk(rng, shape, radius),
+            tint=(uniform(rng, 0.98, 1.10), uniform(rng, 0.76, 1.02), uniform(rng, 0.80, 1.06)),
+        )
+
+    def level(self, x: Field, y: Field) -> Field:
+        """Return the head's level function: 0 at its centre, 1 on its outline, 2 twice as far."""
+        u, v = _turn(x - self.center[0], y - self.center[1], self.angle)
+        u, v = u / self.radii[0], v / self.radii[1]
+        distance = np.sqrt(u * u + v * v) + 1e-12
+        cos, sin = u / distance, v / distance
+        outline = np.ones_like(u)
+        cos_wave, sin_wave = cos, sin
+        for lobe, phase in zip(self.lobes, self.phases, strict=True):
+            # One more period: angle addition is cheaper than a cosine for every pixel.
+            cos_wave, sin_wave = cos_wave * cos - sin_wave * sin, sin_wave * cos + cos_wave * sin
+            outline += lobe * (np.cos(phase) * cos_wave - np.sin(phase) * sin_wave)
+        return distance / outline
+
+    def stalk_level(self, x: Field, y: Field) -> Field:
+        """Return the stalk's level function: 0 on its axis, 1 on its outline."""
+        angle, length, half_width = self.stalk
+        u, v = _turn(x - self.center[0], y - self.center[1], angle)
+        along = np.clip(u, 0, length)
+        widening = half_width * (1 + 0.5 * (along / length) ** 2)
+        return np.hypot(u - along, v) / widening
+
+
+def _stalk(rng: np.random.Generator, shape: str, radius: float) -> tuple[float, float, float]:
+    bearing, length, half_width = (float(v) for v in rng.random(3))
+    if shape != "pedunculated":
+        return (0.0, 0.0, 0.0)
+    length, half_width = 1.35 + 0.5 * length, 0.26 + 0.12 * half_width
+    return (2 * np.pi * bearing, radius * length, radius * half_width)
+
+
+def _turn(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return cos * x + sin * y, cos * y - sin * x

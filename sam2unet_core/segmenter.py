@@ -1,0 +1,136 @@
+"""A bundle folder opened for segmenting frames, without MONAI."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from sam2unet_core.errors import ConfigError, DataError, MissingWeightsError, WeightsError
+from sam2unet_core.network.checkpoint import load_model, read_info
+from sam2unet_core.postprocess import label_map
+from sam2unet_core.runtimes.torch_runtime import TorchRuntime, choose_device
+from sam2unet_core.task import Task, installed_bundle, load_preset
+
+RUNTIMES = ("auto", "exact")
+
+
+class Segmenter:
+    """A task and the network that solves it, ready to segment frames.
+
+    Args:
+        task: what the network's channels mean.
+        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        runtime: `auto` or `exact`.
+    """
+
+    def __init__(
+        self, task: Task, network: nn.Module, *, device: str = "auto", runtime: str = "auto"
+    ) -> None:
+        if runtime not in RUNTIMES:
+            raise ConfigError(f"runtime {runtime!r}: there are {', '.join(RUNTIMES)}")
+        self.task = task
+        self.runtime = TorchRuntime(network, task, device=choose_device(device))
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Path | str | None = None,
+        *,
+        task: str | Task | None = None,
+        weights: Path | str | None = None,
+        device: str = "auto",
+        runtime: str = "auto",
+    ) -> Segmenter:
+        """Open a bundle folder.
+
+        Args:
+            bundle: folder with `configs/task.json`; the installed bundle by default.
+            task: a task, or the name of one that comes with the package, in place of the
+                bundle's own.
+            weights: a weights file in place of the bundle's own. A file that holds its task
+                brings it along, unless `bundle` or `task` is given.
+            device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+            runtime: `auto` or `exact`.
+
+        Raises:
+            TaskError: the task cannot be read.
+            MissingWeightsError: there are no weights for this task on this machine.
+            WeightsError: the weights do not fit the task, or are not those of the bundle.
+            ConfigError: device or runtime do not exist.
+        """
+        folder = Path(bundle) if bundle is not None else installed_bundle()
+        chosen = _choose_task(folder, task, weights, bundle_given=bundle is not None)
+        file = Path(weights) if weights is not None else bundled_weights(folder, chosen)
+        network = load_model(file)
+        if network.num_classes != chosen.num_channels:
+            raise WeightsError(
+                f"{file}: the network has {network.num_classes} output channels, the task "
+                f"{chosen.name!r} needs {chosen.num_channels}; give weights of that task"
+            )
+        return cls(chosen, network, device=device, runtime=runtime)
+
+    def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return class probabilities at the frames' own size.
+
+        Args:
+            frames: `(N, H, W, 3)` uint8 RGB.
+
+        Returns:
+            `(N, K, H, W)` float32 in 0 to 1.
+
+        Raises:
+            DataError: the array is of another shape or type.
+        """
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+            raise DataError(
+                f"frames: expected (N, H, W, 3) uint8, got {frames.shape} {frames.dtype}"
+            )
+        return self.runtime.probabilities(frames)
+
+    def label_maps(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return label maps `(N, H, W)` uint8 of frames `(N, H, W, 3)` uint8 RGB."""
+        found = self.probabilities(frames)
+        maps = [label_map(p, self.task) for p in found]
+        return np.stack(maps) if maps else np.zeros(frames.shape[:3], np.uint8)
+
+
+def bundled_weights(bundle: Path, task: Task) -> Path:
+    """Return the weights file that the task names, checked against its hash.
+
+    Raises:
+        MissingWeightsError: the task names none, or the file is not there.
+        WeightsError: the file is not the one the task was measured with.
+    """
+    if task.weights is None:
+        raise MissingWeightsError(
+            f"the task {task.name!r} comes without weights; train some with `sam2unet train "
+            f"--task {task.name} --data DIR -o OUT` and give the file with --weights"
+        )
+    file = bundle / task.weights.file
+    if not file.is_file():
+        raise MissingWeightsError(f"{file}: the bundle's weights are missing; install it again")
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != task.weights.sha256:
+        raise WeightsError(
+            f"{file}: sha256 is {found}, the task names {task.weights.sha256}; install it again"
+        )
+    return file
+
+
+def _choose_task(
+    folder: Path, task: str | Task | None, weights: Path | str | None, *, bundle_given: bool
+) -> Task:
+    if isinstance(task, Task):
+        return task
+    own = Task.load(folder / "configs" / "task.json")
+    if task is not None:
+        return own if task == own.name else load_preset(task)
+    if weights is not None and not bundle_given:
+        return read_info(weights).task or own
+    return own

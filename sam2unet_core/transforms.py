@@ -1,0 +1,69 @@
+"""Frames to network input, logits to frame size: the only place where pixels change size or scale.
+
+Both directions sample at pixel centres over the same extent (`align_corners=False`), so the
+coordinate map of `restore` is the inverse of that of `prepare`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Channel statistics that SAM2's trunk was trained with, for RGB in 0 to 1."""
+
+
+def prepare(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize and normalise frames for the network.
+
+    The resize is the published code's, PIL's antialiased bilinear, to one grey level: it is
+    computed in float32 and rounded to whole grey levels.
+
+    Args:
+        frames: `(N, 3, H, W)` RGB, uint8 or floating point, in 0 to 255.
+        size: (height, width) of the network input in pixels.
+
+    Returns:
+        `(N, 3, height, width)` float32, normalised by ImageNet's mean and standard deviation.
+    """
+    pixels = frames.float()
+    if tuple(pixels.shape[-2:]) != tuple(size):
+        pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    pixels = pixels.round().clamp(0, 255) / 255
+    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels - mean) / std
+
+
+def prepare_target(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize masks to the network's size as soft labels.
+
+    Args:
+        masks: `(N, K, H, W)`, 0 or 1, one channel a class.
+        size: (height, width) of the network input in pixels.
+
+    Returns:
+        `(N, K, height, width)` float32 in 0 to 1, antialiased bicubic as in the published code.
+    """
+    target = masks.float()
+    if tuple(target.shape[-2:]) != tuple(size):
+        target = interpolate(target, size=size, mode="bicubic", antialias=True)
+    return target.clamp(0, 1)
+
+
+def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring logits back to the frames' own size, bilinearly.
+
+    Args:
+        logits: `(N, C, h, w)` floating point.
+        size: (height, width) of the frames in pixels.
+
+    Returns:
+        `(N, C, height, width)` float32.
+    """
+    logits = logits.float()
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return interpolate(logits, size=size, mode="bilinear", align_corners=False)

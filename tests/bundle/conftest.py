@@ -1,0 +1,117 @@
+"""A small data set, a small task and a network trained on them through the bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sam2unet_core.phantom import write_dataset
+from sam2unet_core.task import Task, Weights, installed_bundle, load_preset
+
+BUNDLE = installed_bundle()
+CONFIGS = BUNDLE / "configs"
+SMALL = {
+    "variant": "nano",
+    "epochs": 1,
+    "batch_size": 4,
+    "val_fraction": 0.25,
+    "num_workers": 0,
+    "device": "cpu",
+}
+
+RunVerb = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen phantom frames of 64 x 80 pixels, four a patient."""
+    folder = tmp_path_factory.mktemp("data") / "phantom"
+    write_dataset(folder, frames=16, seed=3, size=(64, 80))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The polyp task at 64 x 64 pixels."""
+    file = tmp_path_factory.mktemp("task") / "task.json"
+    replace(load_preset("polyp"), image_size=(64, 64)).save(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def run_verb() -> RunVerb:
+    """Run `python -m monai.bundle VERB ...` in a folder, as a person would."""
+
+    def run(
+        *words: str, cwd: Path, config: str | list[str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "monai.bundle", *words]
+        if config is not None:
+            files = [config] if isinstance(config, str) else config
+            paths = [str(CONFIGS / f) if not Path(f).exists() else f for f in files]
+            command += ["--config_file", str(paths) if len(paths) > 1 else paths[0]]
+        for key, value in options.items():
+            command += [f"--{key}", str(value)]
+        environment = os.environ | {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, dataset: Path, task_file: Path, run_verb: RunVerb
+) -> Path:
+    """The folder of a run that was started from a folder that is not the bundle's."""
+    here = tmp_path_factory.mktemp("elsewhere")
+    done = run_verb(
+        "run",
+        "training",
+        cwd=here,
+        config="train.yaml",
+        dataset_dir=dataset,
+        groups=dataset / "groups.csv",
+        task=task_file,
+        **(SMALL | {"epochs": 2}),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (here / "runs").iterdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own_bundle(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """A bundle folder of one's own: a copy of ours with the network that `trained` left."""
+    import hashlib
+
+    from sam2unet_core.network.checkpoint import load_model
+
+    folder = tmp_path_factory.mktemp("bundles") / "own"
+    shutil.copytree(BUNDLE, folder, ignore=shutil.ignore_patterns("models"))
+    (folder / "models").mkdir()
+    weights = folder / "models" / "model.safetensors"
+    shutil.copy(trained / "model.safetensors", weights)
+    torch.save(load_model(weights).state_dict(), folder / "models" / "model.pt")
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    task = Task.load(trained / "task.json").with_weights(
+        Weights("models/model.safetensors", sha256, "nano")
+    )
+    task.save(folder / "configs" / "task.json")
+    metadata = folder / "configs" / "metadata.json"
+    content = json.loads(metadata.read_text())
+    for side in ("inputs", "outputs"):
+        for tensor in content["network_data_format"][side].values():
+            tensor["spatial_shape"] = [64, 64]
+    metadata.write_text(json.dumps(content))
+    return folder
