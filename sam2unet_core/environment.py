@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from platformdirs import user_cache_dir
+from pydicom import uid
+from pydicom.pixels.decoders.base import get_decoder
 
 from sam2unet_core import __version__
 from sam2unet_core.errors import SAM2UNetError
@@ -90,8 +92,6 @@ def memory_bytes() -> int | None:
 def _windows_memory() -> int | None:
     if sys.platform != "win32":
         return None
-    import ctypes
-
     kibibytes = ctypes.c_ulonglong()
     ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kibibytes))
     return kibibytes.value * 1024 or None
@@ -116,7 +116,7 @@ def _devices() -> Iterator[Finding]:
     features = ", ".join(cpu_features()) or "instruction sets not visible"
     yield Finding(section, "CPU", f"{cores} cores; {features}")
     try:
-        import torch
+        import torch  # noqa: PLC0415 - it may not load, which is a finding
     except (ImportError, OSError) as error:
         yield Finding(section, "torch", f"does not load: {error}", "broken", "reinstall torch")
         return
@@ -162,9 +162,6 @@ def _runtimes() -> Iterator[Finding]:
 
 
 def _codecs() -> Iterator[Finding]:
-    from pydicom import uid
-    from pydicom.pixels.decoders.base import get_decoder
-
     families = (
         ("RLE", {"RLE": uid.RLELossless}, "pydicom"),
         ("JPEG", {"8 bit": uid.JPEGBaseline8Bit, "12 bit": uid.JPEGExtended12Bit}, "python-gdcm"),
@@ -223,8 +220,13 @@ def _bundle() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    folder = Path(os.environ.get("SAM2UNET_CACHE") or user_cache_dir(DISTRIBUTION)) / "weights"
-    names = sorted(path.name for path in folder.glob("*.pt")) if folder.is_dir() else []
+    try:
+        from sam2unet_core.network.checkpoint import cache_folder  # noqa: PLC0415 - needs torch
+    except (ImportError, OSError):
+        return
+    folder = cache_folder()
+    files = folder.iterdir() if folder.is_dir() else ()
+    names = sorted(path.name for path in files if path.suffix in (".pt", ".pth", ".safetensors"))
     if names:
         yield Finding("Weights", str(folder), ", ".join(names))
         return

@@ -119,7 +119,9 @@ class DeepSupervisionLoss(nn.Module):
 
 def border_weight(target: Tensor) -> Tensor:
     """Return 1 + 5 |31x31 mean of `target` - `target`|, `(B, K, H, W)`, from 1 up to 6."""
-    mean = functional.avg_pool2d(target, kernel_size=31, stride=1, padding=15)
+    # a box mean is separable: rows, then columns, takes a fifteenth of the time of 31x31
+    rows = functional.avg_pool2d(target, kernel_size=(31, 1), stride=1, padding=(15, 0))
+    mean = functional.avg_pool2d(rows, kernel_size=(1, 31), stride=1, padding=(0, 15))
     return 1 + 5 * (mean - target).abs()
 
 

@@ -1,7 +1,130 @@
-"""`sam2unet evaluate`."""
+"""`sam2unet evaluate`: predictions measured against masks."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from sam2unet_core.errors import DataError
+from sam2unet_core.task import Task, installed_bundle, load_preset
+
+if TYPE_CHECKING:
+    from sam2unet_core.evaluation import Comparison, Evaluation
+
+
+class Protocol(StrEnum):
+    """How to measure."""
+
+    clinical = "clinical"
+    paper = "paper"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
+    app.command()(evaluate)
+
+
+def evaluate(  # noqa: PLR0913 - the options of the command
+    pred: Annotated[Path, typer.Argument(help="Folder of masks or probability maps.")],
+    gt: Annotated[Path, typer.Argument(help="Data set with masks/, or folder of masks.")],
+    *,
+    protocol: Annotated[
+        Protocol, typer.Option(help="clinical measures masks, paper measures probability maps.")
+    ] = Protocol.clinical,
+    compare_paper: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Print the published results beside ours.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task by name, or a task.json; `sam2unet tasks` lists them.")
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="CSV with the columns name and group (patient, sequence).")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="For probability maps; the task's own by default.")
+    ] = None,
+    spacing: Annotated[
+        str | None, typer.Option(metavar="ROW,COL", help="Pixel pitch in mm, for distances.")
+    ] = None,
+    lesion_iou: Annotated[
+        float, typer.Option(help="Overlap at which a lesion counts as detected.")
+    ] = 0.5,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for metrics.csv, summary.json.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Measure predictions against masks, image by image."""
+    from sam2unet_core.evaluation import Options, compare_with_paper, evaluate_folders
+
+    if not 0 < lesion_iou <= 1:
+        raise DataError(f"--lesion-iou {lesion_iou:g}: expected above 0, up to 1")
+    options = Options(
+        threshold=threshold,
+        spacing_mm=_spacing(spacing),
+        lesion_iou=lesion_iou,
+        seed=seed,
+    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        job = bar.add_task("measuring", total=None)
+        found = evaluate_folders(
+            pred,
+            gt,
+            task=_task(task or compare_paper),
+            protocol=protocol.value,
+            groups=groups,
+            options=options,
+            progress=lambda done, total: bar.update(job, completed=done, total=total),
+        )
+    comparison = None
+    if compare_paper:
+        comparison = compare_with_paper(found, load_preset(compare_paper), gt=gt)
+    files = found.write(output) if output is not None else []
+    if as_json:
+        content = found.to_dict()
+        if comparison is not None:
+            content["comparison"] = comparison.to_dict()
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    _show(found, comparison)
+    for file in files:
+        typer.echo(f"wrote {file}")
+
+
+def _show(found: Evaluation, comparison: Comparison | None) -> None:
+    console = Console(soft_wrap=False)
+    console.print(found.table())
+    notes = list(found.notes)
+    if comparison is not None:
+        console.print(comparison.table())
+        notes += comparison.notes
+        shown = {f"{s}.{m}" for s, values in comparison.published.items() for m in values}
+        if comparison.unverified & shown:
+            notes.append("* not checked against the paper itself")
+    for note in notes:
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _task(name: str | None) -> Task:
+    if name is None:
+        return Task.load(installed_bundle() / "configs" / "task.json")
+    return Task.load(name) if name.endswith(".json") else load_preset(name)
+
+
+def _spacing(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        row, column = (float(each) for each in text.split(","))
+    except ValueError as error:
+        raise DataError(f"--spacing {text}: expected ROW,COL in mm, such as 0.1,0.1") from error
+    if not (row > 0 and column > 0):
+        raise DataError(f"--spacing {text}: expected two lengths above 0, in mm")
+    return row, column

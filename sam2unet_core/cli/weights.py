@@ -1,7 +1,171 @@
-"""`sam2unet weights`."""
+"""`sam2unet weights`: fetch and import trunks, take weights files apart and put them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sam2unet_core.network.checkpoint import WeightsInfo
+    from sam2unet_core.task import Task
+
+_Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
+    """Add the commands to `app`."""
+    weights = typer.Typer(
+        help="Fetch, import, split, merge and describe weights files.", no_args_is_help=True
+    )
+    weights.command("list")(list_trunks)
+    weights.command("fetch")(fetch_trunk)
+    weights.command("import")(import_trunk)
+    weights.command("split")(split_full)
+    weights.command("merge")(merge_full)
+    weights.command("info")(show_info)
+    app.add_typer(weights, name="weights")
+
+
+def list_trunks() -> None:
+    """List the trunks that can be fetched, and those in the cache."""
+    from sam2unet_core.network.checkpoint.cache import CACHE_VARIABLE, cache_folder, records
+    from sam2unet_core.network.checkpoint.catalog import CATALOG
+
+    cached = records()
+    table = Table(box=box.SIMPLE, show_edge=False)
+    for column in ("Name", "Network", "Trunk hash", "In the cache"):
+        table.add_column(column, no_wrap=True)
+    for entry in CATALOG.values():
+        found = cached.pop(entry.file_name, None)
+        here = found.trunk_sha256[:12] if found else ""
+        table.add_row(entry.name, entry.variant.name, here, "yes" if found else "no")
+    for name, record in cached.items():
+        table.add_row(name, record.variant or "custom", record.trunk_sha256[:12], "yes")
+    Console().print(table)
+    typer.echo(f"Cache: {cache_folder()}  (set {CACHE_VARIABLE} to move it)")
+
+
+def fetch_trunk(
+    name: Annotated[str, typer.Argument(help="Name of a trunk, as `list` shows it.")],
+    *,
+    base_url: Annotated[
+        str | None, typer.Option(help="A mirror that holds NAME.pt, instead of the official one.")
+    ] = None,
+) -> None:
+    """Fetch a trunk of SAM2 or SAM2.1 into the cache; an interrupted fetch is continued."""
+    from sam2unet_core.network.checkpoint.fetch import Source, fetch
+
+    with _download_bar(name) as progress:
+        path = fetch(name, source=Source(base_url=base_url), progress=progress)
+    typer.echo(str(path))
+
+
+def import_trunk(
+    file: Annotated[Path, typer.Argument(help="A file with a trunk, under any name.")],
+) -> None:
+    """Copy a trunk that was carried in by hand into the cache."""
+    from sam2unet_core.network.checkpoint.cache import import_file
+
+    typer.echo(str(import_file(file)))
+
+
+def split_full(
+    full: Annotated[Path, typer.Argument(help="A whole network, such as the authors' file.")],
+    *,
+    output: _Output,
+    task: Annotated[
+        str | None, typer.Option(help="What it was trained for: a task's name or a task.json.")
+    ] = None,
+) -> None:
+    """Write all but the trunk of a whole network as a small delta."""
+    from sam2unet_core.network.checkpoint import find_trunk, split
+
+    trunk = split(full, delta=output, task=_task(task))
+    typer.echo(f"{output}: delta to the trunk {trunk}")
+    if find_trunk(trunk) is None:
+        typer.echo(f"That trunk is not in the cache: sam2unet weights import {full}")
+
+
+def merge_full(
+    trunk: Annotated[Path, typer.Argument(help="A file that holds the trunk.")],
+    delta: Annotated[Path, typer.Argument(help="The delta to it.")],
+    *,
+    output: _Output,
+) -> None:
+    """Write a whole network from a trunk and a delta to it."""
+    from sam2unet_core.network.checkpoint import merge
+
+    merge(trunk, delta, full=output)
+    typer.echo(str(output))
+
+
+def show_info(file: Annotated[Path, typer.Argument(help="Any weights file.")]) -> None:
+    """Say what a weights file is."""
+    from sam2unet_core.network.checkpoint import read_info
+
+    table = Table(box=box.SIMPLE, show_header=False, show_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in _rows(read_info(file)):
+        table.add_row(label, value)
+    Console().print(table)
+
+
+def _rows(info: WeightsInfo) -> Iterator[tuple[str, str]]:
+    kinds = {
+        "sam2": "SAM2 or SAM2.1, of which the trunk is used",
+        "authors": "SAM2-UNet as the authors publish it",
+        "delta": "delta: all but the trunk",
+        "full": "whole network",
+        "state_dict": "state of the network (MONAI's model.pt)",
+        "training": "training checkpoint",
+    }
+    yield "File", str(info.path)
+    yield "Kind", kinds[info.format]
+    yield "Network", info.variant or "none of the known sizes"
+    yield "Channels out", str(info.num_classes) if info.num_classes else "no decoder"
+    yield "Values", f"{info.parameters:,}"
+    yield "Bytes", f"{info.size:,}"
+    yield "Trunk", f"{'in the file' if info.has_trunk else 'not in the file'}"
+    yield "Trunk hash", info.trunk_sha256 or "not said"
+    yield "Task", f"{info.task.title} ({info.task.name})" if info.task else "not said"
+    yield "sha256", info.sha256
+
+
+def _task(name_or_file: str | None) -> Task | None:
+    from sam2unet_core.task import Task, load_preset
+
+    if name_or_file is None:
+        return None
+    return Task.load(name_or_file) if name_or_file.endswith(".json") else load_preset(name_or_file)
+
+
+@contextmanager
+def _download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a bar on stderr; yields what to call with the bytes there are and will be."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        shown = bar.add_task(name, total=None)
+        yield lambda have, total: bar.update(shown, completed=have, total=total)

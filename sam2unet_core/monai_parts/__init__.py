@@ -12,9 +12,9 @@ from sam2unet_core.monai_parts.distributed import process_device, start_process_
 from sam2unet_core.monai_parts.frames import LoadFramed, Prepared, ToMasksd, as_items
 from sam2unet_core.monai_parts.inference import SegmenterInferer, WriteMasksd, choose_weights
 from sam2unet_core.monai_parts.logs import (
-    TrainingLog,
-    ValidationLog,
+    TrainingBar,
     dice_metric,
+    is_terminal,
     mlflow_handler,
     progress_bar,
     tensorboard_handler,
@@ -43,8 +43,7 @@ __all__ = [
     "ScaledBatch",
     "SegmenterInferer",
     "ToMasksd",
-    "TrainingLog",
-    "ValidationLog",
+    "TrainingBar",
     "WeightAverage",
     "WriteMasksd",
     "as_items",
@@ -55,6 +54,7 @@ __all__ = [
     "choose_weights",
     "dice_metric",
     "find_bundle_root",
+    "is_terminal",
     "mlflow_handler",
     "process_device",
     "progress_bar",

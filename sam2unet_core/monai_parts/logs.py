@@ -12,7 +12,6 @@ from ignite.handlers import ProgressBar
 from monai.handlers import (
     IgniteMetricHandler,
     MLFlowHandler,
-    StatsHandler,
     TensorBoardStatsHandler,
     from_engine,
 )
@@ -30,30 +29,23 @@ def dice_metric() -> IgniteMetricHandler:
     )
 
 
+def is_terminal() -> bool:
+    """Return whether a person is watching: progress bars are drawn only then."""
+    return sys.stderr.isatty()
+
+
 def progress_bar(description: str) -> ProgressBar:
     """Return a bar with the time left, on stderr; hidden where stderr is no terminal."""
-    return ProgressBar(desc=description, disable=not sys.stderr.isatty())
+    return ProgressBar(desc=description, disable=not is_terminal())
 
 
-class TrainingLog:
-    """Progress bar with the current loss, and a line with the mean loss of each epoch."""
+class TrainingBar:
+    """Progress bar of each epoch with the current loss; a handler of the trainer."""
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer."""
         bar = progress_bar("training")
-        bar.attach(engine, output_transform=lambda output: {"loss": float(output["loss"])})
-        StatsHandler(iteration_log=False, name="training").attach(engine)
-
-
-class ValidationLog:
-    """Progress bar of the validation, and a line with its Dice."""
-
-    def attach(self, engine: Engine) -> None:
-        """Follow the evaluator."""
-        progress_bar("validation").attach(engine)
-        StatsHandler(
-            iteration_log=False, output_transform=lambda _: None, name="validation"
-        ).attach(engine)
+        bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})
 
 
 def tensorboard_handler(run_dir: str) -> TensorBoardStatsHandler:

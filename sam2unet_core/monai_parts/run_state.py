@@ -151,6 +151,16 @@ class RunState:
         if validated:
             row |= {f"val_{name}": value for name, value in self.evaluator.state.metrics.items()}
         self.history.append({name: float(value) for name, value in row.items()})
+        state = self.evaluator.state
+        measured = f", validation Dice {_key_metric(self.evaluator):.4f}" if validated else ""
+        best = f" (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
+        logger.info(
+            "epoch %d of %d: loss %.4f%s",
+            engine.state.epoch,
+            engine.state.max_epochs,
+            engine.state.metrics["loss"],
+            measured + best if validated else "",
+        )
 
     def _write_history(self) -> None:
         names = list(dict.fromkeys(name for row in self.history for name in row))

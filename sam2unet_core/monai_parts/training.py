@@ -14,6 +14,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.data import MetaTensor
 from monai.data.utils import set_rnd
 from monai.engines import default_prepare_batch
 from monai.inferers import Inferer
@@ -23,6 +24,7 @@ from torch.nn.functional import interpolate
 from sam2unet_core.errors import ConfigError, DataError
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import (
+    find_trunk,
     load_trainable_state_dict,
     load_weights,
     read_info,
@@ -51,7 +53,7 @@ class PrecisionInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Return logits, or the list of logits that a network in training mode returns."""
-        pixels = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
+        pixels = plain(inputs)
         if self.dtype is torch.float16 and pixels.device.type != "cuda":
             raise ConfigError(
                 f"precision float16 needs CUDA, the device is {pixels.device.type}: "
@@ -85,7 +87,8 @@ class ScaledBatch:
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Return image `(B, 3, h, w)` and label `(B, K, h, w)` on the device."""
-        image, label = default_prepare_batch(batchdata, device, non_blocking, **kwargs)[:2]
+        batch = default_prepare_batch(batchdata, device, non_blocking, **kwargs)[:2]
+        image, label = (plain(part) for part in batch)
         scale = self.scales[int(torch.randint(len(self.scales), ()))]
         if scale == 1:
             return image, label
@@ -193,7 +196,7 @@ class FiniteLoss:
 
     def __call__(self, engine: Engine) -> None:
         """Raise if the last loss is not finite."""
-        loss = float(engine.state.output["loss"])
+        loss = engine.state.output["loss"].item()
         if not math.isfinite(loss):
             raise DataError(
                 f"the loss is {loss} in epoch {engine.state.epoch}, step {engine.state.iteration}: "
@@ -241,16 +244,21 @@ class InitialWeights:
             logger.info("starting from %s: %s", Path(file).name, found)
 
     def _files(self) -> list[Path | str]:
+        given = read_info(self.weights) if self.weights is not None else None
         files: list[Path | str] = []
         if self.trunk is not None:
             files.append(self.trunk)
-        elif self.network.trunk_is_frozen and (
-            self.weights is None or read_info(self.weights).is_delta
-        ):
-            files.append(require_trunk(self.variant))
+        elif self.network.trunk_is_frozen and (given is None or given.is_delta):
+            named = given.trunk_sha256 if given is not None else None
+            files.append((find_trunk(named) if named else None) or require_trunk(self.variant))
         if self.weights is not None:
             files.append(self.weights)
         return files
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return a MONAI MetaTensor as a tensor: every operation on the former costs extra."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:

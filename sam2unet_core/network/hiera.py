@@ -10,8 +10,6 @@ from torch.utils.checkpoint import checkpoint
 
 from sam2unet_core.network.variants import Variant
 
-POS_WINDOW = 8
-"""Rows and columns of the tiled position embedding; the token grid is a multiple of it."""
 ADAPTER_WIDTH = 32
 
 
@@ -30,11 +28,11 @@ class Hiera(nn.Module):
     ) -> None:
         """Build the layers."""
         super().__init__()
-        dim = variant.embed_dim
+        dim, side = variant.embed_dim, variant.windows[0]
         self.gradient_checkpointing = gradient_checkpointing
         self.patch_embed = PatchEmbed(dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, *variant.pos_background))
-        self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, POS_WINDOW, POS_WINDOW))
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, side, side))
         blocks = _plan(variant, drop_path)
         self.blocks = nn.ModuleList(AdaptedBlock(block) for block in blocks)
         self.stage_ends = [sum(variant.stages[: i + 1]) - 1 for i in range(4)]

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-_ENCODER = "encoder."
+ENCODER = "encoder."
+"""Prefix of the trunk and its adapters."""
 _ADAPTER = ".prompt_learn."
 _OURS = re.compile(r"^encoder\.blocks\.(\d+)\.block\.")
 _SAM2 = re.compile(r"^blocks\.(\d+)\.")
@@ -23,7 +24,7 @@ _SAM2 = re.compile(r"^blocks\.(\d+)\.")
 
 def is_trunk_key(key: str) -> bool:
     """Whether the weight of our name `key` belongs to the trunk (adapters do not)."""
-    return key.startswith(_ENCODER) and _ADAPTER not in key
+    return key.startswith(ENCODER) and _ADAPTER not in key
 
 
 def trunk_keys(state_dict: Iterable[str]) -> list[str]:
@@ -33,12 +34,12 @@ def trunk_keys(state_dict: Iterable[str]) -> list[str]:
 
 def canonical_key(key: str) -> str:
     """Return SAM2's name of a trunk weight given by our name."""
-    return _OURS.sub(r"blocks.\1.", key).removeprefix(_ENCODER)
+    return _OURS.sub(r"blocks.\1.", key).removeprefix(ENCODER)
 
 
 def our_key(canonical: str) -> str:
     """Return our name of a trunk weight given by SAM2's name."""
-    return _ENCODER + _SAM2.sub(r"blocks.\1.block.", canonical)
+    return ENCODER + _SAM2.sub(r"blocks.\1.block.", canonical)
 
 
 def trunk_hash(state_dict: Mapping[str, Tensor]) -> str:

@@ -19,7 +19,8 @@ class Variant:
         stages: number of blocks in each of the four stages.
         global_blocks: indices, counted over all stages, of the blocks with global attention.
         windows: attention window of each stage in tokens; a stage's first block still uses the
-            window of the stage before it.
+            window of the stage before it. The first is also the side of the position embedding
+            that is tiled over the token grid, so it divides 8, as the grid's sides are multiples.
         pos_background: (rows, columns) of the background position embedding.
         width: channels of the decoder.
         sam2: whether SAM2 publishes weights of this trunk; such a trunk is frozen by default.
@@ -41,9 +42,13 @@ class Variant:
         for key in ("stages", "global_blocks", "windows", "pos_background"):
             object.__setattr__(self, key, tuple(int(v) for v in getattr(self, key)))
         problems = {
-            "embed_dim must be a multiple of num_heads": self.embed_dim % self.num_heads,
+            "embed_dim must be a multiple of num_heads": self.num_heads < 1
+            or self.embed_dim < 1
+            or self.embed_dim % self.num_heads,
+            "width must be at least 1": self.width < 1,
             "stages must be four numbers from 1": len(self.stages) != 4 or min(self.stages) < 1,
-            "windows must be four": len(self.windows) != 4,
+            "windows must be four numbers from 1": len(self.windows) != 4 or min(self.windows) < 1,
+            "the first window must be 2, 4 or 8": self.windows[0] not in (2, 4, 8),
             # Blocks that pool work in the window of the stage before, cut into 2 x 2.
             "the first three windows must be even": any(w % 2 for w in self.windows[:3]),
             "global_blocks must name blocks that exist": any(

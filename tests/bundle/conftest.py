@@ -28,6 +28,20 @@ SMALL = {
     "device": "cpu",
 }
 
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, object]:
+    """Settings that train in seconds."""
+    return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def configs() -> Path:
+    """The bundle's folder of configurations."""
+    return CONFIGS
+
+
 RunVerb = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

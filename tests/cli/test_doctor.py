@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_cpu_count_is_what_this_process_may_use() -> None:
 
 
 def test_decoders_are_told_by_what_pydicom_itself_decodes() -> None:
-    # Uncompressed RLE needs nothing but pydicom; JPEG 2000 decodes with the required Pillow.
+    # RLE needs nothing but pydicom; JPEG 2000 decodes with the required Pillow.
     found = _by_name("DICOM decoders")
     assert found["RLE"].value == "decodes"
     assert found["JPEG 2000"].value == "decodes"
@@ -90,7 +91,7 @@ def test_missing_package_makes_its_extra_a_lack_with_the_line_that_installs_it(
     assert finding.remedy == 'pip install "sam2unet[video]"'
 
 
-def test_memory_is_within_a_containers_limit(
+def test_little_memory_is_a_lack_with_a_smaller_network_as_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(environment, "memory_bytes", lambda: 2 * 2**30)
@@ -134,6 +135,29 @@ def test_machine_without_the_bundle_cannot_run_and_the_exit_code_says_so(
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 2
     assert "sam2unet cannot run here." in result.stdout
+
+
+def test_machine_where_torch_does_not_load_is_told_so_and_the_rest_is_still_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 2
+    content = json.loads(result.stdout)
+    assert content["works"] is False
+    broken = [item for item in content["findings"] if item["state"] == "broken"]
+    assert [item["name"] for item in broken] == ["torch"]
+    assert "does not load" in broken[0]["value"]
+    assert {"Bundle", "Extras"} <= {item["section"] for item in content["findings"]}
+
+
+def test_memory_is_at_most_what_the_operating_system_reports() -> None:
+    if not hasattr(os, "sysconf"):
+        pytest.skip("needs Linux or macOS")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = environment.memory_bytes()
+    assert memory is not None
+    assert 0 < memory <= total
 
 
 def _by_name(section: str) -> dict[str, Finding]:

@@ -1,0 +1,188 @@
+"""Prediction and mask files read into the arrays that the protocols measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2unet_core.data import raise_problems
+from sam2unet_core.errors import DataError
+from sam2unet_core.evaluation.pairs import Predictions, Target, is_soft
+from sam2unet_core.media.image import read_mask, read_probability
+from sam2unet_core.postprocess import label_map
+from sam2unet_core.task import Task
+
+Progress = Callable[[int, int], None]
+Labels = NDArray[np.uint8]
+Reader = Callable[[Path], Labels]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to measure.
+
+    Attributes:
+        name: of the image.
+        group: what the bootstrap keeps together, such as a patient.
+        prediction: `(H, W)` uint8 class indices.
+        truth: `(H, W)` uint8 class indices.
+    """
+
+    name: str
+    group: str
+    prediction: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to read predictions from.
+
+    Attributes:
+        files: a prediction's files by name; probability maps in the order of the classes.
+        probabilities: whether they are probability maps.
+    """
+
+    files: Mapping[str, Sequence[Path]]
+    probabilities: bool
+
+
+def choose_masks(found: Predictions, *, task: Task, threshold: float | None, pred: Path) -> Source:
+    """Choose what the clinical protocol measures: masks, or maps if there is a threshold.
+
+    Raises:
+        DataError: a threshold for masks, or a class without its map.
+    """
+    if found.masks and threshold is None:
+        return Source({name: [path] for name, path in found.masks.items()}, False)
+    if found.probabilities:
+        return Source(_maps_by_class(found, task=task), True)
+    soft = task.num_classes == 1 and any(is_soft(path) for path in found.plain.values())
+    if threshold is not None and not soft:
+        raise DataError(
+            f"{pred}: holds masks, so the threshold {threshold:g} has nothing to act on; write "
+            "probability maps too, or leave the threshold out"
+        )
+    return Source({name: [path] for name, path in found.plain.items()}, soft)
+
+
+def choose_maps(found: Predictions, *, task: Task, pred: Path) -> Source:
+    """Choose what the paper's protocol measures: probability maps, never masks.
+
+    Raises:
+        DataError: there are masks only, or the task has several classes.
+    """
+    if task.num_classes != 1:
+        raise DataError(
+            f"the paper's protocol measures one class, {task.name} has {task.num_classes}; use "
+            "the clinical protocol"
+        )
+    if found.probabilities:
+        return Source(_maps_by_class(found, task=task), True)
+    if not any(is_soft(path) for path in found.plain.values()):
+        raise DataError(
+            f"{pred}: every prediction is a mask with at most two values; the paper's protocol "
+            "averages over 256 thresholds and needs the probability maps in 16-bit or 8-bit "
+            "grey (the format `probabilities`). For masks use the clinical protocol"
+        )
+    return Source({name: [path] for name, path in found.plain.items()}, True)
+
+
+def read_cases(
+    pairs: Sequence[tuple[Target, Sequence[Path]]],
+    *,
+    task: Task,
+    probabilities: bool,
+    progress: Progress | None,
+) -> Iterator[Case]:
+    """Read pairs one by one; what cannot be read or differs in size is raised at the end."""
+
+    def read(target: Target, files: Sequence[Path]) -> Case:
+        truth = read_mask(target.mask, task.classes)
+        if probabilities:
+            prediction = label_map(np.stack([read_probability(path) for path in files]), task)
+        else:
+            prediction = read_mask(files[0], task.classes)
+        if prediction.shape != truth.shape:
+            raise DataError(
+                f"{files[0]}: {_size(prediction)}, the mask {target.mask} {_size(truth)} (rows x "
+                "columns); predict at the frames' own size"
+            )
+        return Case(target.name, target.group, prediction, truth)
+
+    return _each(pairs, read, progress=progress)
+
+
+def read_maps(
+    pairs: Sequence[tuple[Target, Sequence[Path]]], *, task: Task, progress: Progress | None
+) -> Iterator[tuple[Target, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Read (target, probability map, mask) one by one; problems are raised at the end."""
+
+    def read(
+        target: Target, files: Sequence[Path]
+    ) -> tuple[Target, NDArray[np.float32], NDArray[np.bool_]]:
+        return target, read_probability(files[0]), _positive(target.mask, task)
+
+    return _each(pairs, read, progress=progress)
+
+
+def with_threshold(task: Task, threshold: float | None) -> Task:
+    """Return the task with another threshold.
+
+    Raises:
+        DataError: not between 0 and 1.
+    """
+    if threshold is None:
+        return task
+    if not 0 < threshold < 1:
+        raise DataError(f"the threshold is {threshold:g}, expected between 0 and 1")
+    return replace(task, threshold=threshold)
+
+
+def _each(
+    pairs: Sequence[tuple[Target, Sequence[Path]]],
+    read: Callable[[Target, Sequence[Path]], T],
+    *,
+    progress: Progress | None,
+) -> Iterator[T]:
+    problems: list[str] = []
+    for done, (target, files) in enumerate(pairs, start=1):
+        try:
+            yield read(target, files)
+        except DataError as error:
+            problems.append(str(error))
+        if progress is not None:
+            progress(done, len(pairs))
+    raise_problems(problems, source=f"{len(pairs)} predictions")
+
+
+def _positive(path: Path, task: Task) -> NDArray[np.bool_]:
+    """Return the mask as the paper's protocol takes it: above 128, where it is grey."""
+    labels = read_mask(path, task.classes)
+    try:
+        grey = np.rint(read_probability(path) * 255)
+    except DataError:
+        return labels > 0
+    found: NDArray[np.bool_] = grey > 128 if grey.max() > 128 else labels > 0
+    return found
+
+
+def _maps_by_class(found: Predictions, *, task: Task) -> dict[str, list[Path]]:
+    wanted = [each.value for each in task.classes]
+    problems = [
+        f"{name}: probability maps of the classes {sorted(maps)}, expected {wanted}"
+        for name, maps in found.probabilities.items()
+        if sorted(maps) != wanted
+    ]
+    raise_problems(problems, source="probability maps")
+    return {name: [maps[value] for value in wanted] for name, maps in found.probabilities.items()}
+
+
+def _size(labels: Labels) -> str:
+    return f"{labels.shape[0]}x{labels.shape[1]}"

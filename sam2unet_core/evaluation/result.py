@@ -1,0 +1,243 @@
+"""What was measured: a row per image and class, a summary, tables and files of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2unet_core.media.image import write_bytes
+from sam2unet_core.metrics import Summary, ratio, summarise
+from sam2unet_core.task import Task
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = dict[str, str | float]
+_TITLES = {
+    "dice": "Dice, all images",
+    "iou": "IoU, all images",
+    "dice_with_lesion": "Dice, images with the class",
+    "iou_with_lesion": "IoU, images with the class",
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+    "hd95_px": "Hausdorff 95 %, pixels",
+    "hd95_mm": "Hausdorff 95 %, mm",
+    "assd_px": "Mean surface distance, pixels",
+    "assd_mm": "Mean surface distance, mm",
+    "lesion_sensitivity": "Lesions detected, of those there",
+    "lesion_precision": "Lesions real, of those predicted",
+    "false_lesions_per_image": "False lesions per image",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A measurement.
+
+    Attributes:
+        protocol: `clinical` or `paper`.
+        rows: one per image and class; NaN where a score is not defined.
+        summary: what `summary.json` holds, NaN as None.
+        notes: what a reader has to know.
+    """
+
+    protocol: str
+    rows: tuple[Row, ...]
+    summary: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def with_note(self, note: str) -> Evaluation:
+        """Return the same with one note more."""
+        return replace(self, notes=(*self.notes, note))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `summary.json`."""
+        return {**self.summary, "notes": list(self.notes)}
+
+    def table(self) -> Table:
+        """Return the summary as a table."""
+        return _clinical_table(self) if self.protocol == "clinical" else _paper_table(self)
+
+    def write(self, folder: Path | str) -> list[Path]:
+        """Write `metrics.csv` and `summary.json` into `folder`; return the two paths."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: _cell(v) for k, v in row.items()} for row in self.rows)
+        summary = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        files = [folder / "metrics.csv", folder / "summary.json"]
+        write_bytes(files[0], text.getvalue().encode())
+        write_bytes(files[1], (summary + "\n").encode())
+        return files
+
+
+def summarise_clinical(
+    rows: Sequence[Row], *, task: Task, unit: str, seed: int, resamples: int
+) -> Evaluation:
+    """Summarise clinical scores class by class.
+
+    Args:
+        rows: from `score_class`, named as the columns of `metrics.csv`.
+        task: names the classes.
+        unit: of the distances, `mm` or `px`.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+    """
+    classes = {
+        each.name: _class_summary(
+            [row for row in rows if row["class"] == each.name],
+            unit=unit,
+            seed=seed,
+            resamples=resamples,
+        )
+        for each in task.classes
+    }
+    summary = {
+        "protocol": "clinical",
+        "task": task.name,
+        "images": len({row["name"] for row in rows}),
+        "groups": len({row["group"] for row in rows}),
+        "distance_unit": unit,
+        "interval": f"95 % percentile bootstrap over groups, {resamples} resamples, seed {seed}",
+        "classes": classes,
+    }
+    return Evaluation("clinical", tuple(rows), summary)
+
+
+def summarise_paper(
+    rows: Sequence[Row], results: dict[str, float], *, task: Task, empty: int
+) -> Evaluation:
+    """Wrap the results of the paper's protocol.
+
+    Args:
+        rows: the scores of each image.
+        results: the scores over all.
+        task: names what was measured.
+        empty: images whose mask is empty.
+    """
+    notes: list[str] = []
+    if empty:
+        notes.append(
+            f"{empty} of {len(rows)} masks are empty: this protocol stretches every map to its "
+            "own range, so such images always seem to hold a finding; use the clinical one"
+        )
+    summary = {
+        "protocol": "paper",
+        "task": task.name,
+        "images": len(rows),
+        "images_without_object": empty,
+        "results": {k: _number(v) for k, v in results.items()},
+    }
+    return Evaluation("paper", tuple(rows), summary, tuple(notes))
+
+
+def _class_summary(rows: Sequence[Row], *, unit: str, seed: int, resamples: int) -> dict[str, Any]:
+    present = [row for row in rows if row["in_mask"]]
+    absent = [row for row in rows if not row["in_mask"]]
+    false = [row for row in absent if row["in_prediction"]]
+
+    def scores(name: str, among: Sequence[Row]) -> Summary:
+        return summarise(
+            [float(r[name]) for r in among],
+            [str(r["group"]) for r in among],
+            seed=seed,
+            resamples=resamples,
+        )
+
+    def rate(part: str, whole: str | None) -> Summary:
+        return ratio(
+            [float(r[part]) for r in rows],
+            [int(r[whole]) if whole else 1 for r in rows],
+            [str(r["group"]) for r in rows],
+            seed=seed,
+            resamples=resamples,
+        )
+
+    names = ["dice", "iou", "precision", "recall", "specificity", f"hd95_{unit}", f"assd_{unit}"]
+    found = {name: scores(name, rows) for name in names}
+    found["dice_with_lesion"] = scores("dice", present)
+    found["iou_with_lesion"] = scores("iou", present)
+    found["lesion_sensitivity"] = rate("lesions_detected", "lesions")
+    found["lesion_precision"] = rate("lesions_detected", "lesions_predicted")
+    found["false_lesions_per_image"] = rate("lesions_false", None)
+    return {
+        "images": len(rows),
+        "with_lesion": {
+            "images": len(present),
+            "missed_altogether": sum(not row["in_prediction"] for row in present),
+        },
+        "without_lesion": {
+            "images": len(absent),
+            "empty_as_they_should": len(absent) - len(false),
+            "with_false_finding": len(false),
+        },
+        "scores": {
+            name: {k: _number(v) for k, v in asdict(found[name]).items()}
+            for name in _TITLES
+            if name in found
+        },
+    }
+
+
+def _clinical_table(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    summary = evaluation.summary
+    table = Table(
+        title=f"{summary['task']}: {summary['images']} images in {summary['groups']} groups",
+        caption="interval: " + summary["interval"],
+    )
+    table.add_column("class")
+    table.add_column("score")
+    for heading in ("mean", "95 % interval", "median", "n"):
+        table.add_column(heading, justify="right")
+    for name, found in summary["classes"].items():
+        for score, values in found["scores"].items():
+            interval = f"{_shown(values['low'])} to {_shown(values['high'])}"
+            table.add_row(
+                name,
+                _TITLES[score],
+                _shown(values["mean"]),
+                interval if values["low"] is not None else "-",
+                _shown(values["median"]),
+                str(values["count"]),
+            )
+        without, present = found["without_lesion"], found["with_lesion"]
+        missed = f"{present['missed_altogether']} of {present['images']}"
+        table.add_row(name, "Images with it, nothing predicted", missed, "", "", "")
+        false = f"{without['with_false_finding']} of {without['images']}"
+        table.add_row(name, "Images without it, false finding", false, "", "", "")
+        table.add_section()
+    return table
+
+
+def _paper_table(evaluation: Evaluation) -> Table:
+    from rich.table import Table
+
+    summary = evaluation.summary
+    table = Table(title=f"{summary['task']}, paper's protocol: {summary['images']} images")
+    for name in summary["results"]:
+        table.add_column(name, justify="right")
+    table.add_row(*(_shown(value) for value in summary["results"].values()))
+    return table
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _cell(value: str | float) -> str | float:
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,17 @@
+"""How good a segmentation is: overlap, surfaces, lesions, intervals, and the paper's protocol."""
+
+from sam2unet_core.metrics.clinical import ClassScores, score_class
+from sam2unet_core.metrics.intervals import Summary, ratio, summarise
+from sam2unet_core.metrics.lesions import LesionCounts, count_lesions
+from sam2unet_core.metrics.paper import PaperProtocol
+
+__all__ = [
+    "ClassScores",
+    "LesionCounts",
+    "PaperProtocol",
+    "Summary",
+    "count_lesions",
+    "ratio",
+    "score_class",
+    "summarise",
+]

@@ -1,0 +1,121 @@
+"""One class in one image: overlap, surface distances, lesions."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sam2unet_core.errors import DataError
+from sam2unet_core.metrics.lesions import LesionCounts, count_lesions
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class in one image; NaN where a score is not defined.
+
+    Attributes:
+        dice: 2 tp / (2 tp + fp + fn); 1 where mask and prediction both are empty.
+        iou: tp / (tp + fp + fn); 1 where both are empty.
+        precision: tp / (tp + fp); NaN where nothing was predicted.
+        recall: tp / (tp + fn); NaN where the mask is empty.
+        specificity: tn / (tn + fp); NaN where the mask fills the image.
+        hd95: 95th percentile Hausdorff distance, the larger of the two directions; NaN where the
+            mask or the prediction is empty. In mm where the spacing is known, else in pixels.
+        assd: average symmetric surface distance; likewise.
+        truth: whether the mask has foreground.
+        predicted: whether the prediction has.
+        lesions: connected components found, missed and made up.
+    """
+
+    dice: float
+    iou: float
+    precision: float
+    recall: float
+    specificity: float
+    hd95: float
+    assd: float
+    truth: bool
+    predicted: bool
+    lesions: LesionCounts
+
+
+def score_class(
+    prediction: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    lesion_iou: float = 0.5,
+) -> ClassScores:
+    """Score one class in one image or volume.
+
+    Args:
+        prediction: `(H, W)` or `(D, H, W)` bool.
+        truth: the mask, of the same shape.
+        spacing_mm: distance of neighbouring pixels along each axis, in mm; None for pixels.
+        lesion_iou: overlap at which a lesion counts as detected, see `count_lesions`.
+
+    Raises:
+        DataError: the shapes or the number of spacings differ.
+    """
+    if prediction.shape != truth.shape:
+        raise DataError(f"a prediction of {prediction.shape} for a mask of {truth.shape}")
+    if spacing_mm is not None and len(spacing_mm) != truth.ndim:
+        raise DataError(f"spacing {tuple(spacing_mm)}, expected {truth.ndim} values, one per axis")
+    tp, fp, tn, fn = _confusion(prediction, truth)
+    hd95, assd = math.nan, math.nan
+    if prediction.any() and truth.any():
+        hd95, assd = _surface_distances(prediction, truth, spacing_mm=spacing_mm)
+    return ClassScores(
+        dice=_share(2 * tp, 2 * tp + fp + fn, empty=1.0),
+        iou=_share(tp, tp + fp + fn, empty=1.0),
+        precision=_share(tp, tp + fp),
+        recall=_share(tp, tp + fn),
+        specificity=_share(tn, tn + fp),
+        hd95=hd95,
+        assd=assd,
+        truth=bool(truth.any()),
+        predicted=bool(prediction.any()),
+        lesions=count_lesions(prediction, truth, min_iou=lesion_iou),
+    )
+
+
+def _confusion(
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_]
+) -> tuple[int, int, int, int]:
+    """Return pixel counts (tp, fp, tn, fn); integers, as float32 is exact to 16 million only."""
+    tp = int(np.count_nonzero(prediction & truth))
+    fp = int(np.count_nonzero(prediction)) - tp
+    fn = int(np.count_nonzero(truth)) - tp
+    return tp, fp, truth.size - tp - fp - fn, fn
+
+
+def _share(part: int, whole: int, *, empty: float = math.nan) -> float:
+    return part / whole if whole else empty
+
+
+def _surface_distances(
+    prediction: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    *,
+    spacing_mm: Sequence[float] | None,
+) -> tuple[float, float]:
+    """Return (95th percentile Hausdorff, average symmetric surface distance) by MONAI."""
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+
+    batch = [torch.from_numpy(each)[None, None] for each in (prediction, truth)]  # (1, 1, H, W)
+    spacing = None if spacing_mm is None else [float(each) for each in spacing_mm]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI's, about its own call
+        hd95 = compute_hausdorff_distance(
+            *batch, include_background=True, percentile=95, spacing=spacing
+        )
+        assd = compute_average_surface_distance(
+            *batch, include_background=True, symmetric=True, spacing=spacing
+        )
+    return float(hd95), float(assd)

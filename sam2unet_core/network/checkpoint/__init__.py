@@ -1,0 +1,37 @@
+"""Weights files: read into a network, written from one, kept in a cache, fetched."""
+
+from sam2unet_core.network.checkpoint.cache import (
+    cache_folder,
+    find_trunk,
+    require_trunk,
+    trunk_file,
+)
+from sam2unet_core.network.checkpoint.info import WeightsInfo, read_info
+from sam2unet_core.network.checkpoint.loading import (
+    LoadedWeights,
+    load_model,
+    load_trainable_state_dict,
+    load_weights,
+)
+from sam2unet_core.network.checkpoint.saving import merge, save_delta, save_full, split
+from sam2unet_core.network.keys import trainable_state_dict, trunk_hash, trunk_keys
+
+__all__ = [
+    "LoadedWeights",
+    "WeightsInfo",
+    "cache_folder",
+    "find_trunk",
+    "load_model",
+    "load_trainable_state_dict",
+    "load_weights",
+    "merge",
+    "read_info",
+    "require_trunk",
+    "save_delta",
+    "save_full",
+    "split",
+    "trainable_state_dict",
+    "trunk_file",
+    "trunk_hash",
+    "trunk_keys",
+]

@@ -1,0 +1,197 @@
+"""The folder of trunks on this machine, each known by its hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from sam2unet_core.errors import MissingWeightsError, WeightsError
+from sam2unet_core.network.checkpoint.catalog import CATALOG, entries_of
+from sam2unet_core.network.checkpoint.formats import Checkpoint, read_checkpoint
+from sam2unet_core.network.checkpoint.reading import file_sha256
+from sam2unet_core.network.keys import trunk_hash
+from sam2unet_core.network.variants import Variant, find_variant
+
+CACHE_VARIABLE = "SAM2UNET_CACHE"
+_INDEX = "index.json"
+_SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+@dataclass(frozen=True)
+class CachedTrunk:
+    """A trunk's record in the index.
+
+    Attributes:
+        sha256: hash of the file.
+        trunk_sha256: hash of the trunk in it.
+        variant: size of the network, None if it is none of the known ones.
+    """
+
+    sha256: str
+    trunk_sha256: str
+    variant: str | None
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached weights: `weights` below SAM2UNET_CACHE or the user's cache."""
+    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("sam2unet")) / "weights"
+
+
+def trunk_file(variant: str | Variant, *, cache: Path | None = None) -> Path | None:
+    """Return the cached trunk of a network's size, or None.
+
+    SAM2's official file comes before SAM2.1's, and both before others.
+    """
+    row = find_variant(variant)
+    fitting = {name for name, record in records(cache).items() if record.variant == row.name}
+    official = [e.file_name for e in entries_of(row) if e.file_name in fitting]
+    chosen = [*official, *sorted(fitting)]
+    return (cache or cache_folder()) / chosen[0] if chosen else None
+
+
+def require_trunk(variant: str | Variant, *, cache: Path | None = None) -> Path:
+    """Return the cached trunk of a network's size.
+
+    Raises:
+        MissingWeightsError: there is none; the message has the lines that get it.
+    """
+    row = find_variant(variant)
+    path = trunk_file(row, cache=cache)
+    if path is None:
+        folder = cache or cache_folder()
+        raise MissingWeightsError(
+            f"the frozen trunk of the network {row.name!r} has no weights in {folder}; "
+            f"{how_to_get(row)}"
+        )
+    return path
+
+
+def find_trunk(trunk_sha256: str, *, cache: Path | None = None) -> Path | None:
+    """Return the cached file whose trunk has that hash, or None."""
+    found = (n for n, r in records(cache).items() if r.trunk_sha256 == trunk_sha256)
+    name = next(found, None)
+    return (cache or cache_folder()) / name if name else None
+
+
+def how_to_get(variant: Variant) -> str:
+    """Return the lines that bring a trunk onto this machine."""
+    names = [entry.name for entry in entries_of(variant)]
+    lines = [f"`sam2unet weights fetch {name}`" for name in names]
+    return f"run {' or '.join([*lines, '`sam2unet weights import FILE`'])}"
+
+
+def import_file(path: Path | str, *, cache: Path | None = None) -> Path:
+    """Copy a file that holds a trunk into the cache; it may have any name.
+
+    Returns:
+        The copy. It has its catalogue name if the file has that name and fits it, otherwise one
+        made of the network's size and the trunk's hash.
+
+    Raises:
+        WeightsError: the file cannot be read, holds no trunk, is not the one that was first seen
+            under its name, or cannot be copied.
+    """
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    if not checkpoint.has_trunk:
+        raise WeightsError(f"{path}: holds no trunk, so there is nothing to import; use it as is")
+    found = describe(checkpoint)
+    name = _name_for(path, found)
+    folder = cache or cache_folder()
+    known = read_index(folder).get(name)
+    if known is not None and known.sha256 != found.sha256:
+        raise WeightsError(
+            f"{path}: sha256 is {found.sha256}, but {name} was {known.sha256} when first seen; "
+            f"get the file again, or rename it if it is another one"
+        )
+    part = folder / f".{name}.import"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, part)
+        part.replace(folder / name)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise WeightsError(f"{path}: cannot be copied to {folder} ({error})") from error
+    record(folder, name, found)
+    return folder / name
+
+
+def describe(checkpoint: Checkpoint) -> CachedTrunk:
+    """Return the record of a file that holds a trunk."""
+    variant = checkpoint.variant.name if checkpoint.variant else None
+    return CachedTrunk(file_sha256(checkpoint.path), trunk_hash(checkpoint.tensors), variant)
+
+
+def records(cache: Path | None = None) -> dict[str, CachedTrunk]:
+    """Return the record of each trunk that is in the cache, by file name.
+
+    Files that somebody put there by hand are examined and noted, too.
+    """
+    folder = cache or cache_folder()
+    if not folder.is_dir():
+        return {}
+    index = read_index(folder)
+    found = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES):
+        known = index.get(path.name) or _examine(folder, path)
+        if known is not None:
+            found[path.name] = known
+    return found
+
+
+def read_index(folder: Path) -> dict[str, CachedTrunk]:
+    """Return what is noted of files that are, or once were, in the cache.
+
+    Raises:
+        WeightsError: the index is damaged.
+    """
+    path = folder / _INDEX
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: CachedTrunk(**entry) for name, entry in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{path}: cannot be read ({error}); delete it, it is then made anew"
+        ) from error
+
+
+def record(folder: Path, name: str, entry: CachedTrunk) -> None:
+    """Note a file in the index.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    content = {**read_index(folder), name: entry}
+    part = folder / f".{_INDEX}.part"
+    text = json.dumps({key: asdict(value) for key, value in content.items()}, indent=2)
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(folder / _INDEX)
+
+
+def _examine(folder: Path, path: Path) -> CachedTrunk | None:
+    checkpoint = read_checkpoint(path)
+    if not checkpoint.has_trunk:
+        return None
+    entry = describe(checkpoint)
+    if os.access(folder, os.W_OK):  # a shared cache may be read-only; it is then examined anew
+        record(folder, path.name, entry)
+    return entry
+
+
+def _name_for(path: Path, found: CachedTrunk) -> str:
+    entry = CATALOG.get(path.stem)
+    if entry is not None and entry.variant.name == found.variant:
+        return entry.file_name
+    return f"{found.variant or 'custom'}-{found.trunk_sha256[:12]}{_suffix(path)}"
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix under which the cache keeps a file; what is in it decides how it reads."""
+    return path.suffix if path.suffix in _SUFFIXES else ".pt"

@@ -1,0 +1,203 @@
+"""The kinds of weights files, told apart by what is in them, under one set of names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sam2unet_core.errors import ConfigError, TaskError, WeightsError
+from sam2unet_core.network.checkpoint.reading import RawFile, read_file
+from sam2unet_core.network.keys import ENCODER, is_trunk_key, our_key
+from sam2unet_core.network.variants import VARIANTS, Variant, find_variant
+from sam2unet_core.task import Task
+
+Format = Literal["sam2", "authors", "delta", "full", "state_dict", "training"]
+"""`sam2`: SAM2's or SAM2.1's official file, of which only the trunk is read. `authors`: SAM2-UNet
+as first published. `delta`, `full`: ours, in safetensors. `state_dict`: the network's bare state,
+such as MONAI's models/model.pt. `training`: a training checkpoint of ours."""
+
+DELTA = "sam2unet-delta/1"
+FULL = "sam2unet-full/1"
+UNUSED = "up4."
+"""Prefix of the decoder step that the authors' files hold and their network never calls."""
+
+_SAM2_TRUNK = "image_encoder.trunk."
+_WRAPPERS = ("network", "model", "state_dict")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weights file, recognised.
+
+    Attributes:
+        format: which kind of file it is.
+        tensors: weights by our names; floating point as float32.
+        variant: the size of the network; None where the weights do not tell.
+        num_classes: channels of the output; None where there is no decoder.
+        trunk_sha256: hash of the trunk that the file says it needs or holds, if it says so.
+        task: what the weights were trained for, if the file says so.
+    """
+
+    path: Path
+    format: Format
+    tensors: dict[str, Tensor]
+    variant: Variant | None
+    num_classes: int | None
+    trunk_sha256: str | None = None
+    task: Task | None = None
+
+    @property
+    def has_trunk(self) -> bool:
+        """Whether there are weights of the trunk."""
+        return any(is_trunk_key(key) for key in self.tensors)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether there are weights of the decoder."""
+        return any(not key.startswith(ENCODER) for key in self.tensors)
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a weights file of any kind.
+
+    Raises:
+        WeightsError: the file cannot be read, is of no known kind, contradicts itself, or holds
+            values that are not finite.
+    """
+    raw = read_file(path)
+    kind, tensors = _recognise(raw)
+    tensors = {key: _plain(raw.path, key, value) for key, value in tensors.items()}
+    inferred = infer_variant(tensors)
+    declared = _declared_variant(raw)
+    if declared is not None and not _fits(declared, tensors):
+        raise WeightsError(
+            f"{raw.path}: its weights are not of the network {declared.name!r} that it names; "
+            "get the file again"
+        )
+    head = tensors.get("head.weight")
+    return Checkpoint(
+        path=raw.path,
+        format=kind,
+        tensors=tensors,
+        variant=declared or inferred,
+        num_classes=None if head is None or head.dim() == 0 else head.shape[0],
+        trunk_sha256=_text(raw, "trunk_sha256"),
+        task=_declared_task(raw),
+    )
+
+
+def infer_variant(tensors: Mapping[str, Tensor]) -> Variant | None:
+    """Return the row of `VARIANTS` that weights by our names belong to, if there is one."""
+    return next((row for row in VARIANTS.values() if _fits(row, tensors)), None)
+
+
+def _fits(row: Variant, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether depth, channels and decoder width of `row` are those of the weights."""
+    layout = _layout(tensors)
+    rfb = tensors.get("rfb1.conv_res.conv.weight")
+    background = tensors.get("encoder.pos_embed")
+    return (
+        layout == (row.embed_dim, row.stages)
+        and (rfb is None or rfb.shape[0] == row.width)
+        and (background is None or tuple(background.shape[2:]) == row.pos_background)
+    )
+
+
+def _layout(tensors: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]] | None:
+    """Return channels of the first stage and blocks per stage, from the blocks' shapes."""
+    widths: list[int] = []  # channels into each block
+    while True:
+        block = f"encoder.blocks.{len(widths)}."
+        adapter, norm = (
+            tensors.get(block + "prompt_learn.0.weight"),
+            tensors.get(block + "block.norm1.weight"),
+        )
+        found = adapter if adapter is not None else norm
+        if found is None or found.dim() == 0:
+            break
+        widths.append(found.shape[-1])
+    if not widths:
+        return None
+    rfb = tensors.get("rfb4.conv_res.conv.weight")
+    proj = tensors.get(f"encoder.blocks.{len(widths) - 1}.block.attn.proj.weight")
+    last = rfb.shape[1] if rfb is not None else proj.shape[0] if proj is not None else widths[-1]
+    out = [*widths[1:], last]  # channels out of each block
+    return widths[0], tuple(out.count(widths[0] * 2**stage) for stage in range(4))
+
+
+def _recognise(raw: RawFile) -> tuple[Format, dict[str, Any]]:
+    outer = raw.content
+    wrapper = next((k for k in _WRAPPERS if isinstance(outer.get(k), dict)), None)
+    state = outer[wrapper] if wrapper else outer
+    state = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    for prefix in _PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    trunk = {k.removeprefix(_SAM2_TRUNK): v for k, v in state.items() if k.startswith(_SAM2_TRUNK)}
+    if "patch_embed.proj.weight" in state and "pos_embed_window" in state:
+        trunk = state
+    if trunk:
+        return "sam2", {our_key(key): value for key, value in trunk.items()}
+    if "head.weight" not in state and f"{ENCODER}patch_embed.proj.weight" not in state:
+        keys = ", ".join(list(map(str, outer))[:5]) or "nothing"
+        raise WeightsError(
+            f"{raw.path}: holds no weights of SAM2 or SAM2-UNet but {keys} ...; give an official "
+            "SAM2 file, a SAM2-UNet file or one that this software wrote"
+        )
+    used = {key: value for key, value in state.items() if not key.startswith(UNUSED)}
+    ours: dict[str, Format] = {DELTA: "delta", FULL: "full"}
+    if raw.metadata.get("format") in ours:
+        return ours[raw.metadata["format"]], used
+    if wrapper == "network":
+        return "training", used
+    return ("authors" if len(used) < len(state) else "state_dict"), used
+
+
+def _plain(path: Path, key: str, tensor: Tensor) -> Tensor:
+    """Return a weight as a dense tensor, floating point as float32, and refuse NaN."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
+        raise WeightsError(
+            f"{path}: {key} is {tensor.dtype} {tensor.layout}, expected plain floats"
+        )
+    if not tensor.is_floating_point():
+        return tensor
+    tensor = tensor.float()
+    if not torch.isfinite(tensor).all():
+        count = int((~torch.isfinite(tensor)).sum())
+        raise WeightsError(
+            f"{path}: {count} values of {key} are not finite, so its training diverged; give an "
+            "earlier checkpoint"
+        )
+    return tensor
+
+
+def _text(raw: RawFile, key: str) -> str | None:
+    value = raw.metadata.get(key) or raw.content.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _declared_variant(raw: RawFile) -> Variant | None:
+    row, name = _text(raw, "variant_row"), _text(raw, "variant")
+    try:
+        if row is not None:
+            return Variant.from_dict(json.loads(row))
+        return find_variant(name) if name is not None else None
+    except (ConfigError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{raw.path}: names no network that can be built: {error}") from error
+
+
+def _declared_task(raw: RawFile) -> Task | None:
+    text = _text(raw, "task")
+    if text is None:
+        return None
+    try:
+        return Task.from_dict(json.loads(text), source=f"{raw.path} (task)")
+    except (TaskError, ValueError) as error:
+        raise WeightsError(f"{raw.path}: its task cannot be read: {error}") from error

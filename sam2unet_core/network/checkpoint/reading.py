@@ -1,0 +1,148 @@
+"""A weights file opened, whatever wrote it: tensors, and the text that came with them.
+
+Nothing in a file is ever run: pickles are read with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from sam2unet_core.errors import WeightsError
+
+_TORCH_ERRORS = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OSError,
+)
+"""What `torch.load` raises on files that are damaged in one way or another."""
+_AGAIN = "get the file again"
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """What a file holds.
+
+    Attributes:
+        content: the tensors by name, or the nested dictionary that was pickled.
+        metadata: text by name; safetensors only.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    metadata: dict[str, str]
+
+
+def read_file(path: Path | str) -> RawFile:
+    """Read a safetensors file or one that `torch.save` wrote.
+
+    Raises:
+        WeightsError: there is no such file, or it is damaged, of another kind, or a pickle that
+            wants to run code; the message says which and what to do.
+    """
+    path = Path(path)
+    start = _read_start(path)
+    if _is_safetensors(start):
+        return _read_safetensors(path)
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        return RawFile(path, _read_torch(path), {})
+    raise WeightsError(f"{path}: {_describe(start)}")
+
+
+def file_sha256(path: Path | str) -> str:
+    """Return the sha256 of a file's bytes."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(1024)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such weights file; check the path") from error
+    except IsADirectoryError as error:
+        raise WeightsError(f"{path}: is a folder; give the weights file in it") from error
+    except OSError as error:
+        if path.is_dir():  # Windows says "permission denied"
+            raise WeightsError(f"{path}: is a folder; give the weights file in it") from error
+        raise WeightsError(f"{path}: cannot be read ({error}); check its permissions") from error
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Safetensors: length of the header as 8 bytes little-endian, then a JSON object."""
+    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32
+
+
+def _describe(start: bytes) -> str:
+    if not start:
+        return f"is empty; {_AGAIN}"
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<")):
+        return f"is a web page, not weights; the download was probably refused: {_AGAIN}"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights themselves; run `git lfs pull`"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
+        return "is a text file, not weights; give a .pt, .pth or .safetensors file"
+    return "is no weights file (neither safetensors nor PyTorch); give a .pt or .safetensors file"
+
+
+def _read_safetensors(path: Path) -> RawFile:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            return RawFile(path, tensors, dict(opened.metadata() or {}))
+    except (SafetensorError, *_TORCH_ERRORS) as error:
+        message = f"{path}: the safetensors file is cut off or damaged ({error}); {_AGAIN}"
+        raise WeightsError(message) from error
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    _refuse_torchscript(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: {_refusal(str(error))}") from error
+    except _TORCH_ERRORS as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        message = f"{path}: the PyTorch file is cut off or damaged ({reason}); {_AGAIN}"
+        raise WeightsError(message) from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise WeightsError(f"{path}: holds a {kind}, expected a dictionary of weights")
+    return content
+
+
+def _refuse_torchscript(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return  # a file in PyTorch's older form, or damaged: torch.load tells
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise WeightsError(f"{path}: is a TorchScript program; give the weights (models/model.pt)")
+
+
+def _refusal(error: str) -> str:
+    """Say in one line why `weights_only` refused a pickle."""
+    wanted = re.search(r"GLOBAL (\S+)", error)
+    if wanted is None:
+        reason = next((t for t in error.splitlines() if t.strip()), "unknown reason")
+        return f"is not a file of plain weights, or it is damaged ({reason}); {_AGAIN}"
+    return (
+        f"refused: the pickle wants to call {wanted[1]}, which can run any code. Where you trust "
+        "its source, load it there and save its state_dict alone with torch.save"
+    )

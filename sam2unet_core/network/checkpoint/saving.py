@@ -1,0 +1,157 @@
+"""Networks written as safetensors: whole, or all but the frozen trunk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sam2unet_core.errors import WeightsError
+from sam2unet_core.network.checkpoint.formats import DELTA, FULL, Checkpoint, read_checkpoint
+from sam2unet_core.network.checkpoint.loading import read_trunk
+from sam2unet_core.network.keys import is_trunk_key, trunk_hash
+from sam2unet_core.network.sam2unet import SAM2UNet
+from sam2unet_core.network.variants import Variant
+from sam2unet_core.task import Task
+
+
+def save_delta(model: SAM2UNet, path: Path | str, *, task: Task | None) -> None:
+    """Write all but the frozen trunk, the trunk's hash and the task beside it.
+
+    A network whose trunk learns as well differs from its trunk's file everywhere, so it is
+    written whole, as `save_full` does in float32.
+
+    Raises:
+        WeightsError: the task has another number of channels, a value is not finite, or the
+            file cannot be written.
+    """
+    if not model.trunk_is_frozen:
+        save_full(model, path, task=task, dtype=torch.float32)
+        return
+    state = model.state_dict()
+    tensors = {key: value for key, value in state.items() if not is_trunk_key(key)}
+    _write(tensors, path, kind=DELTA, variant=model.variant, trunk=trunk_hash(state), task=task)
+
+
+def save_full(
+    model: SAM2UNet, path: Path | str, *, task: Task | None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write the whole network.
+
+    Args:
+        model: the network.
+        path: the file to write; one that is there is replaced when the new one is complete.
+        task: what the network was trained for.
+        dtype: float32, or float16 for half the size; it is read back as float32.
+
+    Raises:
+        WeightsError: as `save_delta`, or a value is too large for float16.
+    """
+    state = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
+    _write(state, path, kind=FULL, variant=model.variant, trunk=trunk_hash(state), task=task)
+
+
+def split(full: Path | str, *, delta: Path | str, task: Task | None = None) -> str:
+    """Write a delta from a file that holds a whole network.
+
+    Args:
+        full: any file with trunk and decoder, such as the authors'.
+        delta: the file to write.
+        task: what it was trained for; by default what `full` says.
+
+    Returns:
+        The hash of the trunk that the delta belongs to.
+
+    Raises:
+        WeightsError: a file cannot be read or written, or `full` is not whole.
+    """
+    whole = read_checkpoint(full)
+    if not (whole.has_trunk and whole.has_decoder):
+        raise WeightsError(f"{full}: is no whole network; give one that holds trunk and decoder")
+    tensors = {key: value for key, value in whole.tensors.items() if not is_trunk_key(key)}
+    trunk = trunk_hash(whole.tensors)
+    kept = task or whole.task
+    _write(tensors, delta, kind=DELTA, variant=_variant(whole), trunk=trunk, task=kept)
+    return trunk
+
+
+def merge(trunk: Path | str, delta: Path | str, *, full: Path | str) -> None:
+    """Write a whole network from a trunk and a delta to it.
+
+    Raises:
+        WeightsError: a file cannot be read or written, or the delta is to another trunk.
+    """
+    base, rest = read_trunk(trunk), read_checkpoint(delta)
+    if rest.has_trunk or not rest.has_decoder:
+        raise WeightsError(f"{delta}: is no delta; give a file that holds all but the trunk")
+    found = trunk_hash(base.tensors)
+    if rest.trunk_sha256 not in (None, found):
+        raise WeightsError(
+            f"{delta}: belongs to the trunk {rest.trunk_sha256}, {trunk} holds {found}; give "
+            "the trunk it was trained on"
+        )
+    variant = _variant(rest)
+    _write(
+        base.tensors | rest.tensors, full, kind=FULL, variant=variant, trunk=found, task=rest.task
+    )
+
+
+def _variant(checkpoint: Checkpoint) -> Variant:
+    if checkpoint.variant is None:
+        raise WeightsError(
+            f"{checkpoint.path}: its network is none of the known sizes; load it into "
+            "SAM2UNet(Variant(...)) and use save_delta or save_full"
+        )
+    return checkpoint.variant
+
+
+def _write(  # noqa: PLR0913 (what a file's metadata holds)
+    tensors: Mapping[str, Tensor],
+    path: Path | str,
+    *,
+    kind: str,
+    variant: Variant,
+    trunk: str,
+    task: Task | None,
+) -> None:
+    num_classes = int(tensors["head.weight"].shape[0])
+    if task is not None and task.num_channels != num_classes:
+        raise WeightsError(
+            f"the network has {num_classes} output channels, the task {task.name!r} needs "
+            f"{task.num_channels}; give the task it was trained for"
+        )
+    diverged = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if diverged:
+        names = ", ".join(diverged[:3])
+        raise WeightsError(
+            f"{path}: not written, {names} and so on hold values that are not finite"
+        )
+    metadata = {
+        "format": kind,
+        "variant": variant.name,
+        "variant_row": json.dumps(variant.to_dict()),
+        "num_classes": str(num_classes),
+        "trunk_sha256": trunk,
+    }
+    if task is not None:
+        metadata["task"] = json.dumps(task.to_dict(), ensure_ascii=False)
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(plain, part, metadata=metadata)
+        part.replace(path)
+    except (SafetensorError, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{path}: cannot be written ({error}); check folder and space"
+        ) from error

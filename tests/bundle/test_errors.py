@@ -1,0 +1,82 @@
+"""What a user gets wrong ends in one line that says so, before any training."""
+
+import pytest
+import torch
+from PIL import Image
+
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import save_full
+
+
+def refused(done):
+    assert done.returncode != 0, done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, "no such setting: epoch (did you mean epochs?)"),
+        ({"train#epochs": 3}, "no such setting: train#epochs"),
+        ({"dataset_dir": "nowhere"}, "nowhere"),
+        ({"val_fraction": 0.0}, "validation"),
+        ({"variant": "huge"}, "no network is called 'huge'"),
+        ({"task": "moon"}, "no task is called 'moon'"),
+        ({"precision": "float16"}, "float16 needs CUDA"),
+        ({"resume": True}, "--output_dir"),
+        ({"weights": "absent.safetensors"}, "absent.safetensors"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_setting_is_one_line(
+    settings, message, tmp_path, dataset, task_file, small, run_verb
+):
+    options = {"dataset_dir": dataset, "task": task_file} | small | settings
+    done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
+    assert message in refused(done)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_empty_and_unpaired_data_are_named_before_training(tmp_path, task_file, small, run_verb):
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    options = {"dataset_dir": tmp_path / "data", "task": task_file} | small
+    done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
+    assert "data" in refused(done)
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64)).save(tmp_path / "data" / "images" / f"{name}.png")
+    Image.new("L", (64, 64), 255).save(tmp_path / "data" / "masks" / "a.png")
+    done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
+    assert "b" in refused(done)
+
+
+def test_a_frozen_trunk_without_weights_is_refused_with_the_lines_that_get_them(
+    tmp_path, dataset, task_file, small, run_verb, monkeypatch
+):
+    monkeypatch.setenv("SAM2UNET_CACHE", str(tmp_path / "cache"))
+    options = {"dataset_dir": dataset, "task": task_file} | small | {"variant": "tiny"}
+    done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
+    line = refused(done)
+    assert "sam2unet weights fetch" in line
+    assert "sam2unet weights import" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_of_another_size_are_refused(tmp_path, dataset, task_file, small, run_verb):
+    save_full(SAM2UNet("starter"), tmp_path / "w.safetensors", task=None, dtype=torch.float16)
+    options = {"dataset_dir": dataset, "task": task_file, "weights": tmp_path / "w.safetensors"}
+    done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **(options | small))
+    assert "w.safetensors" in refused(done)
+
+
+def test_a_folder_with_another_run_is_not_overwritten(
+    tmp_path, dataset, task_file, small, run_verb, trained
+):
+    before = (trained / "checkpoint.pt").read_bytes()
+    options = {"dataset_dir": dataset, "task": task_file, "output_dir": trained} | small
+    done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
+    assert "--resume true" in refused(done)
+    assert (trained / "checkpoint.pt").read_bytes() == before

@@ -1,0 +1,85 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sam2unet_core.media.image import read_image, read_mask
+from sam2unet_core.segmenter import Segmenter
+
+
+@pytest.fixture(scope="module")
+def segmented(own_bundle, dataset, tmp_path_factory, run_verb):
+    out = tmp_path_factory.mktemp("inference")
+    done = run_verb(
+        "run",
+        "inference",
+        cwd=own_bundle,
+        config=str(own_bundle / "configs" / "inference.yaml"),
+        dataset_dir=dataset / "images",
+        output_dir=out,
+        probabilities=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_bundle_and_segmenter_give_identical_masks(segmented, own_bundle, dataset):
+    segmenter = Segmenter.open(own_bundle, device="cpu")
+    images = sorted((dataset / "images").iterdir())
+    areas = []
+    for image in images:
+        expected = segmenter.label_maps(read_image(image)[None])[0]
+        found = read_mask(segmented / f"{image.name}.mask.png", segmenter.task.classes)
+        np.testing.assert_array_equal(found, expected)
+        areas.append(int(expected.sum()))
+    assert max(areas) > 0
+
+
+def test_every_image_gets_mask_overlay_and_probability_of_its_own_size(segmented, dataset):
+    for image in (dataset / "images").iterdir():
+        size = read_image(image).shape
+        for kind in ("mask", "overlay", "prob1"):
+            assert read_image(segmented / f"{image.name}.{kind}.png").shape == size
+
+
+def test_segmenter_opens_a_bundle_without_monai(own_bundle):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from sam2unet_core.segmenter import Segmenter; "
+        f"Segmenter.open({str(own_bundle)!r}); "
+        "assert not any(m.split('.')[0] in ('monai', 'ignite') for m in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_evaluation_writes_masks_and_a_table(tmp_path, own_bundle, dataset, run_verb):
+    done = run_verb(
+        "run",
+        "evaluating",
+        cwd=tmp_path,
+        config=str(own_bundle / "configs" / "evaluate.yaml"),
+        dataset_dir=dataset,
+        groups=dataset / "groups.csv",
+        output_dir=tmp_path / "out",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "out" / "masks").glob("*.mask.png"))) == 16
+    with (tmp_path / "out" / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 16
+    json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_a_bundle_whose_weights_were_swapped_is_refused(own_bundle, tmp_path):
+    from sam2unet_core.errors import WeightsError
+
+    copy = tmp_path / "copy"
+    shutil.copytree(own_bundle, copy)
+    with (copy / "models" / "model.safetensors").open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(WeightsError, match="sha256"):
+        Segmenter.open(copy)

@@ -1,0 +1,128 @@
+import csv
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import load_model, read_info, save_full
+from sam2unet_core.task import Task
+
+
+def test_a_run_leaves_weights_with_their_task_history_and_pictures(trained):
+    info = read_info(trained / "model.safetensors")
+    assert info.task.name == "polyp"
+    assert info.task.image_size == (64, 64)
+    assert info.task.metrics["val_dice"] >= 0
+    with (trained / "history.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1.0", "2.0"]
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert all(0 <= float(row["val_dice"]) <= 1 for row in rows)
+    for name in ("curve.png", "validation.png"):
+        picture = Image.open(trained / name)
+        assert len(picture.convert("RGB").getcolors(2**24) or []) > 50
+    assert Task.load(trained / "task.json").name == "polyp"
+    assert isinstance(load_model(trained / "model.safetensors"), SAM2UNet)
+
+
+def test_nothing_is_written_into_the_bundle(trained, configs):
+    assert not list(configs.parent.rglob("*.csv"))
+    assert not (configs.parent / "runs").exists()
+
+
+def test_checkpoint_holds_the_whole_state_of_the_run(trained):
+    state = torch.load(trained / "checkpoint.pt", weights_only=True)
+    assert {"network", "optimizer", "lr_scheduler", "seed", "average", "trainer"} <= set(state)
+    assert any(key.endswith("running_mean") for key in state["network"])
+    assert state["trainer"]["epoch_length"] == 3
+    assert state["lr_scheduler"]["last_epoch"] == 2
+
+
+def test_paper_recipe_is_the_default(configs):
+    settings = json.loads((configs / "train.json").read_text())
+    assert settings["variant"] == "large"
+    assert (settings["epochs"], settings["batch_size"]) == (20, 12)
+    assert (settings["learning_rate"], settings["weight_decay"]) == (1e-3, 5e-4)
+    assert settings["lr_scheduler"]["eta_min"] == 1e-7
+    task = Task.load(configs / "task.json")
+    assert task.image_size == (352, 352)
+
+
+def test_a_frozen_trunk_stays_out_of_the_checkpoint_and_unchanged(
+    tmp_path, dataset, task_file, small, run_verb, monkeypatch
+):
+    monkeypatch.setenv("SAM2UNET_CACHE", str(tmp_path / "cache"))
+    start = SAM2UNet("nano")
+    save_full(start, tmp_path / "start.safetensors", task=None, dtype=torch.float32)
+    done = run_verb(
+        "run",
+        "training",
+        cwd=tmp_path,
+        config="train.yaml",
+        dataset_dir=dataset,
+        task=task_file,
+        output_dir="out",
+        train_trunk=False,
+        weights=tmp_path / "start.safetensors",
+        **small,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["network"]
+    assert not any(key.endswith("attn.qkv.weight") for key in saved)
+    assert any("prompt_learn" in key for key in saved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "overlays"),
+    [
+        ({"precision": "bfloat16", "ema": 0.9, "scales": [1.0, 1.5], "patience": 1}, []),
+        ({"drop_path": 0.1, "gradient_checkpointing": True, "tensorboard": True}, []),
+        ({}, ["strong_augmentation.yaml"]),
+        ({"task": "nerve_ultrasound"}, []),
+    ],
+    ids=["bfloat16, EMA, scales", "drop path", "strong augmentation", "softmax"],
+)
+def test_options_train(settings, overlays, tmp_path, dataset, task_file, small, run_verb, configs):
+    task = json.loads(task_file.read_text())
+    if settings.get("task"):
+        preset = json.loads((configs / "tasks" / "nerve_ultrasound.json").read_text())
+        task |= {key: preset[key] for key in ("name", "classes", "activation")}
+    (tmp_path / "task.json").write_text(json.dumps(task))
+    done = run_verb(
+        "run",
+        "training",
+        cwd=tmp_path,
+        config=["train.yaml", *overlays],
+        dataset_dir=dataset,
+        output_dir="out",
+        **(small | settings | {"task": tmp_path / "task.json"}),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    if settings.get("tensorboard"):
+        assert list((tmp_path / "out" / "tensorboard").rglob("events.out.*"))
+
+
+def test_two_processes_train_together_over_gloo(tmp_path, dataset, task_file, small, configs):
+    import os
+    import subprocess
+    import sys
+
+    files = [str(configs / "train.yaml"), str(configs / "multi_gpu_train.yaml")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", "-m", "monai.bundle", "run", "training"]
+    command += ["--config_file", str(files), "--dataset_dir", str(dataset)]
+    command += ["--task", str(task_file), "--output_dir", "out", "--batch_size", "2"]
+    for key in ("variant", "epochs", "val_fraction", "num_workers"):
+        command += [f"--{key}", str(small[key])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    # 12 training frames, 2 a step in each of 2 processes
+    assert state["trainer"]["epoch_length"] == 3
+    assert (tmp_path / "out" / "validation.png").is_file()

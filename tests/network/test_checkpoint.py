@@ -1,0 +1,392 @@
+"""Weights files of every kind, read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sam2unet_core.errors import MissingWeightsError, WeightsError
+from sam2unet_core.network import SAM2UNet, Variant
+from sam2unet_core.network.checkpoint import (
+    load_model,
+    load_trainable_state_dict,
+    load_weights,
+    merge,
+    read_info,
+    save_delta,
+    save_full,
+    split,
+    trainable_state_dict,
+    trunk_hash,
+)
+from sam2unet_core.network.checkpoint.cache import import_file
+from sam2unet_core.network.keys import canonical_key, trunk_keys
+from sam2unet_core.task import load_preset
+
+NANO = "nano"
+
+
+def official(model: SAM2UNet) -> dict[str, dict[str, Tensor]]:
+    """SAM2's layout of a model's trunk, with parts of SAM2 that are of no use here."""
+    state = model.state_dict()
+    trunk = {f"image_encoder.trunk.{canonical_key(k)}": state[k] for k in trunk_keys(state)}
+    return {"model": {**trunk, "image_encoder.neck.convs.0.conv.bias": torch.zeros(4)}}
+
+
+def authors(model: SAM2UNet) -> dict[str, Tensor]:
+    """The authors' layout: our names and a decoder step that is never used."""
+    return {**model.state_dict(), "up4.conv.double_conv.0.weight": torch.zeros(4, 4, 3, 3)}
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [
+        ("authors", authors),
+        ("authors", lambda m: {f"module.{k}": v for k, v in authors(m).items()}),
+        ("authors", lambda m: {"state_dict": authors(m), "epoch": 3}),
+        ("state_dict", lambda m: m.state_dict()),
+        ("state_dict", lambda m: {"model": m.state_dict()}),
+        ("training", lambda m: {"network": m.state_dict(), "optimizer": {"state": {}}}),
+    ],
+    ids=["authors", "data parallel", "wrapped", "state dict", "MONAI", "training"],
+)
+def test_whole_network_is_read_from_any_layout(
+    kind: str, layout: Callable, build: Callable, tmp_path: Path
+) -> None:
+    source = build(NANO, num_classes=2)
+    torch.save(layout(source), tmp_path / "weights.bin")  # told by content, not by name
+    target = SAM2UNet(NANO, num_classes=2)
+    loaded = load_weights(target, tmp_path / "weights.bin")
+    assert (loaded.format, loaded.trunk_only, loaded.without_trunk) == (kind, False, False)
+    assert same(target, source)
+    rebuilt = load_model(tmp_path / "weights.bin")
+    assert same(rebuilt, source)
+    assert not rebuilt.training
+
+
+def test_older_pytorch_files_are_read(build: Callable, tmp_path: Path) -> None:
+    source = build(NANO)
+    torch.save(source.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert same(load_model(tmp_path / "old.pth"), source)
+
+
+def test_only_the_trunk_is_read_from_the_official_file(build: Callable, tmp_path: Path) -> None:
+    source, target = build(NANO, seed=1), build(NANO, seed=2)
+    decoder = {k: v.clone() for k, v in trainable_state_dict(target).items()}
+    torch.save(official(source), tmp_path / "sam2.pt")
+    loaded = load_weights(target, tmp_path / "sam2.pt")
+    assert loaded.trunk_only
+    assert "trunk only" in str(loaded)
+    ours, theirs = target.state_dict(), source.state_dict()
+    assert trunk_hash(ours) == trunk_hash(theirs)
+    outside = [k for k in ours if k not in trunk_keys(ours)]
+    assert all(torch.equal(ours[k], decoder[k]) for k in outside)
+    assert not torch.equal(ours["head.weight"], theirs["head.weight"])
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "base_plus", "large"])
+def test_size_of_an_official_file_is_inferred(name: str, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = official(SAM2UNet(name))["model"]
+    # One stored zero behind every tensor keeps the file small.
+    zeros = {k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}
+    torch.save({"model": zeros}, tmp_path / "any name")
+    info = read_info(tmp_path / "any name")
+    assert (info.format, info.variant, info.has_decoder) == ("sam2", name, False)
+
+
+def test_trunk_hash_is_the_documented_sum_over_canonical_keys() -> None:
+    state = {
+        "encoder.pos_embed": torch.tensor([[1.0, 2.0]]),
+        "encoder.blocks.0.block.norm1.bias": torch.tensor([0.5]),
+        "encoder.blocks.0.prompt_learn.0.bias": torch.tensor([9.0]),
+        "head.bias": torch.tensor([9.0]),
+    }
+    by_hand = (
+        b"blocks.0.norm1.bias\x001\x00\x00\x00\x00\x3f"
+        b"pos_embed\x001x2\x00\x00\x00\x80\x3f\x00\x00\x00\x40"
+    )
+    assert trunk_hash(state) == hashlib.sha256(by_hand).hexdigest()
+    canonical = {
+        "pos_embed": state["encoder.pos_embed"],
+        "blocks.0.norm1.bias": torch.tensor([0.5]),
+    }
+    assert trunk_hash(canonical) == hashlib.sha256(by_hand).hexdigest()
+
+
+def test_delta_holds_all_but_the_trunk_and_its_metadata(
+    build: Callable, frozen_variant: Variant, tmp_path: Path
+) -> None:
+    model, task = build(), load_preset("polyp")
+    save_delta(model, tmp_path / "delta.safetensors", task=task)
+    with safe_open(tmp_path / "delta.safetensors", "pt") as opened:
+        metadata, keys = opened.metadata(), set(opened.keys())
+    state = model.state_dict()
+    assert keys == set(state) - set(trunk_keys(state))
+    assert "rfb1.branch0.0.bn.running_var" in keys
+    assert metadata["format"] == "sam2unet-delta/1"
+    assert (metadata["variant"], metadata["num_classes"]) == (frozen_variant.name, "1")
+    assert metadata["trunk_sha256"] == trunk_hash(state)
+    assert json.loads(metadata["task"]) == task.to_dict()
+    info = read_info(tmp_path / "delta.safetensors")
+    assert info.is_delta
+    assert info.task == task
+
+
+def test_delta_needs_the_trunk_that_it_names(build: Callable, tmp_path: Path) -> None:
+    source = build(seed=1)
+    save_delta(source, tmp_path / "delta", task=None)
+    other = build(seed=2)
+    before = other.head.weight.clone()
+    with pytest.raises(WeightsError, match=trunk_hash(source.state_dict())):
+        load_weights(other, tmp_path / "delta")
+    assert torch.equal(other.head.weight, before)
+
+    torch.save(official(source), tmp_path / "trunk.pt")
+    load_weights(other, tmp_path / "trunk.pt")
+    assert load_weights(other, tmp_path / "delta").without_trunk
+    assert same(other, source)
+
+
+def test_model_of_a_delta_takes_its_trunk_from_the_cache(build: Callable, tmp_path: Path) -> None:
+    source = build(seed=1)
+    save_delta(source, tmp_path / "delta", task=None)
+    with pytest.raises(MissingWeightsError, match="`sam2unet weights import FILE`"):
+        load_model(tmp_path / "delta")
+    for seed in (1, 2):
+        torch.save(official(build(seed=seed)), tmp_path / f"{seed}.pt")
+        import_file(tmp_path / f"{seed}.pt")
+    model = load_model(tmp_path / "delta")
+    assert same(model, source)
+    assert model.trunk_is_frozen
+
+
+def test_missing_trunk_of_an_official_size_names_the_line_that_fetches_it(tmp_path: Path) -> None:
+    save_delta(SAM2UNet("tiny"), tmp_path / "delta", task=None)
+    with pytest.raises(MissingWeightsError, match="`sam2unet weights fetch sam2_hiera_tiny`"):
+        load_model(tmp_path / "delta")
+
+
+def test_delta_of_a_network_whose_trunk_learns_is_whole(build: Callable, tmp_path: Path) -> None:
+    model = build(NANO)
+    save_delta(model, tmp_path / "weights", task=None)
+    assert read_info(tmp_path / "weights").format == "full"
+    assert same(load_model(tmp_path / "weights"), model)
+
+
+def test_custom_network_is_rebuilt_from_its_full_file(build: Callable, tmp_path: Path) -> None:
+    row = Variant(24, 3, (1, 1, 1, 2), (2,), (4, 2, 6, 3), (5, 6), width=12, name="mine")
+    model = build(row, num_classes=4)
+    save_full(model, tmp_path / "mine", task=None)
+    rebuilt = load_model(tmp_path / "mine")
+    assert rebuilt.variant == row
+    assert same(rebuilt, model)
+    torch.save(model.state_dict(), tmp_path / "bare")
+    with pytest.raises(WeightsError, match="none of the known sizes"):
+        load_model(tmp_path / "bare")
+    assert load_weights(SAM2UNet(row, num_classes=4), tmp_path / "bare").keys == len(
+        model.state_dict()
+    )
+
+
+def test_half_precision_file_is_half_as_large_and_read_as_float32(
+    build: Callable, tmp_path: Path
+) -> None:
+    model = build(NANO)
+    save_full(model, tmp_path / "half", task=None, dtype=torch.float16)
+    save_full(model, tmp_path / "whole", task=None)
+    ratio = (tmp_path / "half").stat().st_size / (tmp_path / "whole").stat().st_size
+    assert ratio == pytest.approx(0.5, abs=0.03)
+    loaded = load_model(tmp_path / "half")
+    assert {v.dtype for k, v in loaded.state_dict().items() if "num_batches" not in k} == {
+        torch.float32
+    }
+    assert torch.equal(loaded.head.weight, model.head.weight.half().float())
+    assert read_info(tmp_path / "half").trunk_sha256 == trunk_hash(loaded.state_dict())
+    model.head.weight.data.fill_(1e6)
+    with pytest.raises(WeightsError, match=r"head.weight.*not finite"):
+        save_full(model, tmp_path / "half", task=None, dtype=torch.float16)
+
+
+def test_split_and_merge_give_the_network_back(build: Callable, tmp_path: Path) -> None:
+    model = build(NANO, num_classes=2)
+    torch.save(authors(model), tmp_path / "authors.pth")
+    torch.save(official(model), tmp_path / "trunk.pt")
+    trunk = split(tmp_path / "authors.pth", delta=tmp_path / "delta")
+    assert trunk == trunk_hash(model.state_dict())
+    assert read_info(tmp_path / "delta").is_delta
+    merge(tmp_path / "trunk.pt", tmp_path / "delta", full=tmp_path / "full")
+    assert same(load_model(tmp_path / "full"), model)
+    torch.save(official(build(NANO, seed=5)), tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="give the trunk it was trained on"):
+        merge(tmp_path / "other.pt", tmp_path / "delta", full=tmp_path / "full2")
+    with pytest.raises(WeightsError, match="is no whole network"):
+        split(tmp_path / "trunk.pt", delta=tmp_path / "delta2")
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_training_state_leaves_out_the_frozen_trunk_only(build: Callable) -> None:
+    model = build(seed=1)
+    state = trainable_state_dict(model)
+    assert set(state) == set(model.state_dict()) - set(trunk_keys(model.state_dict()))
+    assert set(trainable_state_dict(build(NANO))) == set(build(NANO).state_dict())
+    other = build(seed=2)
+    load_trainable_state_dict(other, state)
+    assert torch.equal(other.rfb1.conv_cat.bn.running_var, model.rfb1.conv_cat.bn.running_var)
+    state.pop("head.bias")
+    state["tail.bias"] = torch.zeros(1)
+    with pytest.raises(WeightsError, match=r"1 missing: head\.bias; 1 unexpected: tail\.bias"):
+        load_trainable_state_dict(other, state)
+
+
+def test_keys_that_do_not_fit_are_listed_all_at_once(build: Callable, tmp_path: Path) -> None:
+    state = build(NANO).state_dict()
+    bad = {k: v for k, v in state.items() if not k.startswith("rfb2.")}
+    bad |= {"surplus.weight": torch.zeros(2), "side1.bias": torch.zeros(7)}
+    torch.save(bad, tmp_path / "bad.pt")
+    model = SAM2UNet(NANO)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    missing = sum(k.startswith("rfb2.") for k in state)
+    message = (
+        rf"{missing} missing: rfb2\.branch0.*, \.\.\.; 1 unexpected: surplus\.weight; "
+        r"1 of another shape: side1\.bias is \(7,\), expected \(1,\)"
+    )
+    with pytest.raises(WeightsError, match=message):
+        load_weights(model, tmp_path / "bad.pt")
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with pytest.raises(WeightsError, match=message):
+        load_model(tmp_path / "bad.pt")
+
+
+def test_another_size_or_number_of_channels_is_named(build: Callable, tmp_path: Path) -> None:
+    torch.save(build(NANO, num_classes=2).state_dict(), tmp_path / "nano.pt")
+    with pytest.raises(WeightsError, match="the file is of 'nano': build that network"):
+        load_weights(SAM2UNet("starter"), tmp_path / "nano.pt")
+    with pytest.raises(WeightsError, match="the file has 2 output channels"):
+        load_weights(SAM2UNet(NANO), tmp_path / "nano.pt")
+
+
+def test_weights_that_are_not_finite_are_refused(build: Callable, tmp_path: Path) -> None:
+    model = build(NANO)
+    model.up2.conv.double_conv[0].weight.data[0, 0, 0, 0] = float("nan")
+    torch.save(model.state_dict(), tmp_path / "nan.pt")
+    message = r"1 values of up2\.conv\.double_conv\.0\.weight are not finite"
+    with pytest.raises(WeightsError, match=message):
+        load_weights(SAM2UNet(NANO), tmp_path / "nan.pt")
+    with pytest.raises(WeightsError, match="not finite"):
+        save_full(model, tmp_path / "out", task=None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_task_with_other_channels_is_refused(build: Callable, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"2 output channels, the task 'polyp' needs 1"):
+        save_delta(build(num_classes=2), tmp_path / "delta", task=load_preset("polyp"))
+
+
+class _Calls:
+    """Pickles to a call of `eval`."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("open('/nonexistent/never', 'w')",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_wants_to_run_code_is_refused(zipped: bool, tmp_path: Path) -> None:
+    file = tmp_path / "evil.pt"
+    torch.save({"model": _Calls()}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=r"the pickle wants to call (\w+\.)?eval"):
+        load_weights(SAM2UNet(NANO), file)
+    file.write_bytes(pickle.dumps(_Calls()))
+    with pytest.raises(WeightsError, match="evil.pt"):
+        load_model(file)
+
+
+def test_a_whole_pickled_module_is_refused_with_its_reason(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
+    with pytest.raises(WeightsError, match=r"wants to call torch\.nn\.modules\.linear\.Linear"):
+        load_model(tmp_path / "module.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>sign in</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"epoch,loss\n1,0.3\n", "is a text file"),
+        (b"\x00\x01\x02\x03" * 40, "is no weights file"),
+        (b"PK\x03\x04 and then nothing", "cut off or damaged"),
+        ((99).to_bytes(8, "little") + b'{"a"', "cut off or damaged"),
+    ],
+)
+def test_other_files_are_refused_by_what_they_are(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=message):
+        load_model(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("writer", ["torch", "safetensors"])
+@pytest.mark.parametrize("part", [0.3, 0.9, 0.999])
+def test_cut_off_file_is_refused(writer: str, part: float, build: Callable, tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    if writer == "torch":
+        torch.save(build(NANO).state_dict(), file)
+    else:
+        save_full(build(NANO), file, task=None)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(WeightsError, match="cut off or damaged"):
+        load_model(file)
+
+
+def test_missing_file_folder_and_program_are_refused(build: Callable, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such weights file"):
+        load_model(tmp_path / "none.pt")
+    with pytest.raises(WeightsError, match="is a folder"):
+        load_model(tmp_path)
+    torch.jit.script(nn.ReLU()).save(str(tmp_path / "model.ts"))
+    with pytest.raises(WeightsError, match="is a TorchScript program"):
+        load_model(tmp_path / "model.ts")
+
+
+def test_files_of_other_software_are_refused(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match=r"holds no weights of SAM2 or SAM2-UNet but layer"):
+        load_model(tmp_path / "other.pt")
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match="holds a list, expected a dictionary"):
+        load_model(tmp_path / "list.pt")
+
+
+def test_metadata_that_contradicts_the_weights_is_refused(build: Callable, tmp_path: Path) -> None:
+    state = {k: v.contiguous() for k, v in build(NANO).state_dict().items()}
+    for variant, message in (("large", "not of the network 'large'"), ("vast", "names no network")):
+        metadata = {"format": "sam2unet-full/1", "variant": variant}
+        save_file(state, tmp_path / "lie", metadata=metadata)
+        with pytest.raises(WeightsError, match=message):
+            load_model(tmp_path / "lie")
+
+
+def test_file_that_cannot_be_written_is_an_error_and_leaves_nothing(
+    build: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(WeightsError, match="cannot be written"):
+        save_full(build(NANO), tmp_path / "taken", task=None)
+    assert not list(tmp_path.glob(".*.part"))
