@@ -46,7 +46,7 @@ class StructureLoss(nn.Module):
         self.weighted_bce = weighted_bce
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar, computed in float32 even under autocast.
+        """Return the loss, a float32 scalar; half-precision logits are taken to float32 first.
 
         Args:
             logits: `(B, C, H, W)` floating point; C is K for sigmoid, K + 1 for softmax.
@@ -56,22 +56,19 @@ class StructureLoss(nn.Module):
             DataError: the shapes do not fit one another.
         """
         self._check(logits, target)
-        with torch.autocast(device_type=logits.device.type, enabled=False):
-            logits, target = logits.float(), target.float()
-            weight = border_weight(target)
-            if self.activation == "softmax":
-                entropy = _categorical_entropy(logits, target)
-                entropy_weight = weight.amax(dim=1, keepdim=True)  # (B, 1, H, W)
-                probability = logits.softmax(dim=1)[:, 1:]  # (B, K, H, W)
-            else:
-                entropy = functional.binary_cross_entropy_with_logits(
-                    logits, target, reduction="none"
-                )
-                entropy_weight = weight
-                probability = logits.sigmoid()
-            if self.weighted_bce:
-                entropy = _sum(entropy_weight * entropy) / _sum(entropy_weight)
-            return entropy.mean() + _weighted_iou(probability, target, weight=weight).mean()
+        logits, target = logits.float(), target.float()
+        weight = border_weight(target)
+        if self.activation == "softmax":
+            entropy = _categorical_entropy(logits, target)
+            entropy_weight = weight.amax(dim=1, keepdim=True)  # (B, 1, H, W)
+            probability = logits.softmax(dim=1)[:, 1:]  # (B, K, H, W)
+        else:
+            entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            entropy_weight = weight
+            probability = logits.sigmoid()
+        if self.weighted_bce:
+            entropy = _sum(entropy_weight * entropy) / _sum(entropy_weight)
+        return entropy.mean() + _weighted_iou(probability, target, weight=weight).mean()
 
     def _check(self, logits: Tensor, target: Tensor) -> None:
         extra = int(self.activation == "softmax")

@@ -39,11 +39,11 @@ def class_masks(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.bo
         `(K, H, W)`; classes may overlap.
     """
     masks = probabilities >= task.threshold
-    for mask, item in zip(masks, task.classes, strict=True):
+    for index, item in enumerate(task.classes):
         if item.min_area_px > 1:
-            components, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
-            areas = ndimage.sum_labels(mask, components, np.arange(count + 1))
-            mask &= (areas >= item.min_area_px)[components]
+            components, _ = ndimage.label(masks[index], EIGHT_NEIGHBOURS)
+            areas = np.bincount(components.ravel())
+            masks[index] &= (areas >= item.min_area_px)[components]
     return masks
 
 

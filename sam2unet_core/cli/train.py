@@ -15,9 +15,7 @@ from sam2unet_core.task import installed_bundle, load_preset
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command(
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-    )(train)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def train(

@@ -110,7 +110,7 @@ def show_info(file: Annotated[Path, typer.Argument(help="Any weights file.")]) -
     """Say what a weights file is."""
     from sam2unet_core.network.checkpoint import read_info
 
-    table = Table(box=box.SIMPLE, show_header=False, show_edge=False)
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in _rows(read_info(file)):

@@ -42,9 +42,9 @@ class Sample:
 def read_dataset(
     dataset_dir: Path | str,
     *,
-    datalist: Path | None = None,
+    datalist: Path | str | None = None,
     section: str = "training",
-    groups: Path | None = None,
+    groups: Path | str | None = None,
     masks: bool = True,
 ) -> list[Sample]:
     """List the samples of a data set in the order of their names, without opening an image.
@@ -112,7 +112,7 @@ def _read_entries(
     entries: Iterable[dict[str, Any]],
     *,
     folder: Path,
-    datalist: Path,
+    datalist: Path | str,
     masks: bool,
     problems: list[str],
 ) -> list[Sample]:
@@ -129,7 +129,7 @@ def _read_entries(
     return samples
 
 
-def _locate(text: str, *, folder: Path, datalist: Path) -> Path:
+def _locate(text: str, *, folder: Path, datalist: Path | str) -> Path:
     beside_list = Path(datalist).parent / text
     within = folder / text
     return beside_list if beside_list.is_file() and not within.is_file() else within
@@ -144,7 +144,7 @@ def _output_name(image: Path, folder: Path) -> str:
     return PurePath(*parts).with_suffix("").as_posix()
 
 
-def _assign_groups(samples: list[Sample], path: Path, *, problems: list[str]) -> list[Sample]:
+def _assign_groups(samples: list[Sample], path: Path | str, *, problems: list[str]) -> list[Sample]:
     groups = read_groups(path)
     assigned = []
     for sample in samples:

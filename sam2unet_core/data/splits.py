@@ -20,12 +20,12 @@ class Split:
     validation: list[Sample]
 
 
-def load_split(  # noqa: PLR0913 - every way of splitting, all optional
+def load_split(
     dataset_dir: Path | str,
     *,
-    datalist: Path | None = None,
-    groups: Path | None = None,
-    val_dataset_dir: Path | None = None,
+    datalist: Path | str | None = None,
+    groups: Path | str | None = None,
+    val_dataset_dir: Path | str | None = None,
     val_fraction: float = 0.1,
     folds: int = 0,
     fold: int = 0,
@@ -90,16 +90,16 @@ def split_samples(
         DataError: an empty side, or `folds` or `fold` out of range.
     """
     members: dict[str, list[Sample]] = {}
-    for sample in sorted(samples, key=lambda each: each.name):
+    ordered = sorted(samples, key=lambda each: each.name)
+    for sample in ordered:
         members.setdefault(sample.group, []).append(sample)
-    names = sorted(members)
+    names = list(members)
     random.Random(seed).shuffle(names)
     sizes = {name: len(members[name]) for name in names}
     if folds:
         held_back = _fold_groups(names, sizes, folds=folds, fold=fold)
     else:
         held_back = _fraction_groups(names, sizes, val_fraction=val_fraction)
-    ordered = sorted(samples, key=lambda each: each.name)
     training = [sample for sample in ordered if sample.group not in held_back]
     validation = [sample for sample in ordered if sample.group in held_back]
     return training, validation

@@ -52,13 +52,13 @@ class Options:
     resamples: int = 2000
 
 
-def evaluate_folders(  # noqa: PLR0913
+def evaluate_folders(
     pred: Path | str,
     gt: Path | str,
     *,
     task: Task,
     protocol: Protocol = "clinical",
-    groups: Path | None = None,
+    groups: Path | str | None = None,
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -89,7 +89,7 @@ def evaluate_folders(  # noqa: PLR0913
     )
 
 
-def evaluate_samples(  # noqa: PLR0913
+def evaluate_samples(
     pred: Path | str,
     samples: Sequence[Sample],
     *,
@@ -169,7 +169,7 @@ def _score(case: Case, *, task: Task, options: Options) -> Iterator[Row]:
         }
 
 
-def _evaluate(  # noqa: PLR0913
+def _evaluate(
     pred: Path,
     targets: list[Target],
     *,

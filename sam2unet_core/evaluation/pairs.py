@@ -50,7 +50,7 @@ class Predictions:
     plain: dict[str, Path] = field(default_factory=dict)
 
 
-def find_targets(gt: Path, *, groups: Path | None) -> list[Target]:
+def find_targets(gt: Path, *, groups: Path | str | None) -> list[Target]:
     """List the masks below `gt`: a data set (its `masks/` or `labels/`) or a folder of masks.
 
     Raises:
@@ -141,17 +141,17 @@ def match_targets(
 
 
 def is_soft(path: Path) -> bool:
-    """Tell whether a file is a grey map with more than two values: no mask of one class is.
+    """Tell whether a file is a probability map: grey, lossless, with more than two values.
 
     Raises:
         DataError: not readable.
     """
     try:
         with Image.open(path) as image:
-            palette = image.mode == "P"
+            never = image.mode == "P" or image.format in ("JPEG", "MPO")
     except OSError as error:
         raise DataError(f"{path}: not an image that can be read") from error
-    if palette:
+    if never:
         return False
     try:
         return len(np.unique(read_probability(path))) > 2

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
 
 from sam2unet_core.errors import TaskError
 from sam2unet_core.evaluation.result import Evaluation
 from sam2unet_core.task import Task
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,6 @@ class Comparison:
 
     def table(self) -> Table:
         """Return the comparison as a table: a row per published test set, then ours."""
-        from rich.table import Table
-
         table = Table(title=f"Published ({self.source}) and ours")
         table.add_column("test set")
         for metric in self.ours:

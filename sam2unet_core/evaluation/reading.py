@@ -87,9 +87,9 @@ def choose_maps(found: Predictions, *, task: Task, pred: Path) -> Source:
         return Source(_maps_by_class(found, task=task), True)
     if not any(is_soft(path) for path in found.plain.values()):
         raise DataError(
-            f"{pred}: every prediction is a mask with at most two values; the paper's protocol "
-            "averages over 256 thresholds and needs the probability maps in 16-bit or 8-bit "
-            "grey (the format `probabilities`). For masks use the clinical protocol"
+            f"{pred}: every prediction is a mask (at most two values, a palette or a JPEG); the "
+            "paper's protocol averages over 256 thresholds and needs probability maps in 16-bit "
+            "or 8-bit grey PNG (the format `probabilities`). For masks use the clinical protocol"
         )
     return Source({name: [path] for name, path in found.plain.items()}, True)
 

@@ -9,14 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
 
 from sam2unet_core.media.image import write_bytes
 from sam2unet_core.metrics import Summary, ratio, summarise
 from sam2unet_core.task import Task
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Row = dict[str, str | float]
 _TITLES = {
@@ -189,8 +188,6 @@ def _class_summary(rows: Sequence[Row], *, unit: str, seed: int, resamples: int)
 
 
 def _clinical_table(evaluation: Evaluation) -> Table:
-    from rich.table import Table
-
     summary = evaluation.summary
     table = Table(
         title=f"{summary['task']}: {summary['images']} images in {summary['groups']} groups",
@@ -221,8 +218,6 @@ def _clinical_table(evaluation: Evaluation) -> Table:
 
 
 def _paper_table(evaluation: Evaluation) -> Table:
-    from rich.table import Table
-
     summary = evaluation.summary
     table = Table(title=f"{summary['task']}, paper's protocol: {summary['images']} images")
     for name in summary["results"]:

@@ -5,7 +5,7 @@ Nothing is guessed: values that fit no rule are refused with what was found and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,8 @@ def labels_from_palette(
             f"{name}: palette index {highest}, but the palette has {len(palette)} colours; "
             f"{_expected(classes)}"
         )
-    return labels_from_colours(palette[indices], classes, name=name)
+    stored = _listed(np.unique(indices).tolist())
+    return labels_from_colours(palette[indices], classes, name=f"{name} (palette indices {stored})")
 
 
 def labels_from_colours(
@@ -137,7 +138,7 @@ def labels_from_colours(
         return _looked_up(packed, {0: 0, int(found[1]): 1})
     raise DataError(
         f"{name}: {'JPEG ' if lossy else ''}mask with the colours "
-        f"{_listed(_unpack(v) for v in found.tolist())}; {_expected(classes, lossy=lossy)}"
+        f"{_listed([_unpack(v) for v in found.tolist()])}; {_expected(classes, lossy=lossy)}"
     )
 
 
@@ -159,10 +160,9 @@ def _expected(classes: Sequence[TaskClass], *, lossy: bool = False) -> str:
     return f"expected the indices 0 background, {values}, or the colours black, {colours}"
 
 
-def _listed(values: Iterable[object], *, most: int = 8) -> str:
-    shown = [str(v) for v in values]
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
+def _listed(values: Sequence[object], *, most: int = 8) -> str:
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(str(value) for value in values[:most]) + more
 
 
 def _green(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -106,7 +106,10 @@ def _surface_distances(
     spacing_mm: Sequence[float] | None,
 ) -> tuple[float, float]:
     """Return (95th percentile Hausdorff, average symmetric surface distance) by MONAI."""
-    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+    from monai.metrics import (  # noqa: PLC0415 - takes seconds
+        compute_average_surface_distance,
+        compute_hausdorff_distance,
+    )
 
     batch = [torch.from_numpy(each)[None, None] for each in (prediction, truth)]  # (1, 1, H, W)
     spacing = None if spacing_mm is None else [float(each) for each in spacing_mm]

@@ -31,7 +31,7 @@ class PaperProtocol:
 
     def __init__(self) -> None:
         """Start with no image."""
-        import py_sod_metrics as sod
+        import py_sod_metrics as sod  # noqa: PLC0415 - takes seconds
 
         self._dice = sod.DICEHandler(with_dynamic=True, with_adaptive=False)
         self._iou = sod.IOUHandler(with_dynamic=True, with_adaptive=False, with_binary=True)

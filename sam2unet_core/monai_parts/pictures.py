@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -21,9 +24,6 @@ CAPTION = 18
 
 def draw_curve(history: Path, picture: Path) -> None:
     """Draw training loss and validation Dice over the epochs of `history.csv` to a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with history.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
@@ -47,7 +47,7 @@ def draw_curve(history: Path, picture: Path) -> None:
         )
     lines = losses.get_lines() + scores.get_lines()
     losses.legend(lines, [str(line.get_label()) for line in lines], loc="lower right")
-    losses.xaxis.get_major_locator().set_params(integer=True)
+    losses.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(picture)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
+from rich.console import Console
 
 from sam2unet_core.data import Sample, Split, check_samples
+from sam2unet_core.evaluation import evaluate_samples
 from sam2unet_core.monai_parts.pictures import draw_contact_sheet, draw_curve
 from sam2unet_core.monai_parts.run_state import BEST, HISTORY
 from sam2unet_core.network import SAM2UNet
@@ -55,10 +57,6 @@ def show_masks(run_dir: str, samples: Sequence[Sample]) -> None:
 
 def write_evaluation(run_dir: str, samples: Sequence[Sample], task: Task) -> None:
     """Measure the masks below `run_dir` against the samples' own; write and show the tables."""
-    from rich.console import Console
-
-    from sam2unet_core.evaluation import evaluate_samples
-
     folder = Path(run_dir)
     found = evaluate_samples(folder / "masks", samples, task=task)
     found.write(folder)

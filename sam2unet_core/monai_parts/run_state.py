@@ -1,4 +1,4 @@
-"""A training run on disk: its checkpoint, its best weights, its history; continued where it ended."""
+"""A training run on disk: checkpoint, best weights and history; continued where it ended."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from sam2unet_core.network.checkpoint import (
     save_delta,
     save_full,
     trainable_state_dict,
+    trunk_hash,
 )
 from sam2unet_core.task import Task
 
@@ -55,7 +56,7 @@ class RunState:
         resume: continue from `checkpoint.pt`, if there is one.
     """
 
-    def __init__(  # noqa: PLR0913 - a run's state is all of its parts
+    def __init__(  # noqa: PLR0913 (a run's state is all of its parts)
         self,
         output_dir: str,
         *,
@@ -76,6 +77,8 @@ class RunState:
         self.patience = patience
         self.resume = resume
         self.history: list[dict[str, float]] = []
+        self.network = network
+        self.identity: dict[str, str] = {}
         self.parts: dict[str, Any] = {
             "network": _Trainable(network),
             "optimizer": optimizer,
@@ -104,6 +107,9 @@ class RunState:
         Raises:
             ConfigError: the folder holds another run, which would be overwritten.
         """
+        self.identity = {"variant": self.network.variant.name}
+        if self.network.trunk_is_frozen:
+            self.identity["trunk_sha256"] = trunk_hash(self.network.state_dict())
         checkpoint = self.folder / CHECKPOINT
         if checkpoint.is_file() and not self.resume:
             raise ConfigError(
@@ -128,19 +134,31 @@ class RunState:
         if validated and state.best_metric_epoch == engine.state.epoch:
             self._save_best()
         checkpoint = {name: part.state_dict() for name, part in self.parts.items()}
+        checkpoint |= self.identity
         _replace(self.folder / CHECKPOINT, checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return history and best metric."""
+        """Return network and trunk, history and best metric."""
         state = self.evaluator.state
         return {
+            **self.identity,
             "history": self.history,
             "best_metric": float(state.best_metric),
             "best_metric_epoch": state.best_metric_epoch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Take up what `state_dict` returned.
+
+        Raises:
+            ConfigError: the run was begun with another network or another trunk.
+        """
+        for name, value in self.identity.items():
+            if state.get(name) != value:
+                raise ConfigError(
+                    f"{self.folder}: was begun with {name} {state.get(name)}, not {value}; "
+                    "continue it with the same --variant and --trunk"
+                )
         self.history = list(state["history"])
         self.evaluator.state.best_metric = state["best_metric"]
         self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]

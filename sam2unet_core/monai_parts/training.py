@@ -135,7 +135,8 @@ class WeightAverage:
         decay = min(self.decay, (1 + engine.state.iteration) / (10 + engine.state.iteration))
         pairs = zip(self.network.parameters(), self.source.parameters(), strict=True)
         moving = [(a, p) for a, p in pairs if p.requires_grad]
-        averages, current = ([pair[i] for pair in moving] for i in (0, 1))
+        averages: list[Tensor] = [a for a, _ in moving]
+        current: list[Tensor] = [p for _, p in moving]
         torch._foreach_lerp_(averages, current, 1 - decay)
         for a, b in zip(self.network.buffers(), self.source.buffers(), strict=True):
             a.copy_(b)

@@ -119,7 +119,7 @@ class Block(nn.Module):
         drop_path: probability in training of skipping each branch, per sample.
     """
 
-    def __init__(  # noqa: PLR0913 (six numbers make a block)
+    def __init__(
         self, dim: int, dim_out: int, *, heads: int, window: int, pool: bool, drop_path: float
     ) -> None:
         """Build the layers."""

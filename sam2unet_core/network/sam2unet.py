@@ -31,7 +31,7 @@ class SAM2UNet(nn.Module):
 
     __jit_unused_properties__ = ("trunk_is_frozen",)
 
-    def __init__(  # noqa: PLR0913 (fixed by the public interface)
+    def __init__(
         self,
         variant: str | Variant = "large",
         *,

@@ -29,7 +29,6 @@ SMALL = {
 }
 
 
-
 @pytest.fixture(scope="session")
 def small() -> dict[str, object]:
     """Settings that train in seconds."""

@@ -5,7 +5,7 @@ import subprocess
 
 import torch
 
-KILLER = '''
+KILLER = """
 import os, signal
 from ignite.engine import Events
 
@@ -15,7 +15,7 @@ class KillInEpochThree:
     def __call__(self, engine):
         if engine.state.epoch == 3 and engine.state.iteration % engine.state.epoch_length == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-'''
+"""
 OVERLAY = """
 "+train#handlers":
   - _target_: killer.KillInEpochThree

@@ -92,6 +92,9 @@ def test_palette_by_colour_where_indices_name_no_class(save: Save) -> None:
     assert read_mask(save([[0, 255]], palette=ramp), ONE).tolist() == [[0, 1]]
     with pytest.raises(DataError, match="values 0, 7"):
         read_mask(save([[0, 7]], palette=ramp), ONE)
+    three = [0, 0, 0, 128, 0, 0, 0, 128, 0]
+    with pytest.raises(DataError, match=r"\(palette indices 0, 1, 2\): mask with the colours"):
+        read_mask(save([[0, 1, 2]], palette=three), ONE)
     colours = [0, 0, 0] + [9, 9, 9] * 4 + [10, 220, 30] + [200, 30, 40]
     assert read_mask(save([[0, 5, 6]], palette=colours), TWO).tolist() == [[0, 2, 1]]
 

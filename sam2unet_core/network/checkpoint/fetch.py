@@ -21,7 +21,8 @@ from sam2unet_core.network.checkpoint.reading import file_sha256
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be (None: the server did not say)."""
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 14
+"""Bytes taken at a time; as many at most are lost when a connection breaks."""
 _TIMEOUT = (15, 60)
 """Seconds to connect, and between two pieces of the answer."""
 _BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
@@ -249,7 +250,8 @@ def _plain_reason(error: Exception) -> str:
     cause: BaseException = error
     while cause.args and isinstance(cause.args[0], BaseException):
         cause = cause.args[0]
-    return str(getattr(cause, "reason", None) or cause)
+    reason = getattr(cause, "reason", None) or (cause.args[0] if cause.args else cause)
+    return str(reason)
 
 
 def _disk_message(error: OSError, part: Path) -> str:

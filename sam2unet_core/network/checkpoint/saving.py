@@ -113,7 +113,7 @@ def _variant(checkpoint: Checkpoint) -> Variant:
     return checkpoint.variant
 
 
-def _write(  # noqa: PLR0913 (what a file's metadata holds)
+def _write(
     tensors: Mapping[str, Tensor],
     path: Path | str,
     *,
