@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -109,15 +110,22 @@ def _draw(folder: Path, frames: int, *, seed: int) -> None:
 def _run(console: Console, title: str, command: list[str]) -> None:
     console.rule(title, align="left")
     console.print(shlex.join(["python", *command[1:]]), style="dim", markup=False)
-    finished = subprocess.run(command, check=False)
+    # MONAI warns of configurations from strangers; this one came with the package
+    environment = os.environ | {"PYTHONWARNINGS": "ignore:parsing config_file:UserWarning"}
+    finished = subprocess.run(command, env=environment, check=False)
     if finished.returncode:
         console.print(f"Stopped: the step above ended with {finished.returncode}", style="red")
         sys.exit(1)
 
 
-def _show(console: Console, output: Path, summary: dict[str, object], *, minutes: float) -> None:
+def _show(console: Console, output: Path, summary: dict[str, Any], *, minutes: float) -> None:
     console.rule("Done", align="left")
-    console.print(f"Mean Dice on {FRAMES_TO_TEST} unseen drawn frames: {summary}", markup=False)
+    dice = summary["classes"]["polyp"]["scores"]["dice"]
+    console.print(
+        f"Mean Dice on {dice['count']} unseen drawn frames: {dice['mean']:.3f} "
+        f"(95 % interval {dice['low']:.3f} to {dice['high']:.3f})",
+        style="bold",
+    )
     rows = {
         "frames and masks drawn": output / "learn",
         "training curve": output / "training" / "curve.png",
@@ -127,5 +135,5 @@ def _show(console: Console, output: Path, summary: dict[str, object], *, minutes
         "masks of new frames": output / "masks",
     }
     for name, path in rows.items():
-        console.print(f"{name}: {path}", markup=False)
-    console.print(f"Took {minutes:.1f} minutes. These frames are drawings: no measure of real use.")
+        console.print(f"  {name}: {path}", markup=False)
+    console.print(f"Took {minutes:.1f} minutes. Drawn frames say nothing of real ones.")

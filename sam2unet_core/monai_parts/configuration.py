@@ -29,7 +29,9 @@ def find_bundle_root() -> str:
     MONAI does not hand the configuration's path to its expressions, so it is taken from the
     calling `monai.bundle` function.
     """
-    folders = [file.parent.parent for file in _config_files(inspect.currentframe())]
+    caller = inspect.currentframe()
+    folders = [file.parent.parent for file in _config_files(caller)]
+    folders += [workflow.config_root_path.parent for workflow in _workflows(caller)]
     for folder in [*folders[:1], Path.cwd()]:
         if (folder / "configs" / "task.json").is_file():
             return str(folder.resolve())
@@ -141,8 +143,7 @@ def _config_files(frame: FrameType | None) -> list[Path]:
             if given:
                 parts = given.split(",") if isinstance(given, str) else given
                 return [Path(str(part).strip()) for part in parts]
-    # after creation only the folder is known: any name in it will do to find the bundle
-    return [workflow.config_root_path / "metadata.json" for workflow in _workflows(frame)][:1]
+    return []
 
 
 def _unknown_keys(given: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[str]:

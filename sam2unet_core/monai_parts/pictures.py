@@ -46,7 +46,7 @@ def draw_curve(history: Path, picture: Path) -> None:
             color="#0072B2",
         )
     lines = losses.get_lines() + scores.get_lines()
-    losses.legend(lines, [str(line.get_label()) for line in lines], loc="lower right")
+    losses.legend(lines, [str(line.get_label()) for line in lines], loc="center right")
     losses.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(picture)
 
