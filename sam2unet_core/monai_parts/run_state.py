@@ -51,7 +51,7 @@ class RunState:
         optimizer: of the trainer.
         lr_scheduler: of the trainer.
         evaluator: validates; its key metric decides what is best.
-        seed: the handler that seeds each epoch.
+        seed: seeds each epoch.
         patience: validations without improvement before training stops; 0 never stops early.
         resume: continue from `checkpoint.pt`, if there is one.
     """
@@ -89,7 +89,9 @@ class RunState:
         }
 
     def attach(self, engine: Engine) -> None:
-        """Start, save and stop with the trainer's events."""
+        """Seed, average, start, save and stop with the trainer's events."""
+        self.parts["seed"].attach(engine)
+        self.average.attach(engine)
         self.parts["trainer"] = engine
         if engine.scaler is not None:
             self.parts["scaler"] = engine.scaler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from sam2unet_core.media.image import read_image
+from sam2unet_core.network.checkpoint import load_model
 from sam2unet_core.phantom import write_dataset
+from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Task, Weights, installed_bundle, load_preset
 
 BUNDLE = installed_bundle()
@@ -104,12 +109,8 @@ def trained(
 
 
 @pytest.fixture(scope="session")
-def own_bundle(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+def own_bundle(tmp_path_factory: pytest.TempPathFactory, trained: Path, dataset: Path) -> Path:
     """A bundle folder of one's own: a copy of ours with the network that `trained` left."""
-    import hashlib
-
-    from sam2unet_core.network.checkpoint import load_model
-
     folder = tmp_path_factory.mktemp("bundles") / "own"
     shutil.copytree(BUNDLE, folder, ignore=shutil.ignore_patterns("models"))
     (folder / "models").mkdir()
@@ -120,6 +121,10 @@ def own_bundle(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     task = Task.load(trained / "task.json").with_weights(
         Weights("models/model.safetensors", sha256, "nano")
     )
+    # so little training reaches no 0.5: cut where half of a frame is in the mask
+    pixels = read_image(dataset / "images" / "0000.png")
+    found = Segmenter.open(task=task, weights=weights, device="cpu").probabilities(pixels[None])
+    task = replace(task, threshold=float(np.median(found)))
     task.save(folder / "configs" / "task.json")
     metadata = folder / "configs" / "metadata.json"
     content = json.loads(metadata.read_text())

@@ -149,9 +149,27 @@ def _write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(plain, part, metadata=metadata)
+        _sort_metadata(part)
         part.replace(path)
     except (SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)
         raise WeightsError(
             f"{path}: cannot be written ({error}); check folder and space"
         ) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Rewrite the header with its metadata in order: safetensors writes it in a random one.
+
+    The header is the file's first 8 bytes (its length, little endian) and that many bytes of
+    JSON; its length stays, so the tensors behind it do too, and equal weights give equal files.
+    """
+    with path.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise OSError(f"the header grew from {length} to {len(text)} bytes")
+        stream.seek(8)
+        stream.write(text.ljust(length))
