@@ -28,6 +28,7 @@ from sam2unet_core.monai_parts.training import (
     PrecisionInferer,
     ScaledBatch,
     WeightAverage,
+    bundled_trunk,
     trainable_parameters,
 )
 from sam2unet_core.runtimes.torch_runtime import choose_device
@@ -47,6 +48,7 @@ __all__ = [
     "WeightAverage",
     "WriteMasksd",
     "as_items",
+    "bundled_trunk",
     "check_overrides",
     "check_samples",
     "check_split",

@@ -16,6 +16,7 @@ from monai.handlers import (
     from_engine,
 )
 from monai.metrics import DiceMetric
+from torch import Tensor
 
 from sam2unet_core.errors import MissingExtraError
 
@@ -45,14 +46,14 @@ class TrainingBar:
     def attach(self, engine: Engine) -> None:
         """Follow the trainer."""
         bar = progress_bar("training")
-        bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})
+        bar.attach(engine, output_transform=lambda output: {"loss": _loss(output)})
 
 
 def tensorboard_handler(run_dir: str) -> TensorBoardStatsHandler:
     """Return the handler that writes TensorBoard events below `run_dir`."""
     _require("tensorboard")
     return TensorBoardStatsHandler(
-        log_dir=str(Path(run_dir) / "tensorboard"), output_transform=from_engine("loss", first=True)
+        log_dir=str(Path(run_dir) / "tensorboard"), output_transform=_loss
     )
 
 
@@ -69,7 +70,7 @@ def mlflow_handler(run_dir: str) -> MLFlowHandler:
         tracking_uri=f"sqlite:///{folder.as_posix()}/mlflow.db",
         artifacts=None,
         experiment_name="sam2unet",
-        output_transform=from_engine("loss", first=True),
+        output_transform=_loss,
         close_on_complete=True,
     )
 
@@ -77,3 +78,7 @@ def mlflow_handler(run_dir: str) -> MLFlowHandler:
 def _require(module: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(f"{module} is not installed: pip install 'sam2unet[track]'")
+
+
+def _loss(output: dict[str, Tensor]) -> float:
+    return output["loss"].item()

@@ -166,21 +166,19 @@ class RunState:
         self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
 
     def _note(self, engine: Engine, validated: bool) -> None:
-        row = {"epoch": engine.state.epoch, **engine.state.metrics}
-        row["learning_rate"] = engine.optimizer.param_groups[0]["lr"]
+        figures = {k: v for k, v in engine.state.metrics.items() if not k.startswith("val_")}
         if validated:
-            row |= {f"val_{name}": value for name, value in self.evaluator.state.metrics.items()}
+            figures |= {f"val_{k}": v for k, v in self.evaluator.state.metrics.items()}
+        engine.state.metrics = figures  # so that the trackers, which come later, see them all
+        row = {"epoch": engine.state.epoch, **figures}
+        row["learning_rate"] = engine.optimizer.param_groups[0]["lr"]
         self.history.append({name: float(value) for name, value in row.items()})
         state = self.evaluator.state
-        measured = f", validation Dice {_key_metric(self.evaluator):.4f}" if validated else ""
-        best = f" (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
-        logger.info(
-            "epoch %d of %d: loss %.4f%s",
-            engine.state.epoch,
-            engine.state.max_epochs,
-            engine.state.metrics["loss"],
-            measured + best if validated else "",
-        )
+        line = f"epoch {engine.state.epoch} of {engine.state.max_epochs}: loss {row['loss']:.4f}"
+        if validated:
+            line += f", validation Dice {_key_metric(self.evaluator):.4f}"
+            line += f" (best {state.best_metric:.4f} in epoch {state.best_metric_epoch})"
+        logger.info(line)
 
     def _write_history(self) -> None:
         names = list(dict.fromkeys(name for row in self.history for name in row))

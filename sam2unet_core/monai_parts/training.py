@@ -214,7 +214,7 @@ class InitialWeights:
         network: the network to be trained.
         variant: its size, to find the trunk among the weights on this machine.
         weights: a file to start from (full network or delta), for a warm start.
-        trunk: SAM2's file; by default the one that was fetched or imported.
+        trunk: SAM2's file; None takes the one that was fetched or imported.
     """
 
     def __init__(
@@ -255,6 +255,15 @@ class InitialWeights:
         if self.weights is not None:
             files.append(self.weights)
         return files
+
+
+def bundled_trunk(bundle_root: str, variant: str) -> str | None:
+    """Return SAM2's file of that size in the bundle's `models`, or None if it is not there.
+
+    MONAI's `download_large_files` puts it there.
+    """
+    found = sorted(Path(bundle_root, "models").glob(f"sam2*_hiera_{variant}.pt"))
+    return str(found[0]) if found else None
 
 
 def plain(tensor: Tensor) -> Tensor:

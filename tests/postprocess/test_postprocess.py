@@ -1,0 +1,57 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sam2unet_core.postprocess import class_masks, label_map, to_probabilities
+from sam2unet_core.task import load_preset
+
+
+@pytest.fixture
+def polyp():
+    return load_preset("polyp")
+
+
+@pytest.fixture
+def nerve():
+    return load_preset("nerve_ultrasound")
+
+
+def test_temperature_divides_the_logits(polyp):
+    logits = torch.tensor([[[[2.0]]]])
+    assert to_probabilities(logits, polyp).item() == pytest.approx(1 / (1 + np.exp(-2)))
+    softer = replace(polyp, temperature=4.0)
+    assert to_probabilities(logits, softer).item() == pytest.approx(1 / (1 + np.exp(-0.5)))
+
+
+def test_softmax_drops_the_background_channel(nerve):
+    logits = torch.log(torch.tensor([0.2, 0.5, 0.3])).view(1, 3, 1, 1)
+    found = to_probabilities(logits, nerve)
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.5, 0.3]))
+
+
+def test_a_pixel_at_the_threshold_is_in_the_mask(polyp):
+    found = class_masks(np.array([[[0.4999, 0.5, 0.5001]]], np.float32), polyp)
+    assert found.tolist() == [[[False, True, True]]]
+
+
+def test_label_map_takes_the_likeliest_class_among_those_at_or_above_the_threshold(nerve):
+    overlapping = replace(nerve, activation="sigmoid", threshold=0.3)
+    nerve_probability = [0.9, 0.35, 0.29, 0.1, 0.3]
+    vessel_probability = [0.8, 0.40, 0.20, 0.6, 0.3]
+    probabilities = np.array([[nerve_probability], [vessel_probability]], np.float32)
+    assert label_map(probabilities, overlapping).tolist() == [[1, 2, 0, 2, 1]]
+
+
+def test_components_below_the_smallest_area_are_dropped_and_diagonals_connect(polyp):
+    probabilities = np.zeros((1, 6, 8), np.float32)
+    probabilities[0, 0, 0] = probabilities[0, 1, 1] = probabilities[0, 2, 2] = 0.9
+    probabilities[0, 4:6, 6:8] = 0.9
+    probabilities[0, 0, 7] = 0.9
+    (item,) = polyp.classes
+    task = replace(polyp, classes=(replace(item, min_area_px=3),))
+    found = label_map(probabilities, task)
+    assert found.sum() == 7
+    assert found[0, 7] == 0
+    assert found[1, 1] == 1
