@@ -76,10 +76,13 @@ def test_bundle_commands_name_configurations_and_keys_that_exist(repository: Pat
             if "monai.bundle run" not in line:
                 continue
             words = shlex.split(line)
-            options = dict(zip(words[words.index("run") + 2 :: 2], words[6::2], strict=True))
-            config = base / options.pop("--config_file")
-            keys = yaml.safe_load(_read(config))
-            assert words[words.index("run") + 1] in keys
+            words = words[words.index("monai.bundle") + 1 :]
+            options = dict(zip(words[2::2], words[3::2], strict=True))
+            files = yaml.safe_load(options.pop("--config_file"))
+            keys: dict[str, object] = {}
+            for file in [files] if isinstance(files, str) else files:
+                keys |= yaml.safe_load(_read(base / file))
+            assert words[1] in keys
             assert {option.removeprefix("--") for option in options} <= set(keys)
             checked += 1
     assert checked >= 6
