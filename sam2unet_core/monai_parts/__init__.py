@@ -21,14 +21,13 @@ from sam2unet_core.monai_parts.logs import (
 )
 from sam2unet_core.monai_parts.results import check_split, show_masks, show_run, write_evaluation
 from sam2unet_core.monai_parts.run_state import RunState
+from sam2unet_core.monai_parts.starting import InitialWeights, bundled_trunk, training_network
 from sam2unet_core.monai_parts.training import (
     EpochSeed,
     FiniteLoss,
-    InitialWeights,
     PrecisionInferer,
     ScaledBatch,
     WeightAverage,
-    bundled_trunk,
     trainable_parameters,
 )
 from sam2unet_core.runtimes.torch_runtime import choose_device
@@ -69,5 +68,6 @@ __all__ = [
     "start_process_group",
     "tensorboard_handler",
     "trainable_parameters",
+    "training_network",
     "write_evaluation",
 ]

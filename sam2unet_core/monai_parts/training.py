@@ -1,13 +1,11 @@
-"""What training needs beyond MONAI's own: precision, averaging, scales, seeds, first weights."""
+"""What training needs beyond MONAI's own: precision, averaging, scales, seeds."""
 
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -24,15 +22,10 @@ from torch.nn.functional import interpolate
 from sam2unet_core.errors import ConfigError, DataError
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import (
-    find_trunk,
     load_trainable_state_dict,
-    load_weights,
-    read_info,
-    require_trunk,
     trainable_state_dict,
 )
 
-logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -203,67 +196,6 @@ class FiniteLoss:
                 f"the loss is {loss} in epoch {engine.state.epoch}, step {engine.state.iteration}: "
                 "lower --learning_rate, or use --precision float32"
             )
-
-
-class InitialWeights:
-    """Loads what training starts from; a frozen trunk never starts from random values.
-
-    A handler of the trainer, its first one.
-
-    Args:
-        network: the network to be trained.
-        variant: its size, to find the trunk among the weights on this machine.
-        weights: a file to start from (full network or delta), for a warm start.
-        trunk: SAM2's file; None takes the one that was fetched or imported.
-    """
-
-    def __init__(
-        self,
-        network: SAM2UNet,
-        variant: str,
-        weights: str | None = None,
-        trunk: str | None = None,
-    ) -> None:
-        self.network = network
-        self.variant = variant
-        self.weights = weights
-        self.trunk = trunk
-
-    def attach(self, engine: Engine) -> None:
-        """Load before the first epoch."""
-        engine.add_event_handler(Events.STARTED, self)
-
-    def __call__(self, engine: Engine | None = None) -> None:
-        """Load the files.
-
-        Raises:
-            MissingWeightsError: the frozen trunk's weights are not on this machine.
-            WeightsError: a file does not fit.
-        """
-        for file in self._files():
-            found = load_weights(self.network, file)
-            logger.info("starting from %s: %s", Path(file).name, found)
-
-    def _files(self) -> list[Path | str]:
-        given = read_info(self.weights) if self.weights is not None else None
-        files: list[Path | str] = []
-        if self.trunk is not None:
-            files.append(self.trunk)
-        elif self.network.trunk_is_frozen and (given is None or given.is_delta):
-            named = given.trunk_sha256 if given is not None else None
-            files.append((find_trunk(named) if named else None) or require_trunk(self.variant))
-        if self.weights is not None:
-            files.append(self.weights)
-        return files
-
-
-def bundled_trunk(bundle_root: str, variant: str) -> str | None:
-    """Return SAM2's file of that size in the bundle's `models`, or None if it is not there.
-
-    MONAI's `download_large_files` puts it there.
-    """
-    found = sorted(Path(bundle_root, "models").glob(f"sam2*_hiera_{variant}.pt"))
-    return str(found[0]) if found else None
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -112,6 +112,21 @@ def test_load_returns_the_network_with_the_bundles_weights(workflow, own_bundle)
         assert torch.equal(value, expected[key]), key
 
 
+def test_a_random_frozen_trunk_is_never_handed_out_quietly(own_bundle, tmp_path, monkeypatch):
+    from monai.bundle import load
+
+    monkeypatch.setenv("SAM2UNET_CACHE", str(tmp_path))
+    with pytest.warns(UserWarning, match="random values.*sam2unet weights fetch sam2_hiera_tiny"):
+        network = load(
+            own_bundle.name,
+            bundle_dir=own_bundle.parent,
+            workflow_type="train",
+            source="github",
+            net_override={"variant": "tiny"},
+        )
+    assert network.trunk_is_frozen
+
+
 def test_init_bundle_takes_the_network(tmp_path):
     from monai.bundle import init_bundle
 

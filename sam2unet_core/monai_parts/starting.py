@@ -1,0 +1,120 @@
+"""What training starts from: a new network, SAM2's trunk, a network trained before."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import (
+    find_trunk,
+    load_weights,
+    read_info,
+    require_trunk,
+    trunk_file,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def training_network(
+    variant: str,
+    *,
+    num_classes: int = 1,
+    train_trunk: bool | None = None,
+    gradient_checkpointing: bool = False,
+    drop_path: float = 0.0,
+    trunk: str | None = None,
+) -> SAM2UNet:
+    """Return a new network.
+
+    Its frozen trunk is filled when training starts, by `InitialWeights`. Who takes the network
+    without training it, as `monai.bundle.load` does, is warned where there is nothing to fill it
+    with.
+
+    Args:
+        variant: see `SAM2UNet`, as for the next four.
+        num_classes: channels of the output.
+        train_trunk: whether the trunk learns too; None freezes SAM2's.
+        gradient_checkpointing: save memory.
+        drop_path: of the trunk's last block.
+        trunk: SAM2's file; None takes the one that was fetched or imported.
+    """
+    network = SAM2UNet(
+        variant,
+        num_classes=num_classes,
+        train_trunk=train_trunk,
+        gradient_checkpointing=gradient_checkpointing,
+        drop_path=drop_path,
+    )
+    if network.trunk_is_frozen and trunk is None and trunk_file(network.variant) is None:
+        warnings.warn(
+            f"the frozen {variant} trunk holds random values and must not be used like this: "
+            f"`sam2unet weights fetch sam2_hiera_{variant}` gets SAM2's",
+            stacklevel=2,
+        )
+    return network
+
+
+class InitialWeights:
+    """Loads what training starts from; a frozen trunk never starts from random values.
+
+    A handler of the trainer, its first one.
+
+    Args:
+        network: the network to be trained.
+        variant: its size, to find the trunk among the weights on this machine.
+        weights: a file to start from (full network or delta), for a warm start.
+        trunk: SAM2's file; None takes the one that was fetched or imported.
+    """
+
+    def __init__(
+        self,
+        network: SAM2UNet,
+        variant: str,
+        weights: str | None = None,
+        trunk: str | None = None,
+    ) -> None:
+        self.network = network
+        self.variant = variant
+        self.weights = weights
+        self.trunk = trunk
+
+    def attach(self, engine: Engine) -> None:
+        """Load before the first epoch."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine | None = None) -> None:
+        """Load the files.
+
+        Raises:
+            MissingWeightsError: the frozen trunk's weights are not on this machine.
+            WeightsError: a file does not fit.
+        """
+        for file in self._files():
+            found = load_weights(self.network, file)
+            logger.info("starting from %s: %s", Path(file).name, found)
+
+    def _files(self) -> list[Path | str]:
+        given = read_info(self.weights) if self.weights is not None else None
+        files: list[Path | str] = []
+        if self.trunk is not None:
+            files.append(self.trunk)
+        elif self.network.trunk_is_frozen and (given is None or given.is_delta):
+            named = given.trunk_sha256 if given is not None else None
+            files.append((find_trunk(named) if named else None) or require_trunk(self.variant))
+        if self.weights is not None:
+            files.append(self.weights)
+        return files
+
+
+def bundled_trunk(bundle_root: str, variant: str) -> str | None:
+    """Return SAM2's file of that size in the bundle's `models`, or None if it is not there.
+
+    MONAI's `download_large_files` puts it there.
+    """
+    found = sorted(Path(bundle_root, "models").glob(f"sam2*_hiera_{variant}.pt"))
+    return str(found[0]) if found else None
