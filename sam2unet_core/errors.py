@@ -27,3 +27,32 @@ class ConfigError(SAM2UNetError):
 
 class MissingExtraError(SAM2UNetError):
     """An optional library that is not installed; the message names the extra."""
+
+
+class InputError(DataError):
+    """One input that cannot be read.
+
+    Args:
+        message: what was wrong, what was got, what to do; no patient data, no path.
+        reason: one of the manifest's closed list of reasons, such as `corrupt`.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class GeometryError(DataError):
+    """Frames whose places in the patient cannot be expressed the way that was asked for."""
+
+
+class OutOfMemoryError(SAM2UNetError):
+    """A frame that does not fit the device's memory."""
+
+
+class OutputError(SAM2UNetError):
+    """A results folder that cannot be written to."""
+
+
+class LockedError(OutputError):
+    """A results folder that another run is writing to, or that holds results of other settings."""

@@ -23,11 +23,18 @@ def phantom(
     size: Annotated[
         tuple[int, int], typer.Option(metavar="H W", help="Height and width in pixels.")
     ] = (256, 256),
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Write DICOM studies instead, each of so many frames.")
+    ] = False,
 ) -> None:
     """Draw colonoscopy-like frames with exact masks: no download, no patient data.
 
-    Writes OUT/images, OUT/masks and OUT/groups.csv, ready for training.
+    Writes OUT/images, OUT/masks and OUT/groups.csv, ready for training; with --dicom single VL
+    Endoscopic frames, a multi-frame object and an H.264 video in OUT/studies, with OUT/masks.
     """
+    if dicom:
+        _studies(out, frames=frames, seed=seed, size=size)
+        return
     from sam2unet_core.phantom import iterate_dataset
 
     console = Console(stderr=True)
@@ -36,3 +43,13 @@ def phantom(
     for frame in track(steps, description="Drawing", total=frames, console=console, transient=True):
         with_polyp += frame.has_polyp
     typer.echo(f"{frames} frames, {with_polyp} with a polyp: {out}")
+
+
+def _studies(out: Path, *, frames: int, seed: int, size: tuple[int, int]) -> None:
+    from sam2unet_core.phantom.dicom import has_video, write_studies
+
+    studies = write_studies(out, frames=frames, seed=seed, size=size, video=has_video())
+    for study in studies:
+        typer.echo(f"{study.name}: {len(study.masks)} frames, {len(study.files)} files: {out}")
+    if not has_video():
+        typer.echo("no video: it needs pip install 'sam2unet[video]'", err=True)

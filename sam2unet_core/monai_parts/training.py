@@ -26,7 +26,6 @@ from sam2unet_core.network.checkpoint import (
     trainable_state_dict,
 )
 
-
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
