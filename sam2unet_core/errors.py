@@ -56,3 +56,11 @@ class OutputError(SAM2UNetError):
 
 class LockedError(OutputError):
     """A results folder that another run is writing to, or that holds results of other settings."""
+
+
+class NetworkError(SAM2UNetError):
+    """A DICOM server that cannot be reached, or with which nothing more can be done."""
+
+
+class RefusedError(NetworkError):
+    """One object that a server does not take; others may go through."""

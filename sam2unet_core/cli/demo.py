@@ -21,6 +21,7 @@ from sam2unet_core.errors import DataError
 from sam2unet_core.task import load_preset
 
 FRAMES_TO_LEARN, FRAMES_TO_TEST = 240, 40
+STUDY_FRAMES = 20
 IMAGE_SIZE = (192, 192)
 SETTINGS = {
     "variant": "nano",
@@ -95,6 +96,7 @@ def demo(
             {"dataset_dir": str(test / "images"), "output_dir": str(output / "masks")} | weights,
         ),
     )
+    _segment_studies(console, output, seed=seed + 2)
     summary = json.loads((output / "evaluation" / "summary.json").read_text(encoding="utf-8"))
     _show(console, output, summary, minutes=(time.monotonic() - started) / 60)
 
@@ -105,6 +107,23 @@ def _draw(folder: Path, frames: int, *, seed: int) -> None:
     written = iterate_dataset(folder, frames=frames, seed=seed)
     for _ in track(written, f"Drawing {frames} frames", total=frames, console=Console(stderr=True)):
         pass
+
+
+def _segment_studies(console: Console, output: Path, *, seed: int) -> None:
+    """Draw DICOM studies and segment them: what a research group does with an archive."""
+    from sam2unet_core.phantom.dicom import has_video, write_studies
+
+    drawn = output / "dicom"
+    write_studies(drawn, frames=STUDY_FRAMES, seed=seed, size=IMAGE_SIZE, video=has_video())
+    _run(
+        console,
+        "Segmenting DICOM studies",
+        [
+            *(sys.executable, "-m", "sam2unet_core", "segment"),
+            *(str(drawn / "studies"), "-o", str(output / "results")),
+            *("--weights", str(output / "training" / "model.safetensors")),
+        ],
+    )
 
 
 def _run(console: Console, title: str, command: list[str]) -> None:
@@ -133,6 +152,8 @@ def _show(console: Console, output: Path, summary: dict[str, Any], *, minutes: f
         "network": output / "training" / "model.safetensors",
         "table of the evaluation": output / "evaluation" / "metrics.csv",
         "masks of new frames": output / "masks",
+        "DICOM studies and their DICOM SEG": output / "results",
+        "report, to open in a browser": output / "results" / "report.html",
     }
     for name, path in rows.items():
         console.print(f"  {name}: {path}", markup=False)

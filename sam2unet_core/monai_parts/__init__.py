@@ -11,6 +11,7 @@ from sam2unet_core.monai_parts.configuration import (
 from sam2unet_core.monai_parts.distributed import process_device, start_process_group
 from sam2unet_core.monai_parts.frames import LoadFramed, Prepared, ToMasksd, as_items
 from sam2unet_core.monai_parts.inference import SegmenterInferer, WriteMasksd, choose_weights
+from sam2unet_core.monai_parts.inputs import image_samples
 from sam2unet_core.monai_parts.logs import (
     TrainingBar,
     dice_metric,
@@ -55,6 +56,7 @@ __all__ = [
     "choose_weights",
     "dice_metric",
     "find_bundle_root",
+    "image_samples",
     "is_terminal",
     "mlflow_handler",
     "process_device",

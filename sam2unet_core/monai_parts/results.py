@@ -52,7 +52,8 @@ def show_run(
 
 def show_masks(run_dir: str, samples: Sequence[Sample]) -> None:
     """Say how many masks were written, and where."""
-    logger.info("%d masks written to %s", len(samples), run_dir)
+    if samples:
+        logger.info("%d masks written to %s", len(samples), run_dir)
 
 
 def write_evaluation(run_dir: str, samples: Sequence[Sample], task: Task) -> None:

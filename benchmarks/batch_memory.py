@@ -1,0 +1,78 @@
+"""Peak memory and speed of a batch run over one long 1920x1080 video, by its length.
+
+python benchmarks/batch_memory.py [FRAMES ...]        100 and 400 frames by default
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sam2unet_core.batch import Settings, run
+from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.task import Window, load_preset
+from sam2unet_core.types import Frame, Instance, OnError, Series
+
+SHAPE = (1080, 1920)
+
+
+class Bright(torch.nn.Module):
+    """Stands for a network, so that the rest is what is measured."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return logits that are positive where red is bright."""
+        return 10 * frames[:, :1]
+
+
+class Moving:
+    """A bright square that crosses the picture."""
+
+    def frames(
+        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+    ) -> Iterator[Frame]:
+        """Yield the frames, drawn one by one."""
+        del window, on_error
+        for index in range(0, series.frame_count, stride):
+            pixels = np.full((*SHAPE, 3), 20, np.uint8)
+            pixels[200:500, index % 1500 : index % 1500 + 300] = 250
+            yield Frame(pixels, index, 0, index + 1, index / 25)
+
+    def dataset(self, series: Series, instance_index: int) -> None:
+        """Return None: there is no DICOM header."""
+
+
+def measure(frames: int) -> None:
+    """Run over so many frames and print the peak and the speed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "video.raw"
+        path.write_bytes(b"video")
+        instances = (Instance(path, frames=frames),)
+        series = Series(
+            "video", instances, Moving(), path.parent, path.name, *SHAPE, frames,
+            frames_per_second=25.0,
+        )  # fmt: skip
+        outcome = run(
+            [series],
+            Path(scratch) / "out",
+            Settings(formats=("png",)),
+            segmenter=Segmenter(load_preset("polyp"), Bright(), device="cpu"),
+            weights_sha256="0" * 64,
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rate = outcome.frames / outcome.seconds
+    print(f"{frames} frames: peak {peak:.0f} MiB, {rate:.1f} frames/s")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        measure(int(sys.argv[1]))
+    else:
+        for count in sys.argv[1:] or ["100", "400"]:
+            subprocess.run([sys.executable, __file__, count], check=True)

@@ -1,0 +1,67 @@
+"""What the bundle's inference configuration runs over DICOM, video and volumes: a batch run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from sam2unet_core.batch.outcome import Outcome
+from sam2unet_core.batch.run import run
+from sam2unet_core.batch.settings import Settings
+from sam2unet_core.inputs import find_inputs
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.task import Task
+from sam2unet_core.types import file_sha256
+
+logger = logging.getLogger(__name__)
+
+
+class FolderRun:
+    """A batch run as a component of the bundle; it writes what `sam2unet segment` writes.
+
+    Args:
+        dataset_dir: folder of inputs.
+        output_dir: folder for the results.
+        task: what the network's channels mean.
+        network: the network, with its weights.
+        weights_file: the file these came from; its hash stands in every result.
+        device: where the network runs.
+        overlays: also write pictures with outlines.
+        probabilities: also write probability maps.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str,
+        output_dir: str,
+        task: Task,
+        network: SAM2UNet,
+        weights_file: str,
+        device: torch.device | str = "cpu",
+        overlays: bool = False,
+        probabilities: bool = False,
+    ) -> None:
+        self._inputs, self._out = Path(dataset_dir), Path(output_dir)
+        self._weights = Path(weights_file)
+        self._segmenter = Segmenter(task, network, device=str(device))
+        more = [("overlay", overlays), ("probabilities", probabilities)]
+        wanted = tuple(name for name, asked in more if asked)
+        self._settings = Settings(formats=("seg", "png", "nifti", *wanted) if wanted else ())
+
+    def run(self) -> Outcome:
+        """Segment what is in the folder, or go on with what was begun."""
+        outcome = run(
+            find_inputs([self._inputs]),
+            self._out,
+            self._settings,
+            segmenter=self._segmenter,
+            weights_sha256=file_sha256(self._weights),
+        )
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(outcome.statuses.items()))
+        logger.info("inputs: %s; results in %s", counts, self._out)
+        if outcome.exit_code:
+            logger.warning("some inputs failed: see %s", self._out / "manifest.jsonl")
+        return outcome

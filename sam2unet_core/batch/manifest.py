@@ -1,0 +1,186 @@
+"""The manifest: one line of JSON per input instance, appended as the work goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from sam2unet_core.media.image import write_bytes
+
+SCHEMA = 1
+NAME = "manifest.jsonl"
+STATUSES = ("done", "empty", "skipped", "failed")
+SKIPPED_REASONS = frozenset({"not_dicom", "not_an_image", "task_mismatch"})
+"""Reasons why a file is no input; any other reason is a failure."""
+REASONS = SKIPPED_REASONS | {
+    "unsupported_transfer_syntax",
+    "corrupt",
+    "truncated",
+    "too_large",
+    "inconsistent_geometry",
+    "out_of_memory",
+    "write_failed",
+    "internal",
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file that was written.
+
+    Attributes:
+        path: below the results folder, with `/`.
+        sha256: hash of its bytes.
+        kind: such as `mask` or `seg`.
+    """
+
+    path: str
+    sha256: str
+    kind: str
+
+
+def _no_time() -> dict[str, int]:
+    return {"decode": 0, "network": 0, "write": 0}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one input instance; see `docs/batch.md` for the keys."""
+
+    id: str
+    source_sha256: str | None
+    kind: str
+    study: str | None
+    series: str | None
+    status: str
+    reason: str | None = None
+    message: str = ""
+    frames: int = 0
+    frames_with_findings: int = 0
+    outputs: tuple[Output, ...] = ()
+    key: str | None = None
+    ms: dict[str, int] = field(default_factory=_no_time)
+
+    def to_json(self) -> str:
+        """Return the line, without its end."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Line:
+        """Read a line.
+
+        Raises:
+            ValueError: it is torn, of another schema, or names a path outside the results folder.
+        """
+        content: dict[str, Any] = json.loads(text)
+        if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+            raise ValueError("not a manifest line of this version")
+        try:
+            outputs = tuple(Output(**each) for each in content.pop("outputs"))
+            for each in outputs:
+                _check_inside(each.path)
+            return cls(**content, outputs=outputs)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a manifest line: {error}") from error
+
+    def same_result(self, other: Line | None) -> bool:
+        """Whether the other line says the same, apart from how long it took."""
+        if other is None:
+            return False
+        return asdict(self) | {"ms": {}} == asdict(other) | {"ms": {}}
+
+
+class Manifest:
+    """The manifest of a results folder.
+
+    Args:
+        folder: the results folder.
+        suffix: the shard's, or empty; a shard appends to a file of its own.
+    """
+
+    def __init__(self, folder: Path, *, suffix: str = "") -> None:
+        self.path = folder / _name(suffix)
+        self.lines: dict[str, Line] = {}
+        others = [folder / NAME, *(p for p in shard_manifests(folder) if p != self.path)]
+        for path in dict.fromkeys([*others, self.path]):
+            self.lines.update({line.id: line for line in read_lines(path)})
+
+    def append(self, lines: Iterable[Line]) -> None:
+        """Add lines; they are in the system's hands when this returns.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        added = list(lines)
+        if not added:
+            return
+        text = "".join(f"{line.to_json()}\n" for line in added)
+        with self.path.open("a+b") as stream:
+            if _torn(stream):
+                text = f"\n{text}"
+            stream.write(text.encode())
+        self.lines.update({line.id: line for line in added})
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the lines of a manifest, without those that were torn; none if there is no file."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(Line.from_json(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def shard_manifests(folder: Path) -> list[Path]:
+    """Return the manifests of the shards in a results folder."""
+    return sorted(folder.glob("manifest.*-of-*.jsonl"))
+
+
+def merge_manifests(folder: Path, *, sources: Iterable[Path] = ()) -> dict[str, Line]:
+    """Write one manifest from those of other folders and of the shards in this one.
+
+    Within a folder a shard's lines are the newer ones. Of two folders with the same id, a line
+    that is not `failed` wins.
+
+    Returns:
+        the lines by id, as in the file.
+    """
+    merged: dict[str, Line] = {}
+    for source in dict.fromkeys([folder, *sources]):
+        latest: dict[str, Line] = {}
+        for path in (source / NAME, *shard_manifests(source)):
+            latest.update({line.id: line for line in read_lines(path)})
+        for line in latest.values():
+            before = merged.get(line.id)
+            if before is None or before.status == "failed":
+                merged[line.id] = line
+    ordered = dict(sorted(merged.items()))
+    text = "".join(f"{line.to_json()}\n" for line in ordered.values())
+    write_bytes(folder / NAME, text.encode())
+    return ordered
+
+
+def _check_inside(path: str) -> None:
+    """Refuse a path that leads out of the results folder."""
+    pure = PureWindowsPath(path)  # knows the separators and drives of both systems
+    if not path or pure.anchor or ".." in pure.parts:
+        raise ValueError("an output's path leads out of the results folder")
+
+
+def _name(suffix: str) -> str:
+    return f"manifest{suffix}.jsonl"
+
+
+def _torn(stream: Any) -> bool:
+    """Whether the file ends within a line."""
+    if stream.seek(0, 2) == 0:
+        return False
+    stream.seek(-1, 2)
+    return bool(stream.read(1) != b"\n")

@@ -1,0 +1,162 @@
+"""What a batch run is asked to do, and the hash that tells one set of settings from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sam2unet_core import __version__
+from sam2unet_core.errors import ConfigError
+from sam2unet_core.media.planes import Plane
+from sam2unet_core.pipeline import BATCH_SIZE
+from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.task import Task
+
+FORMATS = ("seg", "png", "nifti", "overlay", "probabilities", "sc", "sr")
+SEG_TYPES = ("binary", "fractional", "labelmap")
+Names = Literal["auto", "keep", "pseudonymize"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several runs that share the inputs among them.
+
+    Attributes:
+        number: from 1 to `count`.
+        count: how many there are.
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `i/n`.
+
+        Raises:
+            ConfigError: not two numbers, or i not within 1 to n.
+        """
+        try:
+            number, count = (int(part) for part in text.split("/"))
+        except ValueError as error:
+            raise ConfigError(f"--shard {text}: expected i/n, such as 1/8") from error
+        if not 1 <= number <= count:
+            raise ConfigError(f"--shard {text}: i goes from 1 to n")
+        return cls(number, count)
+
+    @property
+    def suffix(self) -> str:
+        """What the names of this shard's own files end with."""
+        return f".{self.number}-of-{self.count}"
+
+    def holds(self, name: str) -> bool:
+        """Whether this shard takes the input of that name."""
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to write and how; the task and the weights are the segmenter's.
+
+    Attributes:
+        formats: some of `FORMATS`; empty takes what suits each kind of input.
+        stride: take every so-manyth frame.
+        plane: `axial`, `coronal` or `sagittal` for volumes, or None for the frames as stored.
+        series: which series to take, such as `modality=CT`; empty for all.
+        seg_type: one of `SEG_TYPES`.
+        names: `auto` keeps the names of images and hides those of DICOM files.
+        force_task: run on sources that the task does not accept, and say so everywhere.
+        redo: do again what is done, and replace results of other settings.
+        shard: the share of the inputs to take, or None for all.
+        batch_size: frames that go through the network together.
+    """
+
+    formats: tuple[str, ...] = ()
+    stride: int = 1
+    plane: Plane | None = None
+    series: tuple[str, ...] = ()
+    seg_type: str = "binary"
+    names: Names = "auto"
+    force_task: bool = False
+    redo: bool = False
+    shard: Shard | None = None
+    batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        """Check the values that a person types.
+
+        Raises:
+            ConfigError: a value is none of those there are.
+        """
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown:
+            raise ConfigError(f"--format {','.join(unknown)}: there are {', '.join(FORMATS)}")
+        if self.seg_type not in SEG_TYPES:
+            raise ConfigError(f"--seg-type {self.seg_type}: there are {', '.join(SEG_TYPES)}")
+        if self.plane is not None and self.plane not in get_args(Plane):
+            raise ConfigError(f"--plane {self.plane}: there are {', '.join(get_args(Plane))}")
+        if self.stride < 1 or self.batch_size < 1:
+            raise ConfigError("--stride and --batch-size: expected 1 or more")
+
+    def that_change_results(self) -> dict[str, Any]:
+        """Return the settings that results depend on, for run.json and the keys."""
+        return {
+            "formats": sorted(self.formats) or "auto",
+            "stride": self.stride,
+            "plane": self.plane,
+            "seg_type": self.seg_type,
+            "names": self.names,
+            "force_task": self.force_task,
+        }
+
+
+@dataclass(frozen=True)
+class Model:
+    """What segments, as every output names it.
+
+    Attributes:
+        task: with the threshold that is used.
+        weights_sha256: hash of the weights file.
+        runtime, precision: how the network is run.
+        version: of this software.
+    """
+
+    task: Task
+    weights_sha256: str
+    runtime: str
+    precision: str
+    version: str = __version__
+
+    @classmethod
+    def of(cls, segmenter: Segmenter, *, weights_sha256: str) -> Model:
+        """Describe a segmenter."""
+        runtime = segmenter.runtime
+        return cls(segmenter.task, weights_sha256, runtime.name, runtime.precision)
+
+    @property
+    def note(self) -> str:
+        """A word on what this model may be used for."""
+        return "research only, not a medical device"
+
+
+def settings_digest(settings: Settings, model: Model) -> str:
+    """Return the hash of everything but the input that results depend on."""
+    return digest(
+        {
+            "settings": settings.that_change_results(),
+            "task": model.task.to_dict(),
+            "weights": model.weights_sha256,
+            "runtime": model.runtime,
+            "precision": model.precision,
+            "version": model.version,
+        }
+    )
+
+
+def digest(content: object) -> str:
+    """Return the sha256 of a value's canonical JSON, in hex."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""`private/`: what leads from results back to patients, readable by its owner only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sam2unet_core.batch.units import Unit
+from sam2unet_core.media.image import write_bytes
+from sam2unet_core.report import Entry
+from sam2unet_core.types import Skipped
+
+FOLDER = "private"
+COLUMNS = (
+    "id",
+    "study",
+    "series",
+    "source",
+    "relative",
+    "study_instance_uid",
+    "series_instance_uid",
+    "sop_instance_uid",
+)
+Row = dict[str, str]
+
+
+class PrivateFolder:
+    """The folder `private` of a results folder.
+
+    Args:
+        out: the results folder.
+        suffix: the shard's, or empty.
+    """
+
+    def __init__(self, out: Path, *, suffix: str = "") -> None:
+        self._folder = out / FOLDER
+        self._file = self._folder / f"sources{suffix}.csv"
+
+    def create(self) -> None:
+        """Make the folder, closed to others."""
+        (self._folder / "report").mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows to the table; at once, so that a killed run leaves them."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writerows(rows)
+        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8", errors="surrogateescape") as stream:
+            header = f"{','.join(COLUMNS)}\n" if stream.tell() == 0 else ""
+            stream.write(header + text.getvalue())
+
+    def tidy(self) -> None:
+        """Rewrite the table with one row an id, shards included."""
+        rows = self._rows()
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows))
+        final = self._folder / "sources.csv"
+        write_bytes(final, text.getvalue().encode("utf-8", "surrogateescape"))
+        final.chmod(0o600)
+
+    def take(self, other: Path) -> None:
+        """Add the rows of another results folder."""
+        rows = PrivateFolder(other)._rows()
+        self.add(rows.values())
+
+    def save_entry(self, first_id: str, entry: Entry) -> None:
+        """Keep what the report shows of a unit; its pictures may show names."""
+        content = json.dumps(entry.to_dict(), ensure_ascii=False)
+        write_bytes(self._entry_file(first_id), content.encode())
+
+    def drop_entry(self, first_id: str) -> None:
+        """Forget what was kept of a unit, if anything."""
+        self._entry_file(first_id).unlink(missing_ok=True)
+
+    def load_entry(self, first_id: str) -> Entry | None:
+        """Return what was kept of the unit whose first instance has this id, or None."""
+        try:
+            text = self._entry_file(first_id).read_text(encoding="utf-8")
+            return Entry.from_dict(json.loads(text))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def _entry_file(self, first_id: str) -> Path:
+        return self._folder / "report" / f"{first_id}.json"
+
+    def _rows(self) -> dict[str, Row]:
+        rows: dict[str, Row] = {}
+        for path in (self._folder / "sources.csv", *self._shards()):
+            rows.update({row["id"]: row for row in _read(path)})
+        return rows
+
+    def _shards(self) -> list[Path]:
+        return sorted(self._folder.glob("sources.*-of-*.csv"))
+
+
+def unit_rows(unit: Unit) -> Iterator[Row]:
+    """Yield a row for each instance of a unit."""
+    for index, instance in enumerate(unit.series.instances):
+        yield {
+            "id": unit.ids[index],
+            "study": unit.study or "",
+            "series": unit.series_name or "",
+            "source": str(instance.path),
+            "relative": unit.relatives[index],
+            "study_instance_uid": unit.series.study_uid or "",
+            "series_instance_uid": unit.series.series_uid or "",
+            "sop_instance_uid": instance.sop_instance_uid or "",
+        }
+
+
+def skipped_row(skipped: Skipped, identity: str, relative: str) -> Row:
+    """Return the row of a file that is no input."""
+    row = dict.fromkeys(COLUMNS, "")
+    return row | {"id": identity, "source": str(skipped.path), "relative": relative}
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get("id") and row.get("relative")]

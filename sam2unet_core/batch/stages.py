@@ -1,0 +1,264 @@
+"""Decoding and network as two stages that run ahead of the writing, each in its own thread."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from sam2unet_core.batch.manifest import Line
+from sam2unet_core.batch.naming import Naming, skipped_path
+from sam2unet_core.batch.settings import Settings
+from sam2unet_core.batch.sources import Row, skipped_row, unit_rows
+from sam2unet_core.batch.units import Unit, accepted, scrub
+from sam2unet_core.errors import InputError, OutOfMemoryError, SAM2UNetError
+from sam2unet_core.pipeline import BatchSize, FrameResult, segment_frames
+from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.types import Frame, Series, Skipped
+
+Item = Series | Skipped
+NOT_INPUTS = frozenset({"not_dicom", "not_an_image", "task_mismatch"})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a unit could not be finished.
+
+    Attributes:
+        reason: of the manifest's list.
+        message: for people, without names.
+        detail: a traceback, for `private/`; empty for what is expected.
+    """
+
+    reason: str
+    message: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Inputs with nothing to segment: no images, refused, unreadable, or done before.
+
+    Attributes:
+        lines: what the manifest says of them.
+        rows: what `private/sources.csv` says of them.
+        frames: how many frames were done before.
+    """
+
+    lines: tuple[Line, ...]
+    rows: tuple[Row, ...] = ()
+    frames: int = 0
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The frames of this unit follow."""
+
+    unit: Unit
+    key: str
+
+
+@dataclass(frozen=True)
+class End:
+    """There were no more frames of the unit.
+
+    Attributes:
+        problem: what stopped it, or None.
+        decode_s, network_s: seconds spent.
+    """
+
+    problem: Problem | None = None
+    decode_s: float = 0.0
+    network_s: float = 0.0
+
+
+Decoded = Passed | Begin | Frame | End
+Segmented = Passed | Begin | FrameResult | End
+
+
+@dataclass
+class Decoder:
+    """The first stage: what there is to do, and its frames.
+
+    Args:
+        items: the inputs.
+        segmenter: its task says which sources it accepts, and the grey window.
+        settings: of the run.
+        naming: gives ids and names.
+        key_of: returns the key of a unit.
+        is_done: whether a unit with this key needs no doing; returns its lines if so.
+    """
+
+    items: Iterable[Item]
+    segmenter: Segmenter
+    settings: Settings
+    naming: Naming
+    key_of: Callable[[Unit], str]
+    done_lines: Callable[[Unit, str], tuple[Line, ...] | None]
+
+    def events(self) -> Iterator[Decoded]:
+        """Yield the inputs in order; each unit as `Begin`, its frames and `End`."""
+        for item in self.items:
+            if isinstance(item, Skipped):
+                if self._mine(skipped_path(item)):
+                    yield self._skipped(item)
+            else:
+                yield from self._series(item)
+
+    def _mine(self, name: str) -> bool:
+        return self.settings.shard is None or self.settings.shard.holds(name)
+
+    def _skipped(self, item: Skipped) -> Passed:
+        relative = skipped_path(item)
+        identity = self.naming.instance_id(relative)
+        line = Line(
+            id=identity,
+            source_sha256=item.sha256,
+            kind="other",
+            study=None,
+            series=None,
+            status="skipped" if item.reason in NOT_INPUTS else "failed",
+            reason=item.reason,
+            message=scrub(item.message, [item.path]),
+        )
+        return Passed((line,), (skipped_row(item, identity, relative),))
+
+    def _series(self, series: Series) -> Iterator[Decoded]:
+        unit = Unit.of(series, self.naming)
+        if not self._mine(unit.relatives[0]):
+            return
+        try:
+            key = self.key_of(unit)
+        except OSError as error:
+            yield self._unreadable(unit, error)
+            return
+        why = accepted(series, self.segmenter.task)
+        if why and not self.settings.force_task:
+            yield self._refused(unit, key, why)
+            return
+        lines = None if self.settings.redo else self.done_lines(unit, key)
+        if lines is not None:
+            yield Passed(lines, frames=sum(line.frames for line in lines))
+            return
+        yield Begin(unit, key)
+        yield from self._frames(unit)
+
+    def _frames(self, unit: Unit) -> Iterator[Decoded]:
+        window, stride = self.segmenter.task.window, self.settings.stride
+        spent, problem = 0.0, None
+        try:
+            frames = unit.series.frames(window=window, stride=stride, on_error=unit.problem)
+            while True:
+                started = time.perf_counter()
+                frame = next(frames, None)
+                spent += time.perf_counter() - started
+                if frame is None:
+                    break
+                yield frame
+        except Exception as error:
+            problem = problem_of(error, unit)
+        yield End(problem, decode_s=spent)
+
+    def _refused(self, unit: Unit, key: str, why: str) -> Passed:
+        lines = (
+            replace(
+                unit.line(index, key=key, status="skipped"), reason="task_mismatch", message=why
+            )
+            for index in range(len(unit.ids))
+        )
+        return Passed(tuple(lines), tuple(unit_rows(unit)))
+
+    def _unreadable(self, unit: Unit, error: OSError) -> Passed:
+        lines = (
+            Line(
+                id=identity,
+                source_sha256=None,
+                kind=unit.series.kind,
+                study=unit.study,
+                series=unit.series_name,
+                status="failed",
+                reason="corrupt",
+                message=f"a file of the series cannot be read: {error.strerror or 'no reason'}",
+            )
+            for identity in unit.ids
+        )
+        return Passed(tuple(lines), tuple(unit_rows(unit)))
+
+
+@dataclass
+class Network:
+    """The second stage: frames to results.
+
+    Args:
+        segmenter: segments.
+        batch_size: frames that go together; shrinks where memory runs out.
+    """
+
+    segmenter: Segmenter
+    batch_size: BatchSize = field(default_factory=BatchSize)
+
+    def events(self, decoded: Iterator[Decoded]) -> Iterator[Segmented]:
+        """Yield what the decoder yields, with results in place of frames."""
+        for event in decoded:
+            if isinstance(event, Begin):
+                yield event
+                yield from self._unit(event.unit, decoded)
+            elif isinstance(event, Passed):
+                yield event
+
+    def _unit(self, unit: Unit, decoded: Iterator[Decoded]) -> Iterator[Segmented]:
+        frames = _UntilEnd(decoded)
+        problem = None
+        started = time.perf_counter()
+        try:
+            for result in segment_frames(frames, self.segmenter, batch_size=self.batch_size):
+                frames.waited_s -= time.perf_counter()
+                yield result
+                frames.waited_s += time.perf_counter()
+        except Exception as error:
+            problem = problem_of(error, unit)
+        network_s = time.perf_counter() - started - frames.waited_s
+        end = frames.end()
+        yield replace(end, problem=end.problem or problem, network_s=max(0.0, network_s))
+
+
+class _UntilEnd:
+    """Iterates over the frames of one unit and remembers what ended them."""
+
+    def __init__(self, decoded: Iterator[Decoded]) -> None:
+        self._decoded = decoded
+        self._end: End | None = None
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        while self._end is None:
+            started = time.perf_counter()
+            event = next(self._decoded)
+            self.waited_s += time.perf_counter() - started
+            if isinstance(event, End):
+                self._end = event
+            elif isinstance(event, Frame):
+                yield event
+
+    def end(self) -> End:
+        """Return the end; frames that are left are dropped."""
+        for _ in self:
+            pass
+        return self._end or End()
+
+
+def problem_of(error: Exception, unit: Unit) -> Problem:
+    """Return what the manifest says of an error; unexpected ones carry their traceback."""
+    paths = [instance.path for instance in unit.series.instances]
+    if isinstance(error, InputError):
+        return Problem(error.reason, scrub(str(error), paths))
+    if isinstance(error, OutOfMemoryError | MemoryError):
+        return Problem("out_of_memory", str(error) or "the memory does not suffice")
+    if isinstance(error, SAM2UNetError):
+        return Problem("internal", scrub(str(error), paths))
+    if isinstance(error, OSError):
+        return Problem("corrupt", f"cannot be read: {error.strerror or type(error).__name__}")
+    detail = "".join(traceback.format_exception(error))
+    message = f"unexpected {type(error).__name__}; private/errors.log has the details"
+    return Problem("internal", message, detail)

@@ -1,0 +1,173 @@
+"""The third stage: the results of one unit become files, findings and manifest lines."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+from sam2unet_core.batch.formats import open_sinks
+from sam2unet_core.batch.manifest import Line, Output
+from sam2unet_core.batch.outputs import Job, Sink, Target
+from sam2unet_core.batch.stages import End, Problem, problem_of
+from sam2unet_core.errors import OutputError, SAM2UNetError
+from sam2unet_core.pipeline import FrameResult
+from sam2unet_core.report.findings import Findings, FindingsCollector
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors after which nothing more can be written."""
+
+
+class UnitWriter:
+    """Takes the results of one unit and writes its files.
+
+    An error while writing ends the unit, not the run: `finish` reports it.
+
+    Args:
+        job: the unit and what to write.
+        key: of the unit.
+    """
+
+    def __init__(self, job: Job, *, key: str) -> None:
+        self._job = job
+        self._key = key
+        series = job.unit.series
+        seconds = 1 / series.frames_per_second if series.frames_per_second else None
+        self._collector = FindingsCollector(
+            job.model.task,
+            seconds * job.settings.stride if seconds and job.unit.moving else None,
+        )
+        self._frames: Counter[int] = Counter()
+        self._with_findings: Counter[int] = Counter()
+        self._stack = ExitStack()
+        self._sinks: list[Sink] = []
+        self._notes: list[str] = []
+        self._problem: Problem | None = None
+        self._spent_s = 0.0
+        self.out_of_space = False
+        self._opened = False
+
+    def add(self, result: FrameResult) -> None:
+        """Write the result of one frame."""
+        if self._problem is not None:
+            return
+        started = time.perf_counter()
+        try:
+            if not self._opened:
+                self._open()
+            for sink in self._sinks:
+                sink(result)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._count(result)
+        self._spent_s += time.perf_counter() - started
+
+    def finish(self, end: End) -> tuple[list[Line], Findings, Problem | None]:
+        """Publish the files.
+
+        Returns:
+            a line for each instance, the findings, and what went wrong as a whole, if anything.
+        """
+        started = time.perf_counter()
+        outputs: list[tuple[Target, Output]] = []
+        problem = self._problem or end.problem
+        if problem is None or (end.problem is problem and self._frames):
+            outputs = self._publish()
+        else:
+            self._abandon()
+        problem = self._problem or end.problem
+        if problem is not None and self._problem is problem:
+            outputs = []
+        self._spent_s += time.perf_counter() - started
+        return self._lines(end, problem, outputs), self._collector.result(), problem
+
+    def _open(self) -> None:
+        self._opened = True
+        self._job.staging.create()
+        self._sinks, self._notes = open_sinks(self._job, self._stack)
+
+    def _count(self, result: FrameResult) -> None:
+        instance = result.frame.instance
+        area = self._collector.add(
+            result.frame, result.probabilities, masks=result.masks, labels=result.labels
+        )
+        touched = range(len(self._job.unit.ids)) if self._job.unit.cut else (instance,)
+        for each in touched:  # a cut goes through all instances
+            self._frames[each] += 1
+            self._with_findings[each] += area > 0
+
+    def _publish(self) -> list[tuple[Target, Output]]:
+        """Close the sinks, then rename what they wrote."""
+        if not self._opened:
+            return []
+        try:
+            self._stack.close()
+            return self._job.staging.publish()
+        except Exception as error:
+            self._fail(error)
+            return []
+        finally:
+            self._job.staging.remove()
+
+    def _abandon(self) -> None:
+        """Close the sinks as after an error, so that none of them leaves a file."""
+        error = OutputError("the unit was given up")
+        with suppress(OutputError):
+            self._stack.__exit__(OutputError, error, None)
+        self._job.staging.remove()
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, OSError):
+            self.out_of_space = error.errno in FULL_DISK
+            reason = error.strerror or type(error).__name__
+            self._problem = Problem("write_failed", f"cannot be written: {reason}")
+            return
+        found = problem_of(error, self._job.unit)
+        if isinstance(error, SAM2UNetError) and found.reason == "internal":
+            found = replace(found, reason="write_failed")
+        self._problem = found
+
+    def _lines(
+        self, end: End, problem: Problem | None, outputs: list[tuple[Target, Output]]
+    ) -> list[Line]:
+        unit = self._job.unit
+        count = len(unit.ids)
+        spent = {"decode": end.decode_s, "network": end.network_s, "write": self._spent_s}
+        share = {name: round(1000 * seconds / count) for name, seconds in spent.items()}
+        lines = []
+        for index in range(count):
+            status, reason, message = self._verdict(index, problem)
+            line = unit.line(index, key=self._key, status=status)
+            mine = tuple(o for t, o in outputs if t.instance in (None, index))
+            lines.append(
+                replace(
+                    line,
+                    reason=reason,
+                    message=message,
+                    frames=self._frames[index],
+                    frames_with_findings=self._with_findings[index],
+                    outputs=mine,
+                    ms=share,
+                )
+            )
+        return lines
+
+    def _verdict(self, index: int, problem: Problem | None) -> tuple[str, str | None, str]:
+        """Return status, reason and message of an instance."""
+        own = self._job.unit.problems.get(index)
+        if own is not None:
+            found = problem_of(own, self._job.unit)
+            return "failed", found.reason, self._partly(index, found.message)
+        if problem is not None:
+            return "failed", problem.reason, self._partly(index, problem.message)
+        notes = "; ".join(self._notes)
+        if self._frames[index] == 0:
+            notes = "; ".join([*self._notes, "no frame of it was taken (--stride)"])
+        return ("done" if self._with_findings[index] else "empty"), None, notes
+
+    def _partly(self, index: int, message: str) -> str:
+        done, all_frames = self._frames[index], self._job.unit.series.instances[index].frames
+        return f"{message} ({done} of {all_frames} frames were done)" if done else message

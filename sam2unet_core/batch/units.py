@@ -1,0 +1,145 @@
+"""A unit of work: one series with the names its results get, and the key of its content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sam2unet_core.batch.manifest import Line
+from sam2unet_core.batch.naming import Naming, is_dicom, relative_path
+from sam2unet_core.batch.settings import digest
+from sam2unet_core.errors import InputError
+from sam2unet_core.media.planes import source_series
+from sam2unet_core.task import Task
+from sam2unet_core.types import Series
+
+
+@dataclass
+class Unit:
+    """One series that is segmented as a whole.
+
+    Attributes:
+        series: the frames.
+        ids: the manifest's id of each instance.
+        base: what the results of the whole series are named after.
+        bases: what those of a single instance are named after.
+        study, series_name: pseudonyms, None for other media than DICOM.
+        relatives: paths of the instances below their input, for `private/sources.csv`.
+        problems: why an instance, or the rest of it, could not be read, by its index.
+    """
+
+    series: Series
+    ids: tuple[str, ...]
+    base: str
+    bases: tuple[str, ...]
+    study: str | None
+    series_name: str | None
+    relatives: tuple[str, ...]
+    problems: dict[int, InputError] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, series: Series, naming: Naming) -> Unit:
+        """Name the results of a series."""
+        count = range(len(series.instances))
+        relatives = tuple(relative_path(series, index) for index in count)
+        ids = tuple(naming.instance_id(relative) for relative in relatives)
+        bases = tuple(naming.base(series, index, instance_id=ids[index]) for index in count)
+        return cls(
+            series,
+            ids,
+            bases[0],
+            bases,
+            naming.study(series),
+            naming.series(series),
+            relatives,
+        )
+
+    @property
+    def dicom(self) -> bool:
+        """Whether it came from DICOM files."""
+        return is_dicom(self.series)
+
+    @property
+    def moving(self) -> bool:
+        """Whether its frames follow one another in time, as in a video."""
+        return self.series.frame_count > 1 and self.series.frames_per_second is not None
+
+    @property
+    def cut(self) -> bool:
+        """Whether its frames were cut from a volume in another plane than it is stored in."""
+        return source_series(self.series) is not self.series
+
+    def key(self, settings_digest: str) -> str:
+        """Return the hash over content and settings.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        content = [instance.sha256 for instance in self.series.instances]
+        return digest({"content": content, "frames": self._kind(), "settings": settings_digest})
+
+    def frame_base(self, instance: int, number: int) -> str:
+        """Return what the results of one frame are named after, below OUT."""
+        base = self.bases[instance]
+        if self.series.kind in ("images", "stack", "volume") and not self.cut:
+            return base
+        return f"{base}.frames/{number:06d}"
+
+    def problem(self, index: int, error: InputError) -> None:
+        """Note why an instance, or the rest of it, could not be read."""
+        self.problems.setdefault(index, error)
+
+    def line(self, index: int, *, key: str, status: str) -> Line:
+        """Return the manifest line of an instance, with what is known beforehand."""
+        return Line(
+            id=self.ids[index],
+            source_sha256=self.series.instances[index].sha256,
+            kind=self.series.kind,
+            study=self.study,
+            series=self.series_name,
+            status=status,
+            key=key,
+        )
+
+    def _kind(self) -> list[object]:
+        """What tells two series of the same files apart, such as two planes of a volume."""
+        series = self.series
+        return [series.kind, series.frame_count, series.rows, series.columns]
+
+
+def accepted(series: Series, task: Task) -> str:
+    """Return why the task does not run on a series; empty where it does.
+
+    Plain images, video and volumes have no modality, so every task accepts them.
+    """
+    if not is_dicom(series):
+        return ""
+    rules = (
+        ("modality", series.modality, task.accepts.modalities),
+        ("SOP class", series.sop_class_uid, task.accepts.sop_classes),
+        ("photometric interpretation", series.photometric, task.accepts.photometric),
+    )
+    for name, value, allowed in rules:
+        if allowed and value not in allowed:
+            return (
+                f"the task {task.name!r} accepts the {name} {', '.join(allowed)}, not "
+                f"{value or 'none'}; --force-task runs it all the same"
+            )
+    return ""
+
+
+def scrub(text: str, paths: Iterable[Path]) -> str:
+    """Return a message without the names of files and of the folders they lie in.
+
+    Names of files and folders may be names of patients.
+    """
+    files: set[str] = set()
+    folders: set[str] = set()
+    for path in paths:
+        files |= {str(path), str(path.resolve()), path.name}
+        folders |= {str(folder) for folder in path.parents}
+    for names, shown in ((files, "the file"), (folders, "its folder")):
+        for name in sorted((n for n in names if len(n) > 1), key=len, reverse=True):
+            text = text.replace(name, shown)
+    return text

@@ -1,0 +1,237 @@
+"""`sam2unet segment`: inputs in; masks, DICOM SEG, a manifest and a report out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from sam2unet_core.errors import ConfigError, DataError, LockedError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sam2unet_core.batch import Outcome, Settings
+    from sam2unet_core.segmenter import Segmenter
+    from sam2unet_core.types import Series, Skipped
+
+REFUSED = 4
+"""Exit code: OUT is locked or holds results of other settings."""
+FAILED = 3
+"""Exit code: some inputs failed."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(segment)
+
+
+def segment(  # noqa: PLR0913 - the options of the command
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files or folders: DICOM, images, video, volumes. With --merge: results folders.",
+            show_default=False,
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="Task by name, or a task.json; `sam2unet tasks` lists them.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle folder; ours by default.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights file; the bundle's by default.")
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="Comma-separated: seg, png, nifti, overlay, probabilities, sc, sr. By default "
+            "what suits each input.",
+            show_default=False,
+        ),
+    ] = "",
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which a pixel counts; the task's own.")
+    ] = None,
+    seg_type: Annotated[
+        str, typer.Option(help="Of DICOM SEG: binary, fractional or labelmap.")
+    ] = "binary",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto or exact.")] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Frames that go through the network together.")
+    ] = 4,
+    force_task: Annotated[
+        bool, typer.Option("--force-task", help="Run on sources the task is not made for.")
+    ] = False,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILTER",
+            help="Which series: modality=, description=, uid= or kind=, with * and ?; such as "
+            "modality=ES. May be given several times.",
+        ),
+    ] = None,
+    plane: Annotated[
+        str | None, typer.Option(help="Slice volumes this way: axial, coronal or sagittal.")
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every so-manyth frame.")] = 1,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Take the I-th of N shares of the inputs.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Bring results of shards together in OUT.")
+    ] = False,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Do again what is done; replaces other settings.")
+    ] = False,
+    keep_names: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-names/--pseudonymize",
+            help="Name results after their inputs, or hide the names. By default images keep "
+            "their names and DICOM files do not.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print how it went as JSON; no progress bar.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Segment DICOM studies, endoscopy video, images and volumes into OUT.
+
+    The same line again goes on where a run stopped. Exit codes: 0 all done, 2 usage, 3 some
+    inputs failed, 4 OUT is in use or holds results of other settings.
+    """
+    try:
+        if merge:
+            _merge(inputs, output, quiet=quiet or as_json)
+            return
+        from sam2unet_core.batch import Settings, Shard
+
+        settings = Settings(
+            formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
+            stride=stride,
+            plane=plane,  # type: ignore[arg-type]
+            series=tuple(series or ()),
+            seg_type=seg_type,
+            names={None: "auto", True: "keep", False: "pseudonymize"}[keep_names],  # type: ignore[arg-type]
+            force_task=force_task,
+            redo=redo,
+            shard=Shard.parse(shard) if shard else None,
+            batch_size=batch_size,
+        )
+        items = _find(inputs, settings)
+        segmenter, sha256 = open_segmenter(
+            bundle=bundle,
+            task=task,
+            weights=weights,
+            device=device,
+            runtime=runtime,
+            threshold=threshold,
+        )
+        outcome = _run(items, output, settings, segmenter, sha256, show=not (quiet or as_json))
+    except LockedError as error:
+        _complain(error)
+        raise typer.Exit(REFUSED) from error
+    if as_json:
+        typer.echo(json.dumps({"out": str(output), **outcome.to_dict()}))
+    elif not quiet:
+        _show(outcome, output)
+    if outcome.stopped:
+        _complain(OutputError(outcome.stopped))
+    raise typer.Exit(outcome.exit_code)
+
+
+def open_segmenter(
+    *,
+    bundle: Path | None = None,
+    task: str | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+    runtime: str = "auto",
+    threshold: float | None = None,
+) -> tuple[Segmenter, str]:
+    """Return the segmenter that the options ask for, and the hash of its weights file.
+
+    Raises:
+        SAM2UNetError: as `Segmenter.open`; ConfigError for a threshold beyond 0 to 1.
+    """
+    from sam2unet_core.segmenter import Segmenter, bundled_weights
+    from sam2unet_core.task import Task, installed_bundle
+    from sam2unet_core.types import file_sha256
+
+    if threshold is not None and not 0 < threshold < 1:
+        raise ConfigError(f"--threshold {threshold:g}: expected between 0 and 1")
+    if weights is not None and not weights.is_file():
+        raise DataError(f"{weights}: no such weights file")
+    chosen = Task.load(task) if task is not None and task.endswith(".json") else task
+    segmenter = Segmenter.open(bundle, task=chosen, weights=weights, device=device, runtime=runtime)
+    file = weights or bundled_weights(bundle or installed_bundle(), segmenter.task)
+    if threshold is not None:
+        segmenter.task = replace(segmenter.task, threshold=threshold)
+    return segmenter, file_sha256(file)
+
+
+def _find(inputs: list[Path], settings: Settings) -> Iterator[Series | Skipped]:
+    from sam2unet_core.inputs import find_inputs, parse_series_filter
+
+    for path in inputs:
+        try:
+            path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    chosen = parse_series_filter(settings.series) if settings.series else None
+    return find_inputs(inputs, series_filter=chosen, plane=settings.plane)
+
+
+def _run(
+    items: Iterator[Series | Skipped],
+    output: Path,
+    settings: Settings,
+    segmenter: Segmenter,
+    sha256: str,
+    *,
+    show: bool,
+) -> Outcome:
+    from sam2unet_core.batch import run
+    from sam2unet_core.cli.progress import FrameBar
+
+    with FrameBar(show=show) as bar:
+        return run(
+            items, output, settings, segmenter=segmenter, weights_sha256=sha256, progress=bar.tell
+        )
+
+
+def _merge(inputs: list[Path], output: Path, *, quiet: bool) -> None:
+    from sam2unet_core.batch import merge
+
+    count = merge(inputs, output)
+    if not quiet:
+        typer.echo(f"{count} manifest lines: {output / 'manifest.jsonl'}")
+
+
+def _show(outcome: Outcome, output: Path) -> None:
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
+    rate = outcome.frames / outcome.seconds if outcome.seconds else 0
+    typer.echo(f"Inputs: {counts or 'none'}")
+    for reason, count in sorted(outcome.reasons.items()):
+        typer.echo(f"  {reason}: {count}")
+    typer.echo(f"{outcome.frames} frames in {outcome.seconds:.1f} s, {rate:.1f} frames/s")
+    typer.echo(f"Report: {output / 'report.html'}")
+
+
+def _complain(error: Exception) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False)
+    sys.stderr.flush()

@@ -1,0 +1,120 @@
+"""`sam2unet send`: the DICOM results of a folder to a PACS or another DICOM server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+
+from sam2unet_core.errors import DataError, LockedError
+
+if TYPE_CHECKING:
+    from sam2unet_core.dicom.network import Outcome, Parcel
+
+NOT_ALL_SENT = 3
+"""Exit code: some files were not sent."""
+REFUSED = 4
+"""Exit code: OUT is in use."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(send)
+
+
+def send(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder that `segment` wrote.", show_default=False)
+    ],
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="dicomweb+https://HOST/PATH (STOW-RS) or AE@HOST:PORT (C-STORE).",
+        ),
+    ],
+    calling_ae: Annotated[
+        str, typer.Option(metavar="NAME", help="Our own AE title, for C-STORE.")
+    ] = "SAM2UNET",
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt; https and the options below imply it.")
+    ] = False,
+    ca: Annotated[
+        Path | None, typer.Option(help="PEM file of authorities to trust; the system's by default.")
+    ] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM file of our own certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Send the DICOM files of OUT to a server, in the order of its manifest.
+
+    The same line again sends what was not sent yet. Exit codes: 0 all sent, 2 usage, 3 some files
+    were not sent, 4 OUT is in use.
+    """
+    from sam2unet_core.batch.lock import FolderLock
+    from sam2unet_core.dicom.network import Tls, parse_destination, send_files
+    from sam2unet_core.dicom.network.address import check_ae_title
+
+    secured = Tls(tls, ca, cert, key)
+    destination = parse_destination(to, tls=secured)
+    check_ae_title(calling_ae)
+    try:
+        parcels = _parcels(out)
+        with FolderLock(out), _bar(show=not quiet) as bar:
+            job = bar.add_task("sending", total=len(parcels))
+            outcome = send_files(
+                out,
+                _parcels(out),
+                to=destination,
+                tls=secured,
+                calling_ae=calling_ae,
+                progress=lambda done, total: bar.update(job, completed=done, total=total),
+            )
+    except LockedError as error:
+        _complain(str(error))
+        raise typer.Exit(REFUSED) from error
+    _report(outcome, str(destination), quiet=quiet)
+    raise typer.Exit(0 if outcome.complete else NOT_ALL_SENT)
+
+
+def _parcels(out: Path) -> list[Parcel]:
+    """Return the DICOM files that the manifest lists, in its order, each once."""
+    from sam2unet_core.batch.manifest import Manifest
+    from sam2unet_core.dicom.network import Parcel
+
+    if not out.is_dir():
+        raise DataError(f"{out}: no such folder; give one that `sam2unet segment` wrote")
+    lines = Manifest(out).lines.values()
+    if not lines:
+        raise DataError(f"{out}: no manifest.jsonl; give a folder that `sam2unet segment` wrote")
+    files = {
+        output.path: Parcel(output.path, output.sha256)
+        for line in lines
+        for output in line.outputs
+        if output.path.endswith(".dcm")
+    }
+    return list(files.values())
+
+
+def _bar(*, show: bool) -> RichProgress:
+    return RichProgress(console=Console(stderr=True), transient=True, disable=not show)
+
+
+def _report(outcome: Outcome, destination: str, *, quiet: bool) -> None:
+    for path, reason in outcome.problems:
+        _complain(f"{path}: {reason}")
+    if outcome.stopped:
+        _complain(f"{outcome.stopped} ({outcome.left} files are left)")
+    if not quiet:
+        earlier = f", {outcome.before} sent before" if outcome.before else ""
+        typer.echo(f"{outcome.sent} files sent to {destination}{earlier}")
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False)
+    sys.stderr.flush()

@@ -1,0 +1,114 @@
+"""Describe grouped DICOM files as a series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydicom import Dataset
+
+from sam2unet_core.dicom.grey import NO_WINDOW, shows_own_range
+from sam2unet_core.dicom.group import Group, stands_alone
+from sam2unet_core.dicom.header import Header, open_header
+from sam2unet_core.dicom.space import (
+    AT_THE_DETECTOR,
+    frame_rate,
+    multiframe_geometry,
+    pixel_spacing,
+    stack_geometry,
+)
+from sam2unet_core.dicom.storage import VIDEO_SYNTAXES
+from sam2unet_core.errors import GeometryError
+from sam2unet_core.geometry import Geometry
+from sam2unet_core.types import FrameSource, Instance, Kind, Series
+
+
+def build_series(members: Group, *, source: FrameSource, source_path: Path) -> Series:
+    """Describe the members of a series, in their order.
+
+    Args:
+        members: as `group` returned them.
+        source: reads their frames.
+        source_path: the input that the user named.
+
+    Raises:
+        InputError: the first file can no longer be read.
+    """
+    first = members[0]
+    dataset = read_dataset(first.path)
+    warnings: list[str] = []
+    geometry = _geometry(members, dataset, warnings)
+    spacing, note = pixel_spacing(dataset)
+    if geometry is not None:
+        spacing, note = geometry.spacing_mm, ""
+        warnings.extend(geometry.problems)
+    if note and (spacing is None or note == AT_THE_DETECTOR):
+        warnings.append(f"pixel spacing: {note}")
+    if shows_own_range(dataset):
+        warnings.append(NO_WINDOW)
+    return Series(
+        kind=_kind(first, geometry),
+        instances=tuple(_instance(member) for member in members),
+        source=source,
+        source_path=source_path,
+        relative=min(member.relative for member in members),
+        rows=first.rows,
+        columns=first.columns,
+        frame_count=sum(member.frames for member in members),
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        modality=first.modality,
+        sop_class_uid=first.sop_class_uid or None,
+        photometric=_photometric(members),
+        description=str(dataset.get("SeriesDescription") or ""),
+        frames_per_second=frame_rate(dataset) if stands_alone(first) else None,
+        geometry=geometry,
+        spacing_mm=spacing,
+        spacing_note=note,
+        burned_in={"YES": True, "NO": False}.get(str(dataset.get("BurnedInAnnotation"))),
+        warnings=tuple(warnings),
+    )
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Return the header of a file, with its file meta group, without the pixels.
+
+    Raises:
+        InputError: not a DICOM file (any more).
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return open_header(stream)
+
+
+def _geometry(members: Group, dataset: Dataset, warnings: list[str]) -> Geometry | None:
+    try:
+        if stands_alone(members[0]):
+            return multiframe_geometry(dataset)
+        return stack_geometry(members, dataset)
+    except GeometryError as error:
+        warnings.append(f"the place in space is left out: {error}")
+        return None
+
+
+def _kind(first: Header, geometry: Geometry | None) -> Kind:
+    if first.transfer_syntax_uid in VIDEO_SYNTAXES:
+        return "video"
+    if stands_alone(first):
+        return "multiframe"
+    return "stack" if geometry is None else "volume"
+
+
+def _instance(header: Header) -> Instance:
+    return Instance(
+        path=header.path,
+        sop_class_uid=header.sop_class_uid or None,
+        sop_instance_uid=header.sop_instance_uid,
+        frames=header.frames,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+    )
+
+
+def _photometric(members: Group) -> str:
+    """Return the photometric interpretation; RGB, as decoded, where encodings of colour mix."""
+    found = {member.photometric for member in members}
+    return found.pop() if len(found) == 1 else "RGB"

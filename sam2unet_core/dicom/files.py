@@ -1,0 +1,114 @@
+"""Find DICOM files by their content, in folder trees and through a DICOMDIR."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import dcmread
+
+from sam2unet_core.dicom.quiet import quiet
+from sam2unet_core.dicom.storage import DIRECTORY
+from sam2unet_core.types import Skipped
+
+
+def walk(folder: Path) -> Iterator[Path | Skipped]:
+    """Yield every file below `folder` in the order of names.
+
+    Links are followed, each folder is entered once. Folders that cannot be listed, and what is
+    neither file nor folder (pipes, devices), come back as skipped.
+    """
+    closed: list[OSError] = []
+    entered: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            yield path if path.is_file() else _no_file(path, folder)
+        yield from (_closed(error, folder) for error in closed)
+        closed.clear()
+    yield from (_closed(error, folder) for error in closed)
+
+
+def relative_to(path: Path, source: Path) -> str:
+    """Return the path below the input that was named, with `/`; a file's own name for itself."""
+    return path.name if path == source else path.relative_to(source).as_posix()
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the content is DICOM: the preamble's mark, or a data set that begins at once.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(132)
+    return start[128:132] == b"DICM" or _begins_data_set(start)
+
+
+def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
+    """Yield the files that a DICOMDIR names; those outside its folder or absent are skipped."""
+    folder = dicomdir.parent
+    with quiet():
+        directory = dcmread(dicomdir)
+    for record in directory.get("DirectoryRecordSequence") or ():
+        file_id = record.get("ReferencedFileID")
+        if not file_id:
+            continue
+        parts = [file_id] if isinstance(file_id, str) else list(file_id)
+        path = folder.joinpath(*parts)
+        relative = "/".join(parts)
+        if not path.resolve().is_relative_to(folder.resolve()):
+            message = "the DICOMDIR names a file outside its folder"
+            yield Skipped(path, "corrupt", message, relative)
+        elif not path.is_file():
+            message = f"{path.name}: named in the DICOMDIR, but there is no such file"
+            yield Skipped(path, "corrupt", message, relative)
+        else:
+            yield path
+
+
+def is_directory_file(path: Path) -> bool:
+    """Whether a file is a DICOMDIR, by its content."""
+    try:
+        with path.open("rb") as stream:
+            return is_dicom(path) and _media_class(stream) == DIRECTORY
+    except Exception:  # whatever is wrong is said where the file is read as a picture
+        return False
+
+
+def _media_class(stream: BinaryIO) -> str:
+    dataset = dcmread(stream, specific_tags=["SOPClassUID"], stop_before_pixels=True, force=True)
+    return str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+
+
+def _no_file(path: Path, folder: Path) -> Skipped:
+    what = "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
+    return Skipped(path, "not_an_image", f"{path.name}: {what}", relative_to(path, folder))
+
+
+def _closed(error: OSError, folder: Path) -> Skipped:
+    path = Path(str(error.filename))
+    message = f"{path.name}: the folder cannot be listed ({error.strerror})"
+    return Skipped(path, "corrupt", message, relative_to(path, folder))
+
+
+def _begins_data_set(start: bytes) -> bool:
+    """Whether the first element is of group 2 or 8, explicit or implicit, either byte order."""
+    if len(start) < 8:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(order + "HH", start[:4])
+        length = struct.unpack(order + "L", start[4:8])[0]
+        named = start[4:6].isalpha() and start[4:6].isupper()
+        if group in (2, 8) and element <= 0x70 and (named or length < 1024):
+            return True
+    return False

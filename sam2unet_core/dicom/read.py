@@ -1,0 +1,150 @@
+"""Open DICOM studies: find the files, group them into series, decode their frames lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from sam2unet_core.dicom.build import build_series, read_dataset
+from sam2unet_core.dicom.files import is_directory_file, referenced_files, relative_to, walk
+from sam2unet_core.dicom.group import group
+from sam2unet_core.dicom.header import Header, read_header
+from sam2unet_core.dicom.pixels import iterate_frames
+from sam2unet_core.dicom.quiet import quiet
+from sam2unet_core.dicom.space import frame_times
+from sam2unet_core.dicom.storage import VIDEO_SYNTAXES
+from sam2unet_core.dicom.stream import iterate_video
+from sam2unet_core.errors import InputError
+from sam2unet_core.task import Window
+from sam2unet_core.types import Frame, Instance, OnError, Series, Skipped
+
+
+def open_study(path: Path | str) -> Iterator[Series]:
+    """Yield the series of a file, a folder tree or a DICOMDIR; other files are passed over.
+
+    Raises:
+        InputError: there is nothing at `path`.
+    """
+    return (found for found in scan(path) if isinstance(found, Series))
+
+
+def scan(path: Path | str) -> Iterator[Series | Skipped]:
+    """Yield the series below `path`, and each file that is in none with the reason.
+
+    All headers are read before the first series comes, since a series may lie in any folder.
+
+    Raises:
+        InputError: there is nothing at `path`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder", reason="not_an_image")
+    headers: list[Header] = []
+    for found in find_headers(path):
+        if isinstance(found, Skipped):
+            yield found
+        else:
+            headers.append(found)
+    is_index = path.is_file() and is_directory_file(path)
+    yield from series_of(headers, path.parent if is_index else path)
+
+
+def find_headers(path: Path) -> Iterator[Header | Skipped]:
+    """Yield the header of every picture in a file, a folder tree or a DICOMDIR."""
+    is_index = path.is_file() and is_directory_file(path)
+    source = path.parent if is_index else path
+    tree = walk(path) if path.is_dir() else iter([path])
+    for found in referenced_files(path) if is_index else tree:
+        if isinstance(found, Skipped):
+            yield found
+        else:
+            yield read_header(found, relative_to(found, source))
+
+
+def series_of(headers: Iterable[Header], source_path: Path) -> Iterator[Series | Skipped]:
+    """Group headers into series; where a header cannot be used, its files are skipped."""
+    source = DicomSource()
+    for members in group(headers):
+        try:
+            with quiet():
+                series = build_series(members, source=source, source_path=source_path)
+            yield series
+        except Exception as error:  # one bad header must not end the scan
+            name = type(error).__name__
+            for member in members:
+                message = f"{member.path.name}: the header cannot be used ({name})"
+                yield Skipped(member.path, "corrupt", message, member.relative)
+
+
+class DicomSource:
+    """Reads the frames of DICOM instances."""
+
+    def frames(
+        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+    ) -> Iterator[Frame]:
+        """Yield every `stride`-th frame of the series, decoding one at a time.
+
+        A series has either many instances of one frame each, or one of many frames.
+        """
+        single = len(series.instances) == 1
+        for position in range(0, len(series.instances), 1 if single else stride):
+            instance = series.instances[position]
+            try:
+                for index, pixels, time in _decoded(instance, window, stride if single else 1):
+                    yield Frame(pixels, index if single else position, position, index + 1, time)
+            except InputError as error:
+                named = InputError(f"{instance.path.name}: {error}", reason=error.reason)
+                if on_error is None:
+                    raise named from error
+                on_error(position, named)
+
+    def dataset(self, series: Series, instance_index: int) -> Dataset:
+        """Return an instance's header without its pixels, every value of it converted.
+
+        Raises:
+            InputError: the file can no longer be read.
+        """
+        path = series.instances[instance_index].path
+        try:
+            with quiet():
+                dataset = read_dataset(path)
+                for _ in dataset.iterall():  # now, while it is quiet: a later access would warn
+                    pass
+        except OSError as error:
+            message = f"{path.name}: cannot be read ({error.strerror})"
+            raise InputError(message, reason="corrupt") from error
+        return dataset
+
+
+def _decoded(
+    instance: Instance, window: Window | None, stride: int
+) -> Iterator[tuple[int, NDArray[np.uint8], float | None]]:
+    """Yield the index, pixels and time of an instance's frames.
+
+    Raises:
+        InputError: the file is gone or broken.
+    """
+    try:
+        dataset = read_dataset(instance.path)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", reason="corrupt") from error
+    codec = VIDEO_SYNTAXES.get(str(instance.transfer_syntax_uid))
+    if codec:
+        decoded = iterate_video(instance.path, dataset, codec=codec, stride=stride)
+    else:
+        decoded = iterate_frames(instance.path, dataset, window=window, stride=stride)
+    with quiet():
+        times = frame_times(dataset) if instance.frames > 1 else None
+    for index, pixels in decoded:
+        yield index, pixels, _time(times, index)
+
+
+def _time(times: Any, index: int) -> float | None:
+    if times is None:
+        return None
+    return float(times[index] if isinstance(times, tuple) else times * index)

@@ -1,0 +1,69 @@
+"""Which DICOM objects are pictures to segment: SOP classes and transfer syntaxes (PS3.4, PS3.6)."""
+
+from __future__ import annotations
+
+from pydicom.uid import UID
+
+VIDEO_SYNTAXES: dict[str, str] = {
+    **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in ("100", "100.1", "101", "101.1")), "mpeg"),
+    **dict.fromkeys(
+        (f"1.2.840.10008.1.2.4.{n}{part}" for n in range(102, 107) for part in ("", ".1")), "h264"
+    ),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.107", "1.2.840.10008.1.2.4.108"), "hevc"),
+}
+"""Transfer syntaxes that hold one video stream, and FFmpeg's name of its bare form."""
+
+DIRECTORY = "1.2.840.10008.1.3.10"
+"""Media Storage Directory: a DICOMDIR."""
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_NEVER = {
+    _STORAGE + "66": "raw data",
+    _STORAGE + "77.1.6": "a whole-slide image",
+    _STORAGE + "30": "a parametric map",
+    _STORAGE + "481": "a radiotherapy object",
+    _STORAGE + "88": "a structured report",
+    _STORAGE + "104": "an encapsulated document",
+    _STORAGE + "11": "a presentation state",
+    _STORAGE + "9": "a waveform",
+    _STORAGE + "91": "microscopy annotations",
+    _STORAGE + "68": "a surface",
+    _STORAGE + "67": "a mapping between units",
+    _STORAGE + "66.4": "a segmentation",
+    _STORAGE + "66.5": "a segmentation",
+    _STORAGE + "66.7": "a segmentation",
+    "1.2.840.10008.5.1.4.39": "a colour palette",
+    "1.2.840.10008.5.1.4.38": "a hanging protocol",
+    DIRECTORY: "a DICOMDIR, an index: the files it names are read for themselves",
+}
+"""SOP classes, or how they begin up to a dot, that are never segmented, and what they are."""
+
+_ALWAYS_MULTIFRAME = {
+    _STORAGE + suffix
+    for suffix in (
+        *("2.1", "2.2", "4.1", "4.3", "4.4", "3.1", "6.2", "6.3", "128.1", "130", "12.1.1"),
+        *("12.2.1", "13.1.1", "13.1.3", "77.1.5.4", "7.1", "7.2", "7.3", "7.4"),
+        *("77.1.1.1", "77.1.2.1", "77.1.4.1"),
+    )
+}
+"""Enhanced, cine, multi-frame secondary capture and video classes."""
+
+
+def never_segmented(sop_class_uid: str) -> str | None:
+    """Return what an object of this class is, where it is never an input; else None."""
+    parts = sop_class_uid.split(".")
+    for count in range(len(parts), 5, -1):
+        found = _NEVER.get(".".join(parts[:count]))
+        if found:
+            return found
+    return None
+
+
+def is_multiframe(sop_class_uid: str, frames: int) -> bool:
+    """Whether an instance is a series of frames by itself."""
+    return frames > 1 or sop_class_uid in _ALWAYS_MULTIFRAME
+
+
+def name_of(uid: str) -> str:
+    """Return the standard's name of a UID, else the UID."""
+    return str(UID(uid).name)

@@ -1,0 +1,159 @@
+"""Find everything to segment in the files and folders a user names, whatever the medium."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sam2unet_core.dicom.files import is_dicom, is_directory_file, relative_to, walk
+from sam2unet_core.dicom.header import Header, read_header
+from sam2unet_core.dicom.read import find_headers, series_of
+from sam2unet_core.errors import ConfigError, InputError
+from sam2unet_core.media.image import IMAGE_SUFFIXES
+from sam2unet_core.media.picture import picture_series
+from sam2unet_core.media.planes import Plane, reslice
+from sam2unet_core.media.video import VIDEO_SUFFIXES, video_series
+from sam2unet_core.media.volume import VOLUME_SUFFIXES, volume_series
+from sam2unet_core.types import Series, Skipped
+
+SeriesFilter = Callable[[Series], bool]
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_FILTERS = ("modality", "description", "uid", "kind")
+
+
+def find_inputs(
+    paths: Sequence[Path],
+    *,
+    series_filter: SeriesFilter | None = None,
+    plane: Plane | None = None,
+) -> Iterator[Series | Skipped]:
+    """Yield what is to be segmented, and every other file with the reason.
+
+    DICOM is found by its content, other media by their suffix. A folder's plain files come first,
+    in the order of their names, then its DICOM series, since one may lie in any sub-folder. A file
+    that is named twice is taken once.
+
+    Args:
+        paths: files, folders, DICOMDIRs.
+        series_filter: what it says no to is passed over.
+        plane: look at volumes in this plane; other series are left as they are.
+
+    Raises:
+        InputError: there is nothing at one of the paths; no path was read yet.
+    """
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder", reason="not_an_image")
+    seen: set[Path] = set()
+    for path in paths:
+        for found in _find(path, seen):
+            if isinstance(found, Skipped):
+                yield found
+            elif series_filter is None or series_filter(found):
+                yield from _in_plane(found, plane)
+
+
+def parse_series_filter(texts: Iterable[str]) -> SeriesFilter:
+    """Turn `NAME=PATTERN` texts into a filter; a series has to match all of them.
+
+    Names are modality, description, uid (of series or study) and kind; patterns may hold `*` and
+    `?`, alternatives are parted by commas, case does not count. Media other than DICOM have no
+    modality, description or UID and do not match a filter on those.
+
+    Raises:
+        ConfigError: a text is of another form.
+    """
+    wanted: list[tuple[str, list[str]]] = []
+    for text in texts:
+        name, equals, pattern = text.partition("=")
+        if not equals or name.strip() not in _FILTERS or not pattern.strip():
+            raise ConfigError(
+                f"series filter {text!r}; expected NAME=PATTERN with one of {', '.join(_FILTERS)}, "
+                "such as modality=ES or description=*polyp*"
+            )
+        patterns = [part.strip().lower() for part in pattern.split(",") if part.strip()]
+        wanted.append((name.strip(), patterns))
+
+    def matches(series: Series) -> bool:
+        return all(_matches(series, name, patterns) for name, patterns in wanted)
+
+    return matches
+
+
+def _matches(series: Series, name: str, patterns: list[str]) -> bool:
+    values: dict[str, tuple[str | None, ...]] = {
+        "modality": (series.modality,),
+        "description": (series.description,),
+        "uid": (series.series_uid, series.study_uid),
+        "kind": (series.kind,),
+    }
+    return any(
+        fnmatch.fnmatchcase(value.lower(), pattern)
+        for value in values[name]
+        if value
+        for pattern in patterns
+    )
+
+
+def _find(path: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
+    if path.is_file() and is_directory_file(path):
+        headers = []
+        for found in find_headers(path):
+            if isinstance(found, Skipped):
+                yield found
+            elif _first_time(found.path, seen):
+                headers.append(found)
+        yield from series_of(headers, path.parent)
+        return
+    headers = []
+    for file in walk(path) if path.is_dir() else iter([path]):
+        if isinstance(file, Skipped):
+            yield file
+        elif _first_time(file, seen):
+            found_here = _look_at(file, path)
+            if isinstance(found_here, Header):
+                headers.append(found_here)
+            else:
+                yield found_here
+    yield from series_of(headers, path)
+
+
+def _first_time(file: Path, seen: set[Path]) -> bool:
+    resolved = file.resolve()
+    if resolved in seen:
+        return False
+    seen.add(resolved)
+    return True
+
+
+def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
+    relative, name = relative_to(file, source), file.name.lower()
+    try:
+        if is_dicom(file) or name.endswith(_DICOM_SUFFIXES):
+            return read_header(file, relative)
+    except OSError as error:
+        message = f"{file.name}: cannot be read ({error.strerror})"
+        return Skipped(file, "corrupt", message, relative)
+    suffix = file.suffix.lower()
+    if name.endswith(VOLUME_SUFFIXES):
+        return volume_series(file, source_path=source, relative=relative)
+    if suffix in VIDEO_SUFFIXES:
+        return video_series(file, source_path=source, relative=relative)
+    if suffix in IMAGE_SUFFIXES:
+        return picture_series(file, source_path=source, relative=relative)
+    message = f"{file.name}: not an image, a video, a volume or DICOM"
+    return Skipped(file, "not_an_image", message, relative)
+
+
+def _in_plane(series: Series, plane: Plane | None) -> Iterator[Series | Skipped]:
+    if plane is None or series.geometry is None or series.frame_count < 2:
+        yield series
+        return
+    try:
+        yield reslice(series, plane)
+    except InputError as error:
+        for instance in series.instances:
+            message = f"{instance.path.name}: {error}"
+            relative = relative_to(instance.path, series.source_path)
+            yield Skipped(instance.path, error.reason, message, relative)

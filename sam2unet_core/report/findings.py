@@ -1,0 +1,246 @@
+"""What was found in a series, gathered frame by frame in bounded memory: areas and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2unet_core.report.thumbnails import Picture, Thumbnail, draw_thumbnail
+from sam2unet_core.task import Task
+from sam2unet_core.types import Frame
+
+MOST_THUMBNAILS = 12
+
+
+@dataclass(frozen=True)
+class ClassFindings:
+    """What was found of one class.
+
+    Attributes:
+        name, label, rgb: the class's own.
+        frames: how many frames show it.
+        largest_px: its largest area in a frame, in pixels.
+        mean_confidence: mean over those frames of the mean probability within the mask.
+    """
+
+    name: str
+    label: str
+    rgb: tuple[int, int, int]
+    frames: int
+    largest_px: int
+    mean_confidence: float | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in a series.
+
+    Attributes:
+        frames: how many were looked at.
+        frames_with_findings: in how many of them there is any class.
+        largest_px: the largest area of any class in a frame, in pixels.
+        mean_confidence: mean over the frames with findings of the mean probability within.
+        classes: the same by class.
+        areas_px: area of any class, frame by frame.
+        numbers: 1-based places of these frames in the series.
+        seconds_per_frame: for video and cine, else None.
+        thumbnails: frames with findings, spread over the series, in order; the first frame
+            where there is no finding.
+    """
+
+    frames: int = 0
+    frames_with_findings: int = 0
+    largest_px: int = 0
+    mean_confidence: float | None = None
+    classes: tuple[ClassFindings, ...] = ()
+    areas_px: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
+    seconds_per_frame: float | None = None
+    thumbnails: tuple[Thumbnail, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a value that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Findings:
+        """Read what `to_dict` returned.
+
+        Raises:
+            TypeError, KeyError: it is something else.
+        """
+        fields: dict[str, Any] = dict(content)
+        classes = [{**item, "rgb": tuple(item["rgb"])} for item in fields.pop("classes", ())]
+        thumbnails = fields.pop("thumbnails", ())
+        areas, numbers = (tuple(fields.pop(key)) for key in ("areas_px", "numbers"))
+        return cls(
+            **fields,
+            areas_px=areas,
+            numbers=numbers,
+            classes=tuple(ClassFindings(**item) for item in classes),
+            thumbnails=tuple(Thumbnail(**item) for item in thumbnails),
+        )
+
+
+@dataclass
+class _Tally:
+    frames: int = 0
+    largest: int = 0
+    confidence: float = 0.0
+
+    def add(self, mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> int:
+        area = int(np.count_nonzero(mask))
+        if area:
+            self.frames += 1
+            self.largest = max(self.largest, area)
+            self.confidence += float(probability[mask].mean(dtype=np.float64))
+        return area
+
+    @property
+    def mean(self) -> float | None:
+        return round(self.confidence / self.frames, 4) if self.frames else None
+
+
+@dataclass
+class FindingsCollector:
+    """Gathers the findings of a series in bounded memory.
+
+    Pictures are spread over the series: of so many frames in a row the one of largest area is
+    kept, and when there are too many pictures each two neighbours become one.
+
+    Args:
+        task: names and colours of the classes.
+        seconds_per_frame: for video and cine, else None.
+    """
+
+    task: Task
+    seconds_per_frame: float | None = None
+    _areas: list[int] = field(default_factory=list)
+    _numbers: list[int] = field(default_factory=list)
+    _any: _Tally = field(default_factory=_Tally)
+    _pictures: dict[int, Picture] = field(default_factory=dict)
+    _frames_per_picture: int = 1
+    _first: Picture | None = None
+
+    def __post_init__(self) -> None:
+        """Start a tally for each class."""
+        self._tallies = [_Tally() for _ in self.task.classes]
+
+    def add(
+        self,
+        frame: Frame,
+        probabilities: NDArray[np.float32],
+        *,
+        masks: NDArray[np.bool_],
+        labels: NDArray[np.uint8],
+    ) -> int:
+        """Take in one frame.
+
+        Args:
+            frame: the frame.
+            probabilities: `(K, H, W)` float32.
+            masks: `(K, H, W)` bool.
+            labels: `(H, W)` uint8.
+
+        Returns:
+            the area of all classes together, in pixels.
+        """
+        for tally, mask, probability in zip(self._tallies, masks, probabilities, strict=True):
+            tally.add(mask, probability)
+        area = self._any.add(np.asarray(masks.any(axis=0)), probabilities.max(axis=0))
+        order = len(self._areas)
+        self._areas.append(area)
+        self._numbers.append(frame.index + 1)
+        if area:
+            self._keep(frame, labels, area=area, order=order)
+        elif order == 0:
+            self._first = self._picture(frame, labels, area=area, order=order)
+        return area
+
+    def result(self) -> Findings:
+        """Return what was gathered."""
+        while len(self._pictures) > MOST_THUMBNAILS:
+            self._thin()
+        shown = list(self._pictures.values()) or ([self._first] if self._first else [])
+        return Findings(
+            frames=len(self._areas),
+            frames_with_findings=self._any.frames,
+            largest_px=self._any.largest,
+            mean_confidence=self._any.mean,
+            classes=tuple(
+                ClassFindings(each.name, each.label, each.rgb, t.frames, t.largest, t.mean)
+                for each, t in zip(self.task.classes, self._tallies, strict=True)
+            ),
+            areas_px=tuple(self._areas),
+            numbers=tuple(self._numbers),
+            seconds_per_frame=self.seconds_per_frame,
+            thumbnails=tuple(each.encoded() for each in shown),
+        )
+
+    def _keep(self, frame: Frame, labels: NDArray[np.uint8], *, area: int, order: int) -> None:
+        place = order // self._frames_per_picture
+        before = self._pictures.get(place)
+        if before is None or area > before.area_px:
+            self._pictures[place] = self._picture(frame, labels, area=area, order=order)
+        if len(self._pictures) > 2 * MOST_THUMBNAILS:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Make one picture of each two neighbours."""
+        self._frames_per_picture *= 2
+        kept: dict[int, Picture] = {}
+        for each in self._pictures.values():
+            place = each.order // self._frames_per_picture
+            if place not in kept or each.area_px > kept[place].area_px:
+                kept[place] = each
+        self._pictures = kept
+
+    def _picture(
+        self, frame: Frame, labels: NDArray[np.uint8], *, area: int, order: int
+    ) -> Picture:
+        pixels = draw_thumbnail(frame.pixels, labels, task=self.task)
+        return Picture(order, frame.index + 1, frame.time_s, area, pixels)
+
+
+def combine(parts: Sequence[Findings]) -> Findings:
+    """Return the findings of several pictures taken as one series, in the order given."""
+    numbered: list[Thumbnail] = []
+    areas: list[int] = []
+    for part in parts:
+        shift = len(areas)
+        for each in part.thumbnails:
+            numbered.append(Thumbnail(**{**asdict(each), "number": each.number + shift}))
+        areas.extend(part.areas_px)
+    found = [each for each in numbered if each.area_px]
+    found = sorted(found, key=lambda each: -each.area_px)[:MOST_THUMBNAILS] or numbered[:1]
+    return Findings(
+        frames=len(areas),
+        frames_with_findings=sum(part.frames_with_findings for part in parts),
+        largest_px=max((part.largest_px for part in parts), default=0),
+        mean_confidence=_weighted([(p.frames_with_findings, p.mean_confidence) for p in parts]),
+        classes=tuple(
+            ClassFindings(
+                same[0].name,
+                same[0].label,
+                same[0].rgb,
+                sum(each.frames for each in same),
+                max(each.largest_px for each in same),
+                _weighted([(each.frames, each.mean_confidence) for each in same]),
+            )
+            for same in zip(*(part.classes for part in parts), strict=True)
+        ),
+        areas_px=tuple(areas),
+        numbers=tuple(range(1, len(areas) + 1)),
+        thumbnails=tuple(sorted(found, key=lambda each: each.number)),
+    )
+
+
+def _weighted(values: Sequence[tuple[int, float | None]]) -> float | None:
+    total = sum(count for count, value in values if value is not None)
+    if total == 0:
+        return None
+    return round(sum(count * value for count, value in values if value is not None) / total, 4)

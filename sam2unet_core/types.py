@@ -1,0 +1,186 @@
+"""What goes through the pipeline: a series of frames, whatever medium it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2unet_core.errors import InputError
+from sam2unet_core.geometry import Geometry
+from sam2unet_core.task import Window
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Kind = Literal["stack", "volume", "multiframe", "video", "images", "array"]
+"""`stack`: single-frame instances without a place in space, or that form no volume; `volume`:
+instances with places in space; `multiframe` and `video`: one DICOM instance or video file;
+`images`: one plain image file; `array`: one NIfTI, NRRD or MHA file."""
+
+OnError = Callable[[int, InputError], None]
+"""Told the index of an instance and why it, or the rest of it, cannot be read."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture.
+
+    Attributes:
+        pixels: `(H, W, 3)` uint8 RGB, row-major.
+        index: 0-based place in its series.
+        instance: index into the series' `instances`.
+        number: 1-based frame number inside that instance.
+        time_s: seconds from the series' first frame, or None where no clock is known.
+    """
+
+    pixels: NDArray[np.uint8]
+    index: int
+    instance: int
+    number: int
+    time_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One file.
+
+    Attributes:
+        path: where it is.
+        sop_class_uid: DICOM SOP class, None for other media.
+        sop_instance_uid: None for other media; not unique in real archives.
+        frames: how many frames it holds.
+        transfer_syntax_uid: of its pixel data, None for other media.
+    """
+
+    path: Path
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    frames: int = 1
+    transfer_syntax_uid: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file's bytes, in hex; computed once, when first asked for."""
+        return file_sha256(self.path)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is no input.
+
+    Attributes:
+        path: where it is.
+        reason: from the manifest's closed list, such as `not_dicom` or `truncated`.
+        message: for people; no patient data.
+        relative: path below the input the user named, with `/`.
+    """
+
+    path: Path
+    reason: str
+    message: str
+    relative: str = ""
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Hash of the file's bytes, in hex; None where it cannot be read."""
+        try:
+            return file_sha256(self.path)
+        except OSError:
+            return None
+
+
+class FrameSource(Protocol):
+    """Reads the frames of a series; each medium has its own."""
+
+    def frames(
+        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+    ) -> Iterator[Frame]:
+        """Yield every `stride`-th frame, decoding one at a time."""
+        ...
+
+    def dataset(self, series: Series, instance_index: int) -> Dataset | None:
+        """Return the DICOM header of an instance without its pixels; None for other media."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Frames that belong together.
+
+    Attributes:
+        kind: see `Kind`.
+        instances: the files, in the order of their frames.
+        source: reads the frames.
+        source_path: the input the user named; for a DICOMDIR, its folder.
+        relative: path of the first file below that input, with `/`; for a file given by itself,
+            its name.
+        study_uid, series_uid: None where the files have none.
+        modality, sop_class_uid, photometric: None for plain media, which every task accepts.
+        description: the series' description as it stands in the file: may name a patient.
+        rows, columns: size of the frames in pixels.
+        frame_count: how many frames there are at stride 1.
+        frames_per_second: for video and cine, else None.
+        geometry: None where the frames have no place in space.
+        spacing_mm: (row, column) pixel pitch, or None.
+        spacing_note: what that pitch means, such as `at the detector, not in the patient`.
+        burned_in: whether the pixels may show text about a patient; None where it is not said.
+        warnings: what a person should know about the reading; no patient data.
+    """
+
+    kind: Kind
+    instances: tuple[Instance, ...]
+    source: FrameSource
+    source_path: Path
+    relative: str
+    rows: int
+    columns: int
+    frame_count: int
+    study_uid: str | None = None
+    series_uid: str | None = None
+    modality: str | None = None
+    sop_class_uid: str | None = None
+    photometric: str | None = None
+    description: str = ""
+    frames_per_second: float | None = None
+    geometry: Geometry | None = None
+    spacing_mm: tuple[float, float] | None = None
+    spacing_note: str = ""
+    burned_in: bool | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    def frames(
+        self,
+        *,
+        window: Window | None = None,
+        stride: int = 1,
+        on_error: OnError | None = None,
+    ) -> Iterator[Frame]:
+        """Yield the frames one by one; `Frame.index` counts the frames of stride 1.
+
+        Args:
+            window: grey window that replaces the file's own where values have a unit, as in CT.
+            stride: take every so-manyth frame, from the first.
+            on_error: told of each instance that fails, and the others go on; without it the
+                first failure is raised.
+
+        Raises:
+            InputError: a frame cannot be decoded and `on_error` is None.
+        """
+        return self.source.frames(self, window=window, stride=stride, on_error=on_error)
+
+    def dataset(self, instance_index: int) -> Dataset | None:
+        """Return the DICOM header of an instance without its pixels; None for other media."""
+        return self.source.dataset(self, instance_index)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

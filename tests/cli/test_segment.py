@@ -1,0 +1,132 @@
+"""`sam2unet segment` as a person runs it: options, exit codes, what it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from sam2unet_core.batch.lock import FolderLock
+from sam2unet_core.cli import app
+from sam2unet_core.errors import SAM2UNetError
+from sam2unet_core.media.image import read_image, read_mask
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import save_full
+from sam2unet_core.phantom import write_dataset
+from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.task import load_preset
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "nano.safetensors"
+    torch.manual_seed(0)
+    save_full(SAM2UNet("nano"), path, task=load_preset("polyp"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("frames") / "phantom"
+    write_dataset(folder, frames=3, seed=1, size=(64, 80))
+    return folder / "images"
+
+
+@pytest.fixture
+def segment(weights, frames, tmp_path):
+    def call(*options: str, source: Path = frames, out: Path = tmp_path / "out"):
+        words = ["segment", str(source), "-o", str(out), "--weights", str(weights)]
+        return CliRunner().invoke(app, [*words, "--device", "cpu", *options])
+
+    return call
+
+
+def test_masks_are_those_of_the_segmenter(segment, frames, weights, tmp_path):
+    segmenter = Segmenter.open(weights=weights, device="cpu")
+    probabilities = segmenter.probabilities(
+        np.stack([read_image(path) for path in sorted(frames.iterdir())])
+    )
+    threshold = round(float(np.median(probabilities)), 3)  # so that masks are not empty
+    result = segment("--threshold", str(threshold), "--format", "png")
+    assert result.exit_code == 0, result.output
+    for path, expected in zip(sorted(frames.iterdir()), probabilities, strict=True):
+        found = read_mask(tmp_path / "out" / f"{path.name}.mask.png", segmenter.task.classes)
+        agree = (found > 0) == (expected[0] >= threshold)
+        assert agree.mean() > 0.999  # batches of another size round differently
+        assert 0 < found.sum() < found.size
+
+
+def test_json_is_one_object_and_quiet_says_nothing(segment, tmp_path):
+    result = segment("--json")
+    told = json.loads(result.stdout)
+    assert told["exit_code"] == result.exit_code == 0
+    assert sum(told["statuses"].values()) == 3
+    assert told["frames"] == 3
+    result = segment("--quiet")
+    assert result.stdout == ""
+    assert result.exit_code == 0
+
+
+def test_another_threshold_in_the_same_folder_ends_with_4(segment):
+    assert segment().exit_code == 0
+    result = segment("--threshold", "0.7")
+    assert result.exit_code == 4
+    assert "results of other settings (threshold 0.5, now 0.7)" in result.stderr
+    assert segment("--threshold", "0.7", "--redo").exit_code == 0
+
+
+def test_a_folder_in_use_ends_with_4(segment, tmp_path):
+    (tmp_path / "out").mkdir()
+    with FolderLock(tmp_path / "out"):
+        assert segment().exit_code == 4
+
+
+def test_a_broken_input_ends_with_3(segment, frames, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(read_image(next(frames.iterdir()))).save(source / "good.png")
+    (source / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    result = segment(source=source)
+    assert result.exit_code == 3
+    assert "1 failed" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "dcm"], "--format dcm: there are seg, png"),
+        (["--shard", "3/2"], "--shard 3/2"),
+        (["--plane", "oblique"], "--plane oblique"),
+        (["--seg-type", "x"], "--seg-type x"),
+        (["--threshold", "2"], "--threshold 2"),
+        (["--device", "tpu"], "device 'tpu'"),
+        (["--series", "colour=red"], "series filter 'colour=red'"),
+        (["--task", "plyp"], "no task is called 'plyp'"),
+    ],
+)
+def test_usage_errors_name_the_option_and_write_nothing(segment, tmp_path, options, message):
+    result = segment(*options)
+    assert isinstance(result.exception, SAM2UNetError)  # which `main` turns into exit code 2
+    assert message in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_input_that_is_not_there_is_named(segment, tmp_path):
+    result = segment(source=tmp_path / "nowhere")
+    assert isinstance(result.exception, SAM2UNetError)
+    assert "nowhere: no such file or directory" in str(result.exception)
+
+
+def test_shards_are_merged_by_the_command(segment, tmp_path, weights):
+    for number in (1, 2):
+        code = segment("--shard", f"{number}/2", out=tmp_path / f"{number}").exit_code
+        assert code == 0
+    words = ["segment", str(tmp_path / "1"), str(tmp_path / "2"), "-o", str(tmp_path / "all")]
+    result = CliRunner().invoke(app, [*words, "--merge"])
+    assert result.exit_code == 0, result.output
+    assert len((tmp_path / "all" / "manifest.jsonl").read_text().splitlines()) == 3

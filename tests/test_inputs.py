@@ -1,0 +1,116 @@
+"""Everything in a folder is found by what it is, and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2unet_core.errors import ConfigError, InputError
+from sam2unet_core.inputs import find_inputs, parse_series_filter
+from sam2unet_core.phantom.dicom import write_studies
+from sam2unet_core.types import Series, Skipped
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory) -> Path:
+    """A folder of three phantom studies and files of other kinds."""
+    out = tmp_path_factory.mktemp("inputs") / "out"
+    write_studies(out, frames=3, size=(64, 96))
+    folder = out / "studies"
+    (folder / "README").write_text("about")
+    (folder / "b.JPG").write_bytes(b"no picture")
+    Image.new("RGB", (5, 3), (9, 8, 7)).save(folder / "a.png")
+    (folder / "empty.png").touch()
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4)), folder / "v.nii.gz")
+    return folder
+
+
+def names(found: list[Series | Skipped]) -> list[tuple[str, str]]:
+    return [(f.relative, f.kind if isinstance(f, Series) else f.reason) for f in found]
+
+
+def test_a_folder_gives_a_series_per_picture_volume_video_and_dicom_series(studies) -> None:
+    assert names(list(find_inputs([studies]))) == [
+        ("README", "not_an_image"),
+        ("a.png", "images"),
+        ("b.JPG", "corrupt"),
+        ("empty.png", "truncated"),
+        ("v.nii.gz", "array"),
+        ("cine/cine.dcm", "multiframe"),
+        ("endoscopy/0001.dcm", "stack"),
+        ("video/video.dcm", "video"),
+    ]
+
+
+def test_a_picture_is_one_frame(studies) -> None:
+    (series,) = find_inputs([studies / "a.png"])
+    assert isinstance(series, Series)
+    assert (series.relative, series.frame_count, series.modality) == ("a.png", 1, None)
+    (frame,) = series.frames()
+    assert frame.pixels.shape == (series.rows, series.columns, 3) == (3, 5, 3)
+    assert frame.pixels[2, 4].tolist() == [9, 8, 7]
+
+
+def test_a_picture_that_lies_on_its_side_is_described_upright(tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (30, 20)).save(tmp_path / name, exif=exif)
+    for series in find_inputs([tmp_path]):
+        assert isinstance(series, Series)
+        (frame,) = series.frames()
+        assert frame.pixels.shape == (series.rows, series.columns, 3) == (30, 20, 3)
+
+
+def test_a_file_named_twice_is_taken_once(studies) -> None:
+    found = list(find_inputs([studies / "a.png", studies, studies / "a.png"]))
+    assert len(found) == 8
+
+
+def test_a_truncated_picture_fails_with_its_name(tmp_path) -> None:
+    path = tmp_path / "half.png"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    (series,) = find_inputs([path])
+    assert isinstance(series, Series)
+    with pytest.raises(InputError, match=r"^half\.png: ") as caught:
+        list(series.frames())
+    assert caught.value.reason == "truncated"
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [
+        (["modality=es"], {"cine", "endoscopy", "video"}),
+        (["description=*CINE*,*video"], {"cine", "video"}),
+        (["modality=ES", "kind=stack"], {"endoscopy"}),
+        (["uid=1.2.3*"], set()),
+    ],
+)
+def test_series_are_chosen_by_filters(studies, texts, kept) -> None:
+    found = find_inputs([studies], series_filter=parse_series_filter(texts))
+    assert {f.relative.split("/")[0] for f in found if isinstance(f, Series)} == kept
+
+
+@pytest.mark.parametrize("text", ["ES", "colour=red", "modality="])
+def test_a_filter_of_another_form_is_refused(text) -> None:
+    with pytest.raises(ConfigError, match="expected NAME=PATTERN"):
+        parse_series_filter([text])
+
+
+def test_volumes_are_cut_in_the_plane_asked_for_and_pictures_are_not(studies) -> None:
+    found = [f for f in find_inputs([studies], plane="coronal") if isinstance(f, Series)]
+    shapes = {f.kind: (f.frame_count, f.rows, f.columns) for f in found}
+    assert shapes["array"] == (3, 4, 2)
+    assert shapes["stack"] == (3, 64, 96)
+
+
+def test_a_path_that_is_not_there_is_refused_before_anything_is_read(studies) -> None:
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        next(find_inputs([studies, studies / "nowhere"]))
