@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,11 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from sam2unet_core.errors import ConfigError, DataError, LockedError, OutputError
+from sam2unet_core.errors import ConfigError, DataError, LockedError, NetworkError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sam2unet_core.batch import Outcome, Settings
     from sam2unet_core.segmenter import Segmenter
     from sam2unet_core.types import Series, Skipped
@@ -33,10 +33,11 @@ def register(app: typer.Typer) -> None:
 
 def segment(  # noqa: PLR0913 - the options of the command
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files or folders: DICOM, images, video, volumes. With --merge: results folders.",
+            help="Files or folders: DICOM, images, video, volumes; or "
+            "dicomweb+https://HOST/PATH?study=UID. With --merge: results folders.",
             show_default=False,
         ),
     ],
@@ -116,7 +117,7 @@ def segment(  # noqa: PLR0913 - the options of the command
     """
     try:
         if merge:
-            _merge(inputs, output, quiet=quiet or as_json)
+            _merge([Path(each) for each in inputs], output, quiet=quiet or as_json)
             return
         from sam2unet_core.batch import Settings, Shard
 
@@ -132,7 +133,6 @@ def segment(  # noqa: PLR0913 - the options of the command
             shard=Shard.parse(shard) if shard else None,
             batch_size=batch_size,
         )
-        items = _find(inputs, settings)
         segmenter, sha256 = open_segmenter(
             bundle=bundle,
             task=task,
@@ -141,10 +141,16 @@ def segment(  # noqa: PLR0913 - the options of the command
             runtime=runtime,
             threshold=threshold,
         )
-        outcome = _run(items, output, settings, segmenter, sha256, show=not (quiet or as_json))
+        show = not (quiet or as_json)
+        with _local(inputs, show=show) as paths:
+            items = _find(paths, settings)
+            outcome = _run(items, output, settings, segmenter, sha256, show=show)
     except LockedError as error:
         _complain(error)
         raise typer.Exit(REFUSED) from error
+    except NetworkError as error:
+        _complain(error)
+        raise typer.Exit(FAILED) from error
     if as_json:
         typer.echo(json.dumps({"out": str(output), **outcome.to_dict()}))
     elif not quiet:
@@ -182,6 +188,24 @@ def open_segmenter(
     if threshold is not None:
         segmenter.task = replace(segmenter.task, threshold=threshold)
     return segmenter, file_sha256(file)
+
+
+@contextmanager
+def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
+    """Fetch what lies on servers, and return paths."""
+    from rich.progress import Progress as Bar
+
+    from sam2unet_core.dicom.network import local_paths
+
+    with ExitStack() as stack:
+        with Bar(console=Console(stderr=True), transient=True, disable=not show) as bar:
+            job = bar.add_task("fetching", total=None, visible=False)
+
+            def tell(done: int, total: int) -> None:
+                bar.update(job, completed=done, total=total, visible=True)
+
+            paths = stack.enter_context(local_paths(inputs, progress=tell))
+        yield paths
 
 
 def _find(inputs: list[Path], settings: Settings) -> Iterator[Series | Skipped]:

@@ -36,21 +36,21 @@ class PrecisionInferer(Inferer):
 
     Args:
         precision: `float32`, `bfloat16`, or `float16` (CUDA, where the trainer scales the loss).
+        device: what the network will be on.
     """
 
-    def __init__(self, precision: str = "float32") -> None:
+    def __init__(self, precision: str = "float32", device: torch.device | str = "cpu") -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision {precision!r}: there are {', '.join(PRECISIONS)}")
+        if precision == "float16" and torch.device(device).type != "cuda":
+            raise ConfigError(
+                f"precision float16 needs CUDA, the device is {device}: use --precision bfloat16"
+            )
         self.dtype = PRECISIONS[precision]
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Return logits, or the list of logits that a network in training mode returns."""
         pixels = plain(inputs)
-        if self.dtype is torch.float16 and pixels.device.type != "cuda":
-            raise ConfigError(
-                f"precision float16 needs CUDA, the device is {pixels.device.type}: "
-                "use --precision bfloat16"
-            )
         with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype is not None):
             output = network(pixels, *args, **kwargs)
         if isinstance(output, Tensor):
