@@ -51,7 +51,8 @@ def fetch_study(
     Args:
         url: `dicomweb+https://HOST/PATH`, with `?study=UID`, `&series=UID` or both.
         folder: where the files go; it exists.
-        study, series: UIDs, where the address has none.
+        study: its UID, where the address has none.
+        series: its UID, where the address has none.
         tls: how the connection is secured.
         progress: told how many of how many instances are there.
 

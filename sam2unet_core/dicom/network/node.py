@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
@@ -114,7 +115,10 @@ def _contexts(library: Any, files: Sequence[Path]) -> list[Any]:
     """Return a presentation context for each class and encoding, so that none hides another."""
     wanted: dict[tuple[str, str], None] = {}
     for path in files:
-        sop_class, syntax = _syntaxes(path)
+        try:
+            sop_class, syntax = _syntaxes(path)
+        except (InvalidDicomError, AttributeError):
+            continue  # said of that file when its turn comes
         wanted[sop_class, syntax] = None
         if not UID(syntax).is_compressed:
             wanted[sop_class, str(ImplicitVRLittleEndian)] = None  # which every node takes

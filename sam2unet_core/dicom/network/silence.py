@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sam2unet_core.dicom.quiet import quiet
 
-_LIBRARIES = ("pynetdicom", "dicomweb_client", "urllib3")
+_LIBRARIES = ("pynetdicom", "dicomweb_client", "urllib3", "retrying")
 
 
 @contextmanager

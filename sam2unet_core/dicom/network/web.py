@@ -163,7 +163,14 @@ def plain_errors(server: WebServer) -> Iterator[None]:
         raise NetworkError(
             f"{server}: no connection, or it broke; check address and server, then run this again"
         ) from None
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+    except requests.RequestException as error:
+        raise NetworkError(f"{server}: no exchange ({type(error).__name__})") from None
+    except OSError:
+        raise NetworkError(
+            f"{server}: no connection: a file of certificates cannot be read; check "
+            "REQUESTS_CA_BUNDLE"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
         raise NetworkError(
             f"{server}: the answer is not DICOMweb's ({type(error).__name__}); check the path"
         ) from None
