@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,8 @@ def _choose_task(
     if isinstance(task, Task):
         return task
     own = Task.load(folder / "configs" / "task.json")
+    if weights is not None:  # what was measured of the bundle's weights says nothing of others
+        own = replace(own, weights=None, metrics={})
     if task is not None:
         return own if task == own.name else load_preset(task)
     if weights is not None and not bundle_given:

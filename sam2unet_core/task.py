@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from sam2unet_core.errors import TaskError
 
 SCHEMA = 1
+_INNER_LIST = re.compile(r"\[[^][{}]*\]")
 Code = tuple[str, str, str]
 """A coded concept: coding scheme designator, code value, code meaning (DICOM PS3.3 8.1)."""
 
@@ -128,6 +130,7 @@ class Task:
     def save(self, path: Path | str) -> None:
         """Write `task.json` to `path`."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        text = _INNER_LIST.sub(lambda found: _one_line(found[0]), text)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -186,6 +189,11 @@ def load_preset(name: str) -> Task:
     if name not in known:
         raise TaskError(f"no task is called {name!r}; there are {', '.join(known)}")
     return Task.load(known[name])
+
+
+def _one_line(text: str) -> str:
+    """Return on one line a list that indentation spread; JSON's strings hold no line ends."""
+    return "[" + re.sub(r"\n\s*", " ", text[1:-1]).strip() + "]"
 
 
 def _parse(content: dict[str, Any]) -> Task:

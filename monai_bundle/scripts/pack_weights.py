@@ -51,7 +51,9 @@ def main() -> None:
 
 def _measured(summary: Path, on: str) -> dict[str, object]:
     content = json.loads(summary.read_text(encoding="utf-8"))
-    found: dict[str, object] = {"on": on, "images": content["images"]}
+    dice = [item["scores"]["dice"]["mean"] for item in content["classes"].values()]
+    note = f"starter model, research only, mean Dice {sum(dice) / len(dice):.2f} on {on}"
+    found: dict[str, object] = {"note": note, "on": on, "images": content["images"]}
     for name, item in content["classes"].items():
         for score in ("dice", "iou"):
             values = item["scores"][score]

@@ -191,6 +191,7 @@ class _Run:
             runtime=model.runtime,
             precision=model.precision,
             threshold=model.task.threshold,
+            model_note=str(model.task.metrics.get("note", "")),
             forced_task=self._settings.force_task,
         )
         staging = Staging(self._out, self._staging)

@@ -24,6 +24,8 @@ REFUSED = 4
 """Exit code: OUT is locked or holds results of other settings."""
 FAILED = 3
 """Exit code: some inputs failed."""
+UPGRADE = "`sam2unet weights fetch sam2_hiera_large`, then `sam2unet train --data DIR -o RUN`"
+"""What gets a better network than the bundle's own."""
 
 
 def register(app: typer.Typer) -> None:
@@ -142,6 +144,9 @@ def segment(  # noqa: PLR0913 - the options of the command
             threshold=threshold,
         )
         show = not (quiet or as_json)
+        note = segmenter.task.metrics.get("note")
+        if note and show:
+            typer.echo(f"{note}; for better: {UPGRADE}", err=True)
         with _local(inputs, show=show) as paths:
             items = _find(paths, settings)
             outcome = _run(items, output, settings, segmenter, sha256, show=show)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import shutil
 import socket
@@ -17,10 +15,13 @@ from pathlib import Path
 
 import pytest
 import requests
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, evt
 
 from sam2unet_core.phantom.dicom import WrittenStudy, write_studies
 from sam2unet_core.types import file_sha256
 
+ENDOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.1"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
@@ -31,11 +32,10 @@ class Orthanc:
     process: subprocess.Popen[bytes]
     http: int
     dicom: int
-    scheme: str = "http"
 
     @property
     def web(self) -> str:
-        return f"dicomweb+{self.scheme}://127.0.0.1:{self.http}/dicom-web"
+        return f"dicomweb+http://127.0.0.1:{self.http}/dicom-web"
 
     @property
     def node(self) -> str:
@@ -92,9 +92,8 @@ def start_orthanc(folder: Path, *, ports: tuple[int, int] | None = None, **more:
             [program, str(folder / "orthanc.json")],
             stdout=log,
             stderr=log,
-            restore_signals=False,  # it dies of SIGPIPE where a client drops a TLS connection
         )
-    server = Orthanc(process, http, dicom, "https" if more.get("SslEnabled") else "http")
+    server = Orthanc(process, http, dicom)
     for port in (http, dicom):
         _await_port(process, port, folder / "orthanc.log")
     return server
@@ -187,6 +186,29 @@ def httpd() -> Iterator[Callable[..., str]]:
         server.server_close()
 
 
+@pytest.fixture
+def node_that():
+    """Starts a small C-STORE server that answers with `handler`; gives its address."""
+    servers = []
+
+    def call(handler, *, syntaxes=None, classes=(ENDOSCOPIC,), context=None, title="SMALL"):
+        entity = AE(ae_title=title)
+        for sop_class in classes:
+            entity.add_supported_context(sop_class, syntaxes or [ExplicitVRLittleEndian])
+        server = entity.start_server(
+            ("127.0.0.1", 0),
+            block=False,
+            evt_handlers=[(evt.EVT_C_STORE, handler)],
+            ssl_context=context,
+        )
+        servers.append(server)
+        return f"{title}@127.0.0.1:{server.server_address[1]}"
+
+    yield call
+    for server in servers:
+        server.shutdown()
+
+
 def write_results(out: Path, files: list[Path]) -> Path:
     """Write a folder as `segment` leaves it, which holds these DICOM files."""
     (out / "ab").mkdir(parents=True)
@@ -228,21 +250,6 @@ def no_proxy(monkeypatch) -> None:
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """A self-signed certificate for 127.0.0.1, and its key."""
-
-    cert: Path
-    key: Path
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory) -> tuple[Certificate, Certificate]:
-    """Two certificates, neither trusted by the system."""
-    folder = tmp_path_factory.mktemp("tls")
-    return _certificate(folder, "one"), _certificate(folder, "two")
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -252,35 +259,6 @@ def free_port() -> int:
 def need_orthanc() -> None:
     if not (shutil.which("Orthanc") or Path("/usr/sbin/Orthanc").exists()) or not PLUGIN.exists():
         pytest.skip("Orthanc with its DICOMweb plug-in is not installed (orthanc-dicomweb)")
-
-
-def _certificate(folder: Path, name: str) -> Certificate:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    cert_path, key_path = folder / f"{name}.crt", folder / f"{name}.key"
-    cert_path.write_bytes(made.public_bytes(pem))
-    key_path.write_bytes(secret)
-    return Certificate(cert_path, key_path)
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

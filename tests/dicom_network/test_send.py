@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
-import ssl
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pydicom.uid import ImplicitVRLittleEndian
 from typer.testing import CliRunner
 
 from sam2unet_core.batch.lock import FolderLock
 from sam2unet_core.cli import app
 from sam2unet_core.dicom.network import Parcel, Tls, parse_destination, send_files
-from sam2unet_core.errors import ConfigError, DataError, MissingExtraError
 
 ENDOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.1"
 BY_WEB_AND_NODE = pytest.mark.parametrize("way", ["web", "node"])
@@ -43,29 +39,6 @@ def uids(out: Path) -> list[str]:
 def parcels(out: Path) -> list[Parcel]:
     lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()[:-1]]
     return [Parcel(each["outputs"][0]["path"], each["outputs"][0]["sha256"]) for each in lines]
-
-
-@pytest.fixture
-def node_that():
-    """Starts a small C-STORE server that answers with `handler`; gives its address."""
-    servers = []
-
-    def call(handler, *, syntaxes=None, classes=(ENDOSCOPIC,), context=None, title="SMALL"):
-        entity = AE(ae_title=title)
-        for sop_class in classes:
-            entity.add_supported_context(sop_class, syntaxes or [ExplicitVRLittleEndian])
-        server = entity.start_server(
-            ("127.0.0.1", 0),
-            block=False,
-            evt_handlers=[(evt.EVT_C_STORE, handler)],
-            ssl_context=context,
-        )
-        servers.append(server)
-        return f"{title}@127.0.0.1:{server.server_address[1]}"
-
-    yield call
-    for server in servers:
-        server.shutdown()
 
 
 @BY_WEB_AND_NODE
@@ -317,124 +290,3 @@ def test_a_folder_in_use_ends_with_4(orthanc, five):
     with FolderLock(five):
         assert send(five, orthanc.web).exit_code == 4
     assert orthanc.instances() == []
-
-
-class TestTls:
-    def test_c_store_goes_through_where_the_authority_is_named(
-        self, node_that, studies, make_results, certificates
-    ):
-        out = make_results(studies["endoscopy"].files)
-        mine, client = certificates
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client.cert)
-        context.load_cert_chain(mine.cert, mine.key)
-        context.verify_mode = ssl.CERT_REQUIRED
-        address = node_that(lambda _event: 0x0000, context=context)
-        trust = ("--tls", "--ca", str(mine.cert))
-        result = send(out, address, *trust)
-        assert result.exit_code == 3  # the server wants to know us
-        assert not (out / "sent.jsonl").exists()
-        result = send(out, address, *trust, "--cert", str(client.cert), "--key", str(client.key))
-        assert result.exit_code == 0, result.output
-        assert len(sent_paths(out)) == 3
-
-    @pytest.mark.parametrize("known", ["nobody", "another"])
-    def test_c_store_to_a_server_that_is_not_trusted_is_not_made(
-        self, node_that, studies, make_results, certificates, known
-    ):
-        out = make_results(studies["endoscopy"].files)
-        mine, other = certificates
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(mine.cert, mine.key)
-        got = []
-        address = node_that(lambda event: got.append(event) or 0, context=context)
-        ca = ["--ca", str(other.cert)] if known == "another" else []
-        result = send(out, address, "--tls", *ca)
-        assert result.exit_code == 3
-        assert "no secure connection" in result.output
-        assert "name the authority to trust with --ca" in result.output
-        assert got == []
-
-    def test_c_store_by_tls_to_a_plain_server_is_not_made(self, orthanc, five):
-        result = send(five, orthanc.node, "--tls")
-        assert result.exit_code == 3
-        assert orthanc.instances() == []
-
-    def test_web_goes_through_where_the_authority_is_named_only(
-        self, start, five, certificates, monkeypatch
-    ):
-        mine, other = certificates
-        both = mine.cert.with_suffix(".pem")
-        both.write_bytes(mine.cert.read_bytes() + mine.key.read_bytes())
-        server = start(SslEnabled=True, SslCertificate=str(both))
-        for options in ([], ["--ca", str(other.cert)]):
-            result = send(five, server.web, *options)
-            assert result.exit_code == 3
-            assert "no secure connection" in result.output
-            assert "--ca" in result.output
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.cert))  # what is typed goes before it
-        result = send(five, server.web, "--ca", str(mine.cert))
-        assert result.exit_code == 0, result.output
-        assert len(sent_paths(five)) == 5
-
-    def test_a_bundle_of_the_environment_that_is_not_there_is_named(self, five, port, monkeypatch):
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "nowhere.pem")
-        result = send(five, f"dicomweb+https://127.0.0.1:{port}/x")
-        assert result.exit_code == 3
-        assert "check REQUESTS_CA_BUNDLE" in result.output
-
-
-@pytest.mark.parametrize(
-    ("to", "options", "message"),
-    [
-        ("somewhere", [], "expected dicomweb"),
-        ("AE@host", [], "expected dicomweb"),
-        ("AE@host:99999", [], "expected dicomweb"),
-        ("@host:104", [], "expected dicomweb"),
-        ("MUCH-TOO-LONG-TITLE@host:104", [], "1 to 16 plain characters"),
-        ("AE@host:104", ["--calling-ae", "a\\b"], "1 to 16 plain characters"),
-        ("dicomweb+ftp://host/x", [], "expected dicomweb"),
-        ("dicomweb+https://ann:secret@host/x", [], "must not hold a password"),
-        ("dicomweb+https://host/x?study=1.2", [], "an address has no query"),
-        ("dicomweb+http://host/x", ["--tls"], "TLS is asked for"),
-        ("AE@host:104", ["--ca", "nowhere.pem"], "--ca nowhere.pem: no such file"),
-        ("AE@host:104", ["--key", __file__], "--key is given without --cert"),
-        ("AE@127.0.0.1:104", ["--ca", __file__], "holds no certificates"),
-        ("dicomweb+https://127.0.0.1/x", ["--cert", __file__], "no certificate and key"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_before_anything_is_connected(five, to, options, message):
-    result = send(five, to, *options)
-    assert isinstance(result.exception, ConfigError)  # which `main` turns into exit code 2
-    assert message in str(result.exception)
-    assert "secret" not in str(result.exception)
-
-
-def test_an_address_is_read_and_written_alike():
-    for text in ("PACS@10.0.0.5:104", "A B@[::1]:11112", "dicomweb+https://host:8443/a/b"):
-        assert str(parse_destination(text, tls=Tls())) == text
-
-
-@pytest.mark.parametrize(("name", "message"), [("nowhere", "no such folder"), ("", "no manifest")])
-def test_a_folder_without_results_is_named(tmp_path, name, message):
-    result = send(tmp_path / name, "AE@127.0.0.1:104")
-    assert isinstance(result.exception, DataError)
-    assert message in str(result.exception)
-
-
-@pytest.mark.parametrize(
-    ("to", "library"),
-    [("AE@127.0.0.1:1", "pynetdicom"), ("dicomweb+http://127.0.0.1:1/x", "dicomweb-client")],
-)
-def test_a_missing_library_names_the_extra(five, monkeypatch, to, library):
-    known = importlib.import_module
-
-    def without(name: str, package: str | None = None):
-        if name in ("pynetdicom", "dicomweb_client.api"):
-            raise ImportError(name)
-        return known(name, package)
-
-    monkeypatch.setattr(importlib, "import_module", without)
-    result = send(five, to)
-    assert isinstance(result.exception, MissingExtraError)
-    assert f"needs {library}" in str(result.exception)
-    assert "pip install 'sam2unet[send]'" in str(result.exception)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from sam2unet_core.errors import WeightsError
@@ -148,8 +148,7 @@ def _write(
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, part, metadata=metadata)
-        _sort_metadata(part)
+        part.write_bytes(_with_sorted_metadata(save(plain, metadata=metadata)))
         part.replace(path)
     except (SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)
@@ -158,18 +157,15 @@ def _write(
         ) from error
 
 
-def _sort_metadata(path: Path) -> None:
-    """Rewrite the header with its metadata in order: safetensors writes it in a random one.
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in order, which safetensors leaves to chance.
 
-    The header is the file's first 8 bytes (its length, little endian) and that many bytes of
-    JSON; its length stays, so the tensors behind it do too, and equal weights give equal files.
+    The file starts with 8 bytes (the header's length, little endian) and the header, JSON filled
+    up with blanks. In order, equal weights give equal files.
     """
-    with path.open("r+b") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > length:
-            raise OSError(f"the header grew from {length} to {len(text)} bytes")
-        stream.seek(8)
-        stream.write(text.ljust(length))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # tensors start at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
