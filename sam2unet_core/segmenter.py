@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sam2unet_core.errors import ConfigError, DataError, MissingWeightsError, WeightsError
+from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import load_model, read_info
 from sam2unet_core.postprocess import label_map
 from sam2unet_core.runtimes.torch_runtime import TorchRuntime, choose_device
@@ -27,6 +28,10 @@ class Segmenter:
         network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         runtime: `auto` or `exact`.
+
+    Raises:
+        WeightsError: the network has another number of channels than the task.
+        ConfigError: device or runtime do not exist.
     """
 
     def __init__(
@@ -34,6 +39,12 @@ class Segmenter:
     ) -> None:
         if runtime not in RUNTIMES:
             raise ConfigError(f"runtime {runtime!r}: there are {', '.join(RUNTIMES)}")
+        channels = getattr(network, "num_classes", task.num_channels)
+        if channels != task.num_channels:
+            raise WeightsError(
+                f"the network has {channels} output channels, the task {task.name!r} needs "
+                f"{task.num_channels}; give weights of that task"
+            )
         self.task = task
         self.runtime = TorchRuntime(network, task, device=choose_device(device))
 
@@ -67,12 +78,7 @@ class Segmenter:
         folder = Path(bundle) if bundle is not None else installed_bundle()
         chosen = _choose_task(folder, task, weights, bundle_given=bundle is not None)
         file = Path(weights) if weights is not None else bundled_weights(folder, chosen)
-        network = load_model(file)
-        if network.num_classes != chosen.num_channels:
-            raise WeightsError(
-                f"{file}: the network has {network.num_classes} output channels, the task "
-                f"{chosen.name!r} needs {chosen.num_channels}; give weights of that task"
-            )
+        network = load_for_inference(file)
         return cls(chosen, network, device=device, runtime=runtime)
 
     def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -98,6 +104,26 @@ class Segmenter:
         found = self.probabilities(frames)
         maps = [label_map(p, self.task) for p in found]
         return np.stack(maps) if maps else np.zeros(frames.shape[:3], np.uint8)
+
+
+def load_for_inference(file: Path | str) -> SAM2UNet:
+    """Return the network of a weights file that can segment.
+
+    Raises:
+        WeightsError: it cannot be read, or holds SAM2's trunk alone.
+        MissingWeightsError: it is a delta, and its trunk is not on this machine.
+    """
+    if not read_info(file).has_decoder:
+        raise WeightsError(
+            f"{file}: holds SAM2's trunk alone, which segments nothing by itself; train with it "
+            "(`sam2unet train --data DIR -o RUN`) and give the run's model.safetensors"
+        )
+    return load_model(file)
+
+
+def unmeasured(task: Task) -> Task:
+    """Return the task without its weights and what was measured of them: others are used."""
+    return replace(task, weights=None, metrics={})
 
 
 def bundled_weights(bundle: Path, task: Task) -> Path:
@@ -128,10 +154,10 @@ def _choose_task(
     folder: Path, task: str | Task | None, weights: Path | str | None, *, bundle_given: bool
 ) -> Task:
     if isinstance(task, Task):
-        return task
+        return task if weights is None else unmeasured(task)
     own = Task.load(folder / "configs" / "task.json")
-    if weights is not None:  # what was measured of the bundle's weights says nothing of others
-        own = replace(own, weights=None, metrics={})
+    if weights is not None:
+        own = unmeasured(own)
     if task is not None:
         return own if task == own.name else load_preset(task)
     if weights is not None and not bundle_given:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
+from sam2unet_core.batch.former import Content, Former
 from sam2unet_core.batch.settings import Names
 from sam2unet_core.types import Series, Skipped
 
@@ -24,26 +25,39 @@ class Naming:
 
     Args:
         names: see `Settings.names`.
+        former: what the results folder holds already; its names are not given to other files.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, former: Former | None = None) -> None:
         self.names = names
-        self._ids: dict[str, int] = {}
-        self._bases: dict[str, int] = {}
+        self._former = former or Former({}, {})
+        self._numbers: dict[str, int] = {}
+        self._bases: set[str] = set()
 
     def short(self, kind: str, *parts: str) -> str:
         """Return the short keyed hash of some text; `kind` keeps studies from series."""
         text = "\0".join((kind, *parts)).encode("utf-8", "surrogateescape")
         return hmac.new(KEY, text, hashlib.sha256).hexdigest()[:LENGTH]
 
-    def instance_id(self, relative: str) -> str:
+    def instance_id(self, relative: str, path: Path, *, content: Content) -> str:
         """Return the manifest's id of the file at this path below its input.
 
-        Where two inputs hold a file of the same path, the second one in a run gets another id.
+        Where two inputs hold a file of the same path, the second one gets another id: in one run,
+        and where the results folder holds results of the first one.
+
+        Args:
+            relative: the path below the input.
+            path: the file itself.
+            content: hashes of the files that it is segmented with, its own among them.
         """
-        seen = self._ids.get(relative, 0)
-        self._ids[relative] = seen + 1
-        return self.short("instance", relative, *([str(seen)] if seen else []))
+        number = 0
+        while True:
+            identity = self.short("instance", relative, *([str(number)] if number else []))
+            free = identity not in self._numbers
+            if free and self._former.allows(identity, path, content=content):
+                self._numbers[identity] = number
+                return identity
+            number += 1
 
     def study(self, series: Series) -> str | None:
         """Return the pseudonym of a DICOM study, None for other media."""
@@ -61,16 +75,22 @@ class Naming:
     def base(self, series: Series, instance: int, *, instance_id: str) -> str:
         """Return what the results of an instance are named after, below OUT, with `/`.
 
-        Where two inputs hold a file of the same path, the second one is told apart by `~2`.
+        Where two inputs hold a file of the same path, the second one is told apart by `~2`, now
+        or in a run before.
         """
         if is_dicom(series) and self.names != "keep":
             return f"{self.study(series)}/{self.series(series)}/{instance_id}"
         if self.names == "pseudonymize":
             return instance_id
-        base = _safe(relative_path(series, instance))
-        seen = self._bases.get(base, 0)
-        self._bases[base] = seen + 1
-        return f"{base}~{seen + 1}" if seen else base
+        plain = base = _safe(relative_path(series, instance))
+        number = self._numbers.get(instance_id, 0)
+        if number:
+            base = f"{plain}~{number + 1}"
+        while base in self._bases:  # as where a file's own name ends with `~2`
+            number += 1
+            base = f"{plain}~{number + 1}"
+        self._bases.add(base)
+        return base
 
 
 def is_dicom(series: Series) -> bool:
@@ -102,7 +122,8 @@ def _folder(series: Series) -> str:
 
 
 def _safe(relative: str) -> str:
-    """Return a path that stays below OUT and clear of its own files."""
+    """Return a path that stays below OUT and clear of its own files; no two get the same one."""
     parts = [part for part in relative.split("/") if part not in ("", ".", "..")]
-    reserved = parts[0] in ("private",) or parts[0].startswith(".")
+    bare = parts[0].lstrip("_").casefold()  # some file systems do not tell case apart
+    reserved = bare == "private" or bare.startswith(".")
     return "/".join([f"_{parts[0]}" if reserved else parts[0], *parts[1:]])

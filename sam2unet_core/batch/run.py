@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from sam2unet_core.batch.former import Former
 from sam2unet_core.batch.lock import FolderLock
 from sam2unet_core.batch.manifest import Line, Manifest
 from sam2unet_core.batch.naming import Naming
@@ -104,11 +105,12 @@ class _Run:
         started = time.perf_counter()
         stopped = ""
         size = BatchSize(self._settings.batch_size)
+        former = Former(self._manifest.lines, self._private.sources())
         decoder = Decoder(
             self._counted(items),
             self._segmenter,
             self._settings,
-            Naming(self._settings.names),
+            Naming(self._settings.names, former),
             lambda unit: unit.key(self._record.digest),
             self._done_lines,
         )

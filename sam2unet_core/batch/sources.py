@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sam2unet_core.batch.former import source_of
 from sam2unet_core.batch.units import Unit
 from sam2unet_core.media.image import write_bytes
 from sam2unet_core.report import Entry
@@ -66,6 +67,10 @@ class PrivateFolder:
         write_bytes(final, text.getvalue().encode("utf-8", "surrogateescape"))
         final.chmod(0o600)
 
+    def sources(self) -> dict[str, str]:
+        """Return the path of each id's file."""
+        return {identity: row["source"] for identity, row in self._rows().items()}
+
     def take(self, other: Path) -> None:
         """Add the rows of another results folder."""
         rows = PrivateFolder(other)._rows()
@@ -108,7 +113,7 @@ def unit_rows(unit: Unit) -> Iterator[Row]:
             "id": unit.ids[index],
             "study": unit.study or "",
             "series": unit.series_name or "",
-            "source": str(instance.path),
+            "source": source_of(instance.path),
             "relative": unit.relatives[index],
             "study_instance_uid": unit.series.study_uid or "",
             "series_instance_uid": unit.series.series_uid or "",
@@ -119,7 +124,7 @@ def unit_rows(unit: Unit) -> Iterator[Row]:
 def skipped_row(skipped: Skipped, identity: str, relative: str) -> Row:
     """Return the row of a file that is no input."""
     row = dict.fromkeys(COLUMNS, "")
-    return row | {"id": identity, "source": str(skipped.path), "relative": relative}
+    return row | {"id": identity, "source": source_of(skipped.path), "relative": relative}
 
 
 def _read(path: Path) -> list[Row]:

@@ -101,8 +101,9 @@ class Decoder:
         """Yield the inputs in order; each unit as `Begin`, its frames and `End`."""
         for item in self.items:
             if isinstance(item, Skipped):
+                found = self._skipped(item)  # named by every shard, so that all agree on names
                 if self._mine(skipped_path(item)):
-                    yield self._skipped(item)
+                    yield found
             else:
                 yield from self._series(item)
 
@@ -111,7 +112,7 @@ class Decoder:
 
     def _skipped(self, item: Skipped) -> Passed:
         relative = skipped_path(item)
-        identity = self.naming.instance_id(relative)
+        identity = self.naming.instance_id(relative, item.path, content=lambda: {item.sha256})
         line = Line(
             id=identity,
             source_sha256=item.sha256,

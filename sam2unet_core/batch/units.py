@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from sam2unet_core.batch.manifest import Line
@@ -12,7 +13,7 @@ from sam2unet_core.batch.settings import digest
 from sam2unet_core.errors import InputError
 from sam2unet_core.media.planes import source_series
 from sam2unet_core.task import Task
-from sam2unet_core.types import Series
+from sam2unet_core.types import Instance, Series
 
 
 @dataclass
@@ -43,7 +44,15 @@ class Unit:
         """Name the results of a series."""
         count = range(len(series.instances))
         relatives = tuple(relative_path(series, index) for index in count)
-        ids = tuple(naming.instance_id(relative) for relative in relatives)
+
+        @cache
+        def content() -> frozenset[str | None]:
+            return frozenset(_hash(instance) for instance in series.instances)
+
+        ids = tuple(
+            naming.instance_id(relative, instance.path, content=content)
+            for relative, instance in zip(relatives, series.instances, strict=True)
+        )
         bases = tuple(naming.base(series, index, instance_id=ids[index]) for index in count)
         return cls(
             series,
@@ -106,6 +115,13 @@ class Unit:
         """What tells two series of the same files apart, such as two planes of a volume."""
         series = self.series
         return [series.kind, series.frame_count, series.rows, series.columns]
+
+
+def _hash(instance: Instance) -> str | None:
+    try:
+        return instance.sha256
+    except OSError:  # said where the file is read
+        return None
 
 
 def accepted(series: Series, task: Task) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sam2unet_core.task import installed_bundle, load_preset
+from sam2unet_core.task import Task, installed_bundle, load_preset
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,9 @@ def train(
     context: typer.Context,
     data: Annotated[Path, typer.Option(help="Folder with images/ and masks/.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    task: Annotated[str, typer.Option(help="Task; `sam2unet tasks` lists them.")] = "polyp",
+    task: Annotated[
+        str, typer.Option(help="A task's name (`sam2unet tasks` lists them) or a task.json.")
+    ] = "polyp",
     variant: Annotated[str, typer.Option(help="Size of the network.")] = "large",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run.")] = False,
 ) -> None:
@@ -30,11 +32,17 @@ def train(
 
     Any other setting of the bundle's train.yaml can follow, such as `--epochs 50`.
     """
-    load_preset(task)
     options = {"dataset_dir": str(data), "output_dir": str(output), "variant": variant}
+    overlay = None
+    if task.endswith(".json"):
+        Task.load(task)
+        options["task"] = task
+    else:
+        load_preset(task)
+        overlay = f"tasks/{task}.yaml"
     if resume:
         options["resume"] = "True"
-    command = bundle_command("train.yaml", "training", options, overlay=f"tasks/{task}.yaml")
+    command = bundle_command("train.yaml", "training", options, overlay=overlay)
     command += context.args
     typer.echo(shlex.join(command))
     raise typer.Exit(subprocess.run(command, check=False).returncode)

@@ -20,7 +20,13 @@ from sam2unet_core.monai_parts.logs import (
     progress_bar,
     tensorboard_handler,
 )
-from sam2unet_core.monai_parts.results import check_split, show_masks, show_run, write_evaluation
+from sam2unet_core.monai_parts.results import (
+    check_intervals,
+    check_split,
+    show_masks,
+    show_run,
+    write_evaluation,
+)
 from sam2unet_core.monai_parts.run_state import RunState
 from sam2unet_core.monai_parts.starting import InitialWeights, bundled_trunk, training_network
 from sam2unet_core.monai_parts.training import (
@@ -49,6 +55,7 @@ __all__ = [
     "WriteMasksd",
     "as_items",
     "bundled_trunk",
+    "check_intervals",
     "check_overrides",
     "check_samples",
     "check_split",

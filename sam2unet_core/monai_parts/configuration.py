@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from sam2unet_core.errors import ConfigError, SAM2UNetError
 from sam2unet_core.network.checkpoint import read_info
+from sam2unet_core.segmenter import unmeasured
 from sam2unet_core.task import Task, installed_bundle, load_preset
 
 logger = logging.getLogger(__name__)
@@ -44,13 +46,19 @@ def check_overrides() -> None:
     A new key below a component (something with `_target_`) is an argument of it, so it passes.
 
     Raises:
-        ConfigError: names each unknown key and the nearest known one.
+        ConfigError: names each unknown key and the nearest known one, or each value `true`,
+            `false` or `null`, which would be text and so count as yes.
     """
     workflow = next(_workflows(inspect.currentframe()), None)
     files = _config_files(inspect.currentframe())
     if workflow is None or not files or not all(file.is_file() for file in files):
         return
     known = ConfigParser.load_config_files([str(file) for file in files])
+    words = [f"{k} {v}" for k, v in _values(workflow.parser.get()) if _is_misspelt(v)]
+    if words:
+        raise ConfigError(
+            f"{', '.join(words)}: taken as text on the command line; write True, False or None"
+        )
     unknown = list(_unknown_keys(workflow.parser.get(), known))
     if unknown:
         hints = [_hint(key, known) for key in unknown]
@@ -72,14 +80,16 @@ def read_task(bundle_root: str, task: str | None = None, weights: str | None = N
     """
     own = Path(bundle_root) / "configs" / "task.json"
     if task is None:
-        return (read_info(weights).task if weights else None) or Task.load(own)
-    if task.endswith(".json"):
-        return Task.load(task)
-    if own.is_file():
+        held = read_info(weights).task if weights else None
+        if held is not None:
+            return held
+    if task is not None and task.endswith(".json"):
+        found = Task.load(task)
+    elif own.is_file() and task in (None, Task.load(own).name):
         found = Task.load(own)
-        if found.name == task:
-            return found
-    return load_preset(task)
+    else:
+        found = load_preset(str(task))
+    return found if weights is None else unmeasured(found)
 
 
 def run_folder(output_dir: str | None, *, kind: str, resume: bool = False) -> str:
@@ -121,6 +131,8 @@ def _show_error(
         return
     sys.stdout.flush()
     sys.stderr.write(f"Error: {cause}\n")
+    sys.stderr.flush()
+    os._exit(2)  # a hook cannot set the exit code; no worker is left to wait for
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -156,6 +168,20 @@ def _unknown_keys(given: Mapping[str, Any], known: Mapping[str, Any]) -> Iterato
         elif isinstance(value, Mapping) and isinstance(known[key], Mapping):
             for below in _unknown_keys(value, known[key]):
                 yield f"{key}#{below}"
+
+
+def _values(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if key == "_meta_":
+            continue
+        if isinstance(value, Mapping):
+            yield from ((f"{key}#{below}", found) for below, found in _values(value))
+        else:
+            yield key, value
+
+
+def _is_misspelt(value: object) -> bool:
+    return isinstance(value, str) and value.lower() in ("true", "false", "null")
 
 
 def _hint(key: str, known: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from sam2unet_core.data import Sample, Split, check_samples
+from sam2unet_core.errors import ConfigError
 from sam2unet_core.evaluation import evaluate_samples
 from sam2unet_core.monai_parts.pictures import draw_contact_sheet, draw_curve
 from sam2unet_core.monai_parts.run_state import BEST, HISTORY
@@ -30,6 +31,19 @@ def check_split(split: Split, task: Task) -> None:
     """
     check_samples([*split.training, *split.validation], task)
     logger.info("%d training, %d validation frames", len(split.training), len(split.validation))
+
+
+def check_intervals(epochs: int, val_interval: int) -> None:
+    """Refuse a run that would end without a validation, and so without weights.
+
+    Raises:
+        ConfigError: the interval is longer than the run, or not a number of epochs.
+    """
+    if not 1 <= val_interval <= epochs:
+        raise ConfigError(
+            f"val_interval {val_interval}: expected from 1 to the {epochs} epochs of the run; "
+            "without a validation no weights are kept"
+        )
 
 
 def show_run(

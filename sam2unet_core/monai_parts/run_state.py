@@ -26,6 +26,7 @@ from sam2unet_core.network.checkpoint import (
     trainable_state_dict,
     trunk_hash,
 )
+from sam2unet_core.segmenter import unmeasured
 from sam2unet_core.task import Task
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class RunState:
         resume: bool = False,
     ) -> None:
         self.folder = Path(output_dir)
-        self.task = task
+        self.task = unmeasured(task)
         self.average = average
         self.evaluator = evaluator
         self.patience = patience
@@ -115,7 +116,7 @@ class RunState:
         checkpoint = self.folder / CHECKPOINT
         if checkpoint.is_file() and not self.resume:
             raise ConfigError(
-                f"{self.folder}: holds a training run; continue it with --resume true, or give "
+                f"{self.folder}: holds a training run; continue it with --resume True, or give "
                 "another --output_dir"
             )
         if checkpoint.is_file():
@@ -192,7 +193,7 @@ class RunState:
     def _save_best(self) -> None:
         state = self.evaluator.state
         measured = {f"val_{name}": float(value) for name, value in state.metrics.items()}
-        task = replace(self.task, weights=None, metrics={"epoch": state.epoch, **measured})
+        task = replace(self.task, metrics={"epoch": state.epoch, **measured})
         network = self.average.network
         if network.trunk_is_frozen:
             save_delta(network, self.folder / BEST, task=task)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2unet_core.errors import ConfigError
+from sam2unet_core.errors import ConfigError, WeightsError
 from sam2unet_core.postprocess import to_probabilities
 from sam2unet_core.task import Task
 from sam2unet_core.transforms import prepare, restore
@@ -44,12 +44,17 @@ class TorchRuntime:
 
         Returns:
             `(N, K, H, W)` float32 in 0 to 1.
+
+        Raises:
+            WeightsError: the output is not finite.
         """
         count, height, width, _ = frames.shape
         result = np.empty((count, self.task.num_classes, height, width), np.float32)
         for start in range(0, count, self.batch_size):
             batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + self.batch_size]))
             result[start : start + len(batch)] = self._batch(batch.permute(0, 3, 1, 2)).cpu()
+        if not np.isfinite(result).all():  # compared with a threshold it would read as no finding
+            raise WeightsError("the network's output is not a number; its weights are damaged")
         return result
 
     @torch.inference_mode()

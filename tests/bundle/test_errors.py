@@ -9,7 +9,7 @@ from sam2unet_core.network.checkpoint import save_full
 
 
 def refused(done):
-    assert done.returncode != 0, done.stdout
+    assert done.returncode == 2, done.stdout
     assert "Traceback" not in done.stderr, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, done.stderr
@@ -27,6 +27,8 @@ def refused(done):
         ({"task": "moon"}, "no task is called 'moon'"),
         ({"precision": "float16"}, "float16 needs CUDA"),
         ({"resume": True}, "--output_dir"),
+        ({"resume": "false"}, "resume false: taken as text on the command line; write True, False"),
+        ({"val_interval": 5}, "val_interval 5"),
         ({"weights": "absent.safetensors"}, "absent.safetensors"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -78,5 +80,5 @@ def test_a_folder_with_another_run_is_not_overwritten(
     before = (trained / "checkpoint.pt").read_bytes()
     options = {"dataset_dir": dataset, "task": task_file, "output_dir": trained} | small
     done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
-    assert "--resume true" in refused(done)
+    assert "--resume True" in refused(done)
     assert (trained / "checkpoint.pt").read_bytes() == before

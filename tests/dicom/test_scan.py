@@ -147,18 +147,21 @@ def test_a_folder_that_may_not_be_listed_is_named_and_the_rest_goes_on(write) ->
         folder = Path(name)
         folder.chmod(0o755)
         shutil.copy(made, folder / "z.dcm")
-        (folder / "closed").mkdir(mode=0o700)
+        (folder / "closed").mkdir()
         shutil.copy(made, folder / "closed" / "a.dcm")
+        (folder / "closed").chmod(0o000)
         shutil.copy(made, folder / "secret.dcm")
-        (folder / "secret.dcm").chmod(0o600)
+        (folder / "secret.dcm").chmod(0o000)
         code = (
             "import sys; from sam2unet_core.dicom import scan\n"
             "for f in scan(sys.argv[1]): print(f.relative, getattr(f, 'message', 'series'))"
         )
-        command = [setpriv, "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+        # root without the right to pass over permissions
+        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", sys.executable]
         run = subprocess.run(
             [*command, "-c", code, name], capture_output=True, text=True, check=False
         )
+        (folder / "closed").chmod(0o755)
     assert run.stdout.splitlines() == [
         "secret.dcm secret.dcm: cannot be read (Permission denied)",
         "closed closed: the folder cannot be listed (Permission denied)",

@@ -81,3 +81,29 @@ def test_a_device_that_is_not_there_is_refused(weights):
 def test_a_runtime_that_does_not_exist_is_refused(weights):
     with pytest.raises(ConfigError, match="runtime 'warp': there are auto, exact"):
         Segmenter.open(weights=weights, runtime="warp")
+
+
+def test_a_trunk_alone_does_not_segment(tmp_path):
+    network = SAM2UNet("tiny")
+    trunk = {
+        key.removeprefix("encoder.").replace(".block.", ".", 1): value
+        for key, value in network.state_dict().items()
+        if key.startswith("encoder.") and "prompt_learn" not in key
+    }
+    file = tmp_path / "sam2_hiera_tiny.pt"
+    torch.save({"model": {f"image_encoder.trunk.{k}": v for k, v in trunk.items()}}, file)
+    with pytest.raises(WeightsError, match="holds SAM2's trunk alone"):
+        Segmenter.open(weights=file, device="cpu")
+
+
+def test_an_output_that_is_no_number_is_no_empty_mask(weights, frames):
+    segmenter = Segmenter.open(weights=weights, device="cpu")
+    with torch.no_grad():
+        segmenter.runtime.network.head.bias.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="not a number"):
+        segmenter.probabilities(frames)
+
+
+def test_what_was_measured_of_other_weights_is_not_inherited(weights, task):
+    measured = replace(task, metrics={"note": "starter model"})
+    assert Segmenter.open(task=measured, weights=weights, device="cpu").task.metrics == {}
