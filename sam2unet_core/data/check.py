@@ -16,6 +16,7 @@ def check_samples(
     samples: Sequence[Sample],
     task: Task,
     *,
+    needs_foreground: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Open every image and mask once, so that nothing can fail later for the files' sake.
@@ -23,6 +24,7 @@ def check_samples(
     Args:
         samples: what `read_dataset` listed.
         task: names the classes that the masks may hold.
+        needs_foreground: refuse a set whose masks are all empty; off to measure on such a set.
         progress: called with (files done, files in all) from the calling thread.
 
     Raises:
@@ -43,7 +45,7 @@ def check_samples(
                 progress(done, len(samples))
     raise_problems(problems, source=f"{len(samples)} samples")
     masks = [sample.mask for sample in samples if sample.mask is not None]
-    if masks and not foreground:
+    if masks and needs_foreground and not foreground:
         raise DataError(
             f"all {len(masks)} masks are empty ({masks[0]} and the others): there is nothing to "
             f"learn for {', '.join(each.name for each in task.classes)}; check how they are stored"

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sam2unet_core.media.image import read_image, read_mask
 from sam2unet_core.segmenter import Segmenter
@@ -83,3 +84,40 @@ def test_a_bundle_whose_weights_were_swapped_is_refused(own_bundle, tmp_path):
         stream.write(b"\0")
     with pytest.raises(WeightsError, match="sha256"):
         Segmenter.open(copy)
+
+
+def test_an_image_that_cannot_be_read_is_named_before_anything_is_written(
+    tmp_path, own_bundle, dataset, run_verb
+):
+    shutil.copytree(dataset / "images", tmp_path / "images")
+    (tmp_path / "images" / "0003.png").write_bytes(b"not a picture")
+    done = run_verb(
+        "run",
+        "inference",
+        cwd=tmp_path,
+        config=str(own_bundle / "configs" / "inference.yaml"),
+        dataset_dir="images",
+        output_dir="out",
+    )
+    assert done.returncode == 2
+    assert "0003.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_without_any_lesion_can_be_measured(tmp_path, own_bundle, dataset, run_verb):
+    shutil.copytree(dataset, tmp_path / "data")
+    for mask in (tmp_path / "data" / "masks").iterdir():
+        labels = read_image(mask)[..., 0] * 0
+        Image.fromarray(labels).save(mask)
+    done = run_verb(
+        "run",
+        "evaluating",
+        cwd=tmp_path,
+        config=str(own_bundle / "configs" / "evaluate.yaml"),
+        dataset_dir="data",
+        output_dir="out",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["classes"]["polyp"]["without_lesion"]["images"] == 16
