@@ -34,10 +34,11 @@ class InputError(DataError):
 
     Args:
         message: what was wrong, what was got, what to do; no patient data, no path.
-        reason: one of the manifest's closed list of reasons, such as `corrupt`.
+        reason: one of the manifest's closed list of reasons. It has a default because an error
+            that comes out of another process is made again from its message alone.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str = "corrupt") -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sam2unet_core.dicom.files import is_dicom, is_directory_file, relative_to, walk
+from sam2unet_core.dicom.files import holds_results, is_dicom, is_directory_file, relative_to, walk
 from sam2unet_core.dicom.header import Header, read_header
 from sam2unet_core.dicom.read import find_headers, series_of
 from sam2unet_core.errors import ConfigError, InputError
@@ -27,31 +27,31 @@ def find_inputs(
     *,
     series_filter: SeriesFilter | None = None,
     plane: Plane | None = None,
+    out: Path | None = None,
 ) -> Iterator[Series | Skipped]:
     """Yield what is to be segmented, and every other file with the reason.
 
     DICOM is found by its content, other media by their suffix. A folder's plain files come first,
     in the order of their names, then its DICOM series, since one may lie in any sub-folder. A file
-    that is named twice is taken once.
+    that is named twice is taken once. Results are never taken for inputs: `out` is left alone, and
+    another folder of results is skipped as a whole.
 
     Args:
         paths: files, folders, DICOMDIRs.
         series_filter: what it says no to is passed over.
         plane: look at volumes in this plane; other series are left as they are.
+        out: where results go; it may lie within a path.
 
     Raises:
-        InputError: there is nothing at one of the paths; no path was read yet.
+        InputError: at once, before a path is read: there is nothing at one of them, or it is
+            `out` or another folder of results.
     """
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder", reason="not_an_image")
-    seen: set[Path] = set()
-    for path in paths:
-        for found in _find(path, seen):
-            if isinstance(found, Skipped):
-                yield found
-            elif series_filter is None or series_filter(found):
-                yield from _in_plane(found, plane)
+        if path.is_dir():
+            _check_no_results(path, out)
+    return _find_all(paths, series_filter, plane, out)
 
 
 def parse_series_filter(texts: Iterable[str]) -> SeriesFilter:
@@ -81,6 +81,36 @@ def parse_series_filter(texts: Iterable[str]) -> SeriesFilter:
     return matches
 
 
+def _check_no_results(path: Path, out: Path | None) -> None:
+    if out is not None and path.resolve() == out.resolve():
+        message = f"{path}: is both input and output; give another folder for the results"
+        raise InputError(message, reason="not_an_image")
+    try:
+        names = [each.name for each in path.iterdir()]
+    except OSError:  # said when it is walked
+        return
+    if holds_results(names):
+        message = (
+            f"{path}: holds results (run.json and manifest.jsonl); name what they were made of"
+        )
+        raise InputError(message, reason="not_an_image")
+
+
+def _find_all(
+    paths: Sequence[Path],
+    series_filter: SeriesFilter | None,
+    plane: Plane | None,
+    out: Path | None,
+) -> Iterator[Series | Skipped]:
+    seen: set[Path] = set()
+    for path in paths:
+        for found in _find(path, seen, out):
+            if isinstance(found, Skipped):
+                yield found
+            elif series_filter is None or series_filter(found):
+                yield from _in_plane(found, plane)
+
+
 def _matches(series: Series, name: str, patterns: list[str]) -> bool:
     values: dict[str, tuple[str | None, ...]] = {
         "modality": (series.modality,),
@@ -96,7 +126,7 @@ def _matches(series: Series, name: str, patterns: list[str]) -> bool:
     )
 
 
-def _find(path: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
+def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Skipped]:
     if path.is_file() and is_directory_file(path):
         headers = []
         for found in find_headers(path):
@@ -107,7 +137,7 @@ def _find(path: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
         yield from series_of(headers, path.parent)
         return
     headers = []
-    for file in walk(path) if path.is_dir() else iter([path]):
+    for file in walk(path, out=out) if path.is_dir() else iter([path]):
         if isinstance(file, Skipped):
             yield file
         elif _first_time(file, seen):

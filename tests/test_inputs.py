@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import nibabel
@@ -114,3 +115,36 @@ def test_volumes_are_cut_in_the_plane_asked_for_and_pictures_are_not(studies) ->
 def test_a_path_that_is_not_there_is_refused_before_anything_is_read(studies) -> None:
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         next(find_inputs([studies, studies / "nowhere"]))
+
+
+def test_results_within_an_input_are_never_inputs(tmp_path) -> None:
+    archive, out = tmp_path / "in", tmp_path / "in" / "out"
+    for folder in (archive, out, archive / "former", archive / "notes"):
+        folder.mkdir()
+        Image.new("RGB", (5, 3)).save(folder / "a.png")
+    for name in ("run.json", "manifest.jsonl"):
+        (archive / "former" / name).touch()
+    (archive / "notes" / "run.json").touch()  # alone it says nothing
+    (archive / "link").symlink_to(out)
+    found = names(list(find_inputs([archive], out=tmp_path / "in" / "notes" / ".." / "out")))
+    assert found == [
+        ("a.png", "images"),
+        ("former", "not_an_image"),
+        ("notes/a.png", "images"),
+        ("notes/run.json", "not_an_image"),
+    ]
+
+
+def test_a_folder_that_is_the_output_or_holds_results_is_refused_at_once(tmp_path) -> None:
+    with pytest.raises(InputError, match="both input and output"):
+        find_inputs([tmp_path], out=tmp_path / "x" / "..")
+    for name in ("run.1-of-2.json", "manifest.1-of-2.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="holds results"):
+        find_inputs([tmp_path])
+
+
+def test_an_input_error_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(InputError("cut short", reason="truncated")))
+    assert (str(error), error.reason) == ("cut short", "truncated")
+    assert InputError("as a worker's error is made again").reason == "corrupt"

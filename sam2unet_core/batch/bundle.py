@@ -9,7 +9,8 @@ import torch
 
 from sam2unet_core.batch.outcome import Outcome
 from sam2unet_core.batch.run import run
-from sam2unet_core.batch.settings import Settings
+from sam2unet_core.batch.settings import AUTO, Settings
+from sam2unet_core.errors import OutputError, SAM2UNetError
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.segmenter import Segmenter
@@ -49,12 +50,17 @@ class FolderRun:
         self._segmenter = Segmenter(task, network, device=str(device))
         more = [("overlay", overlays), ("probabilities", probabilities)]
         wanted = tuple(name for name, asked in more if asked)
-        self._settings = Settings(formats=("seg", "png", "nifti", *wanted) if wanted else ())
+        self._settings = Settings(formats=(AUTO, *wanted))
 
     def run(self) -> Outcome:
-        """Segment what is in the folder, or go on with what was begun."""
+        """Segment what is in the folder, or go on with what was begun.
+
+        Raises:
+            OutputError: the run stopped, as where the disk is full.
+            SAM2UNetError: some inputs failed; the others are done.
+        """
         outcome = run(
-            find_inputs([self._inputs]),
+            find_inputs([self._inputs], out=self._out),
             self._out,
             self._settings,
             segmenter=self._segmenter,
@@ -62,6 +68,12 @@ class FolderRun:
         )
         counts = ", ".join(f"{count} {name}" for name, count in sorted(outcome.statuses.items()))
         logger.info("inputs: %s; results in %s", counts, self._out)
-        if outcome.exit_code:
-            logger.warning("some inputs failed: see %s", self._out / "manifest.jsonl")
+        if outcome.stopped:
+            raise OutputError(outcome.stopped)
+        failed = outcome.statuses.get("failed", 0)
+        if failed:
+            raise SAM2UNetError(
+                f"{failed} of {sum(outcome.statuses.values())} inputs failed, the others are "
+                f"done: {self._out / 'manifest.jsonl'} says which and why"
+            )
         return outcome

@@ -18,6 +18,7 @@ from sam2unet_core.batch.outputs import (
     overlay_images,
     probability_images,
 )
+from sam2unet_core.batch.settings import AUTO
 from sam2unet_core.batch.units import Unit
 from sam2unet_core.dicom.secondary_capture import SecondaryCaptureWriter
 from sam2unet_core.dicom.seg import SegType, SegWriter
@@ -45,13 +46,20 @@ def open_sinks(job: Job, stack: ExitStack) -> tuple[list[Sink], list[str]]:
     Raises:
         GeometryError: none of the formats asked for can hold this unit's geometry.
     """
-    asked = job.settings.formats or default_formats(job.unit)
+    asked = _asked(job)
     reasons = {name: unfit(name, job.unit) for name in asked}
     sinks = [OPENERS[name](job, stack) for name in asked if not reasons[name]]
     notes = [f"no {name}: {reason}" for name, reason in reasons.items() if reason]
     if not sinks and job.unit.series.geometry is not None:
         raise GeometryError("; ".join(notes))
     return sinks, notes
+
+
+def _asked(job: Job) -> tuple[str, ...]:
+    names: list[str] = []
+    for name in job.settings.formats or (AUTO,):
+        names += default_formats(job.unit) if name == AUTO else (name,)
+    return tuple(dict.fromkeys(names))
 
 
 def default_formats(unit: Unit) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -16,6 +16,10 @@ from sam2unet_core.errors import LockedError
 NAME = ".lock"
 MERGE_S = 120.0
 """Seconds that a shard waits for another one to merge."""
+TRIES = 20 if sys.platform == "win32" else 1
+"""How often to look whether a lock is free: where no lock is shared, those who look clash."""
+WAIT_S = 0.05
+"""Seconds between these."""
 
 
 class FolderLock:
@@ -64,7 +68,7 @@ class FolderLock:
                 continue
             stream = _open(path)
             try:
-                _lock(stream, self.folder, shared=True)  # shards that start at once do not clash
+                _look(stream, self.folder)  # shards that start at once do not clash
             finally:
                 stream.close()
 
@@ -105,6 +109,16 @@ def merging(folder: Path) -> Iterator[None]:
 
 def _open(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+
+
+def _look(stream: BinaryIO, folder: Path) -> None:
+    """Raise LockedError where somebody holds the lock for longer than a look takes."""
+    for _ in range(TRIES - 1):
+        with suppress(LockedError):
+            _lock(stream, folder, shared=True)
+            return
+        time.sleep(WAIT_S)
+    _lock(stream, folder, shared=True)
 
 
 def _lock(stream: BinaryIO, folder: Path, *, shared: bool = False) -> None:

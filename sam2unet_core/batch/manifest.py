@@ -147,17 +147,14 @@ def merge_manifests(folder: Path, *, sources: Iterable[Path] = ()) -> dict[str, 
     """Write one manifest from those of other folders and of the shards in this one.
 
     Within a folder a shard's lines are the newer ones. Of two folders with the same id, a line
-    that is not `failed` wins.
+    that is not `failed` wins; that both are of the same file was checked before, see `merge`.
 
     Returns:
         the lines by id, as in the file.
     """
     merged: dict[str, Line] = {}
     for source in dict.fromkeys([folder, *sources]):
-        latest: dict[str, Line] = {}
-        for path in (source / NAME, *shard_manifests(source)):
-            latest.update({line.id: line for line in read_lines(path)})
-        for line in latest.values():
+        for line in Manifest(source).lines.values():
             before = merged.get(line.id)
             if before is None or before.status == "failed":
                 merged[line.id] = line

@@ -15,6 +15,8 @@ from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Task
 
 FORMATS = ("seg", "png", "nifti", "overlay", "probabilities", "sc", "sr")
+AUTO = "auto"
+"""Stands among the formats for those that suit each kind of input."""
 SEG_TYPES = ("binary", "fractional", "labelmap")
 Names = Literal["auto", "keep", "pseudonymize"]
 
@@ -62,7 +64,7 @@ class Settings:
     """What to write and how; the task and the weights are the segmenter's.
 
     Attributes:
-        formats: some of `FORMATS`; empty takes what suits each kind of input.
+        formats: some of `FORMATS`; `AUTO` adds what suits each kind of input, and empty is `AUTO`.
         stride: take every so-manyth frame.
         plane: `axial`, `coronal` or `sagittal` for volumes, or None for the frames as stored.
         series: which series to take, such as `modality=CT`; empty for all.
@@ -91,9 +93,11 @@ class Settings:
         Raises:
             ConfigError: a value is none of those there are.
         """
-        unknown = [name for name in self.formats if name not in FORMATS]
+        unknown = [name for name in self.formats if name not in (*FORMATS, AUTO)]
         if unknown:
-            raise ConfigError(f"--format {','.join(unknown)}: there are {', '.join(FORMATS)}")
+            raise ConfigError(
+                f"--format {','.join(unknown)}: there are {', '.join(FORMATS)}, {AUTO}"
+            )
         if self.seg_type not in SEG_TYPES:
             raise ConfigError(f"--seg-type {self.seg_type}: there are {', '.join(SEG_TYPES)}")
         if self.plane is not None and self.plane not in get_args(Plane):
@@ -104,7 +108,7 @@ class Settings:
     def that_change_results(self) -> dict[str, Any]:
         """Return the settings that results depend on, for run.json and the keys."""
         return {
-            "formats": sorted(self.formats) or "auto",
+            "formats": sorted(set(self.formats)) if set(self.formats) - {AUTO} else AUTO,
             "stride": self.stride,
             "plane": self.plane,
             "seg_type": self.seg_type,

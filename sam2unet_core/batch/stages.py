@@ -101,18 +101,20 @@ class Decoder:
         """Yield the inputs in order; each unit as `Begin`, its frames and `End`."""
         for item in self.items:
             if isinstance(item, Skipped):
-                found = self._skipped(item)  # named by every shard, so that all agree on names
+                identity = self._name(item)  # in every shard, so that all agree on names
                 if self._mine(skipped_path(item)):
-                    yield found
+                    yield self._skipped(item, identity)
             else:
                 yield from self._series(item)
 
     def _mine(self, name: str) -> bool:
         return self.settings.shard is None or self.settings.shard.holds(name)
 
-    def _skipped(self, item: Skipped) -> Passed:
+    def _name(self, item: Skipped) -> str:
         relative = skipped_path(item)
-        identity = self.naming.instance_id(relative, item.path, content=lambda: {item.sha256})
+        return self.naming.instance_id(relative, item.path, content=lambda: {item.sha256})
+
+    def _skipped(self, item: Skipped, identity: str) -> Passed:
         line = Line(
             id=identity,
             source_sha256=item.sha256,
@@ -123,7 +125,7 @@ class Decoder:
             reason=item.reason,
             message=scrub(item.message, [item.path]),
         )
-        return Passed((line,), (skipped_row(item, identity, relative),))
+        return Passed((line,), (skipped_row(item, identity, skipped_path(item)),))
 
     def _series(self, series: Series) -> Iterator[Decoded]:
         unit = Unit.of(series, self.naming)

@@ -58,8 +58,8 @@ def segment(  # noqa: PLR0913 - the options of the command
         str,
         typer.Option(
             "--format",
-            help="Comma-separated: seg, png, nifti, overlay, probabilities, sc, sr. By default "
-            "what suits each input.",
+            help="Comma-separated: seg, png, nifti, overlay, probabilities, sc, sr, auto. "
+            "By default auto: what suits each input.",
             show_default=False,
         ),
     ] = "",
@@ -148,7 +148,7 @@ def segment(  # noqa: PLR0913 - the options of the command
         if note and show:
             typer.echo(f"{note}; for better: {UPGRADE}", err=True)
         with _local(inputs, show=show) as paths:
-            items = _find(paths, settings)
+            items = _find(paths, settings, output)
             outcome = _run(items, output, settings, segmenter, sha256, show=show)
     except LockedError as error:
         _complain(error)
@@ -213,7 +213,7 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
         yield paths
 
 
-def _find(inputs: list[Path], settings: Settings) -> Iterator[Series | Skipped]:
+def _find(inputs: list[Path], settings: Settings, output: Path) -> Iterator[Series | Skipped]:
     from sam2unet_core.inputs import find_inputs, parse_series_filter
 
     for path in inputs:
@@ -222,7 +222,7 @@ def _find(inputs: list[Path], settings: Settings) -> Iterator[Series | Skipped]:
         except OSError as error:
             raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
     chosen = parse_series_filter(settings.series) if settings.series else None
-    return find_inputs(inputs, series_filter=chosen, plane=settings.plane)
+    return find_inputs(inputs, series_filter=chosen, plane=settings.plane, out=output)
 
 
 def _run(

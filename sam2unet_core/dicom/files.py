@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,21 +15,33 @@ from sam2unet_core.dicom.quiet import quiet
 from sam2unet_core.dicom.storage import DIRECTORY
 from sam2unet_core.types import Skipped
 
+_RECORD = re.compile(r"run(\.\d+-of-\d+)?\.json")
+_MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 
-def walk(folder: Path) -> Iterator[Path | Skipped]:
+
+def walk(folder: Path, *, out: Path | None = None) -> Iterator[Path | Skipped]:
     """Yield every file below `folder` in the order of names.
 
     Links are followed, each folder is entered once. Folders that cannot be listed, and what is
-    neither file nor folder (pipes, devices), come back as skipped.
+    neither file nor folder (pipes, devices), come back as skipped. So do folders of results below
+    `folder`, as a whole: what is in them was made here.
+
+    Args:
+        folder: where to begin.
+        out: a folder to leave alone without a word, since results go there.
     """
     closed: list[OSError] = []
-    entered: set[str] = set()
+    entered: set[str] = set() if out is None else {os.path.realpath(out)}
     for parent, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         real = os.path.realpath(parent)
         if real in entered:
             folders.clear()
             continue
         entered.add(real)
+        if Path(parent) != folder and holds_results(names):
+            folders.clear()
+            yield _results(Path(parent), folder)
+            continue
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
@@ -36,6 +49,12 @@ def walk(folder: Path) -> Iterator[Path | Skipped]:
         yield from (_closed(error, folder) for error in closed)
         closed.clear()
     yield from (_closed(error, folder) for error in closed)
+
+
+def holds_results(names: Iterable[str]) -> bool:
+    """Whether a folder with files of these names is one that a run wrote its results to."""
+    found = list(names)
+    return any(map(_RECORD.fullmatch, found)) and any(map(_MANIFEST.fullmatch, found))
 
 
 def relative_to(path: Path, source: Path) -> str:
@@ -93,6 +112,11 @@ def _media_class(stream: BinaryIO) -> str:
 def _no_file(path: Path, folder: Path) -> Skipped:
     what = "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
     return Skipped(path, "not_an_image", f"{path.name}: {what}", relative_to(path, folder))
+
+
+def _results(path: Path, folder: Path) -> Skipped:
+    message = f"{path.name}: a folder of results (run.json and manifest.jsonl), never an input"
+    return Skipped(path, "not_an_image", message, relative_to(path, folder))
 
 
 def _closed(error: OSError, folder: Path) -> Skipped:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2unet_core.batch import Shard, merge
+from sam2unet_core.batch import Shard, lock, merge
 from sam2unet_core.batch.lock import FolderLock
 from sam2unet_core.errors import ConfigError, LockedError, OutputError
 
@@ -101,6 +101,36 @@ def test_shards_may_share_a_folder_at_a_time_and_a_whole_run_may_not(tmp_path):
             FolderLock(tmp_path, suffix=".1-of-2"),
         ):
             pass
+
+
+def test_a_folder_of_a_running_shard_is_not_merged(images, run_batch, tmp_path):
+    run_batch(images, tmp_path / "1", shard=Shard(1, 2))
+    with (
+        FolderLock(tmp_path / "1", suffix=".1-of-2"),
+        pytest.raises(LockedError, match="another run"),
+    ):
+        merge([tmp_path / "1"], tmp_path / "all")
+    assert merge([tmp_path / "1", tmp_path / "1"], tmp_path / "all") > 0
+
+
+def test_shards_that_look_at_once_where_no_lock_is_shared_wait_for_one_another(
+    tmp_path, monkeypatch
+):
+    system_lock, looks, waits = lock._system_lock, [], []
+
+    def as_on_windows(stream, *, shared):
+        looks.append(shared)
+        if looks.count(True) in (1, 2) and shared:
+            raise PermissionError("held by another shard that looks")
+        system_lock(stream, shared=shared)
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(lock, "_system_lock", as_on_windows)
+    monkeypatch.setattr(lock.time, "sleep", waits.append)
+    monkeypatch.setattr(lock, "TRIES", 5)
+    with FolderLock(tmp_path, suffix=".1-of-2"):
+        assert looks == [False, True, True, True]
+        assert waits == [lock.WAIT_S] * 2
 
 
 @pytest.mark.parametrize("text", ["3/2", "0/2", "a/b", "1"])

@@ -96,6 +96,19 @@ def test_a_broken_input_ends_with_3(segment, frames, tmp_path):
     assert "1 failed" in result.output
 
 
+def test_results_in_the_input_folder_are_not_taken_for_inputs(segment, frames, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(read_image(next(frames.iterdir()))).save(source / "a.png")
+    for _ in range(2):
+        told = json.loads(segment("--json", source=source, out=source / "out").stdout)
+        assert told["statuses"].keys() <= {"done", "empty"}
+        assert sum(told["statuses"].values()) == 1
+    result = segment(source=source, out=source)
+    assert "both input and output" in str(result.exception)
+    assert not (source / "run.json").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
