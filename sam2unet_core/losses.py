@@ -45,19 +45,21 @@ class StructureLoss(nn.Module):
         self.activation = activation
         self.weighted_bce = weighted_bce
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss, a float32 scalar; half-precision logits are taken to float32 first.
 
         Args:
             logits: `(B, C, H, W)` floating point; C is K for sigmoid, K + 1 for softmax.
             target: `(B, K, H, W)` foreground of each class in [0, 1]; soft labels are allowed.
+            weight: `border_weight(target)`, where several losses share one target.
 
         Raises:
             DataError: the shapes do not fit one another.
         """
         self._check(logits, target)
         logits, target = logits.float(), target.float()
-        weight = border_weight(target)
+        if weight is None:
+            weight = border_weight(target)
         if self.activation == "softmax":
             entropy = _categorical_entropy(logits, target)
             entropy_weight = weight.amax(dim=1, keepdim=True)  # (B, 1, H, W)
@@ -111,7 +113,10 @@ class DeepSupervisionLoss(nn.Module):
         maps = [logits] if isinstance(logits, Tensor) else list(logits)
         if not maps:
             raise DataError("the network returned no map, expected at least one")
-        return torch.stack([self.loss(each, target) for each in maps]).sum()
+        shared: tuple[Tensor, ...] = ()
+        if isinstance(self.loss, StructureLoss) and target.ndim == 4:
+            shared = (border_weight(target.float()),)
+        return torch.stack([self.loss(each, target, *shared) for each in maps]).sum()
 
 
 def border_weight(target: Tensor) -> Tensor:

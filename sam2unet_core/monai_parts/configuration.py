@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -65,7 +65,12 @@ def check_overrides() -> None:
         raise ConfigError(f"no such setting: {'; '.join(hints)} (set in {files[0].name})")
 
 
-def read_task(bundle_root: str, task: str | None = None, weights: str | None = None) -> Task:
+def read_task(
+    bundle_root: str,
+    task: str | None = None,
+    weights: str | None = None,
+    image_size: Sequence[int] | None = None,
+) -> Task:
     """Return the task to run.
 
     Args:
@@ -73,11 +78,19 @@ def read_task(bundle_root: str, task: str | None = None, weights: str | None = N
         task: a `task.json`, or the name of a task that comes with the package.
         weights: a weights file; without `task`, the task that it holds is taken. With neither,
             the bundle's own task.
+        image_size: `(height, width)` of the network's input in place of the task's.
 
     Raises:
         TaskError: there is no such task, or the file is not one.
         WeightsError: the weights file cannot be read.
     """
+    found = _find_task(bundle_root, task, weights)
+    if image_size is None:
+        return found
+    return Task.from_dict(found.to_dict() | {"image_size": list(image_size)})
+
+
+def _find_task(bundle_root: str, task: str | None, weights: str | None) -> Task:
     own = Path(bundle_root) / "configs" / "task.json"
     if task is None:
         held = read_info(weights).task if weights else None
