@@ -3,8 +3,10 @@
     python monai_bundle/scripts/pack_weights.py RUN/model.safetensors EVAL/summary.json --on "..."
 
 Writes `models/model.safetensors` (16-bit), `models/model.pt` (the same values, for MONAI's tools),
-and the entries `weights` and `metrics` of `configs/task.json` and `eval_metrics` of
-`configs/metadata.json`. Measure the packed file, not the run's: 16 bits round a little.
+and the entries `weights`, `metrics` and `temperature` of `configs/task.json` and `eval_metrics` of
+`configs/metadata.json`. With `--task NAME` for another task than the bundle's own:
+`models/NAME.safetensors` and `configs/tasks/NAME.json` alone. Measure the packed file, not the
+run's: 16 bits round a little.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from sam2unet_core.network.checkpoint import load_model, save_full
+from sam2unet_core.network.checkpoint import load_model, read_info, save_full
 from sam2unet_core.task import Task, Weights
 
 BUNDLE = Path(__file__).resolve().parent.parent
@@ -27,22 +29,41 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("summary", type=Path, nargs="?", help="summary.json of an evaluation")
     parser.add_argument("--on", default="", help="what was measured on, in words")
-    arguments = parser.parse_args()
+    parser.add_argument("--task", help="name of the task, the bundle's own by default")
+    parser.add_argument("--calibration", type=Path, help="what calibrate.py wrote")
+    a = parser.parse_args()
 
-    task_file = BUNDLE / "configs" / "task.json"
-    network = load_model(arguments.weights)
-    packed = BUNDLE / "models" / "model.safetensors"
-    task = replace(Task.load(task_file), weights=None, metrics={})
+    own = BUNDLE / "configs" / "task.json"
+    is_own = a.task in (None, Task.load(own).name)
+    task_file = own if is_own else BUNDLE / "configs" / "tasks" / f"{a.task}.json"
+    before = Task.load(task_file)
+    fitted = json.loads(a.calibration.read_text(encoding="utf-8")) if a.calibration else {}
+    network = load_model(a.weights)
+    trained = read_info(a.weights).task or before
+    task = replace(
+        before,
+        weights=None,
+        metrics={},
+        image_size=trained.image_size,
+        temperature=fitted.get("temperature", before.temperature),
+    )
+    packed = BUNDLE / "models" / ("model.safetensors" if is_own else f"{task.name}.safetensors")
     save_full(network, packed, task=task, dtype=torch.float16)
+    sha256 = hashlib.sha256(packed.read_bytes()).hexdigest()
+    weights = Weights(f"models/{packed.name}", sha256, network.variant.name)
+    metrics = _measured(a.summary, a.on) if a.summary else {}
+    if metrics and fitted:
+        metrics["calibration_error"] = fitted["ece"]
+    replace(task, weights=weights, metrics=metrics).save(task_file)
+    if is_own:
+        _write_for_monai(packed, metrics)
+
+
+def _write_for_monai(packed: Path, metrics: dict[str, object]) -> None:
     rounded = load_model(packed).state_dict()
     half = {k: v.half() if v.is_floating_point() else v for k, v in rounded.items()}
     exact = all(torch.equal(half[k].to(v.dtype), v) for k, v in rounded.items())
     torch.save(half if exact else rounded, BUNDLE / "models" / "model.pt")
-
-    sha256 = hashlib.sha256(packed.read_bytes()).hexdigest()
-    weights = Weights("models/model.safetensors", sha256, network.variant.name)
-    metrics = _measured(arguments.summary, arguments.on) if arguments.summary else {}
-    replace(task, weights=weights, metrics=metrics).save(task_file)
     metadata_file = BUNDLE / "configs" / "metadata.json"
     metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
     metadata["eval_metrics"] = metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,15 +27,24 @@ def tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print the task files.")] = False,
 ) -> None:
     """List the tasks that come with the bundle, or show one of them in full."""
-    from sam2unet_core.task import load_preset, presets
+    from sam2unet_core.task import presets
 
-    chosen = [load_preset(name)] if name else [load_preset(known) for known in presets()]
+    chosen = [_find(name)] if name else [_find(known) for known in presets()]
     if as_json:
         contents = [task.to_dict() for task in chosen]
         typer.echo(json.dumps(contents[0] if name else contents, indent=2, ensure_ascii=False))
         return
     console = Console(soft_wrap=False)
     console.print(_details(chosen[0]) if name else _overview(chosen))
+
+
+def _find(name: str) -> Task:
+    """Return a task that comes along; what the bundle's own was measured with stands in its own."""
+    from sam2unet_core.task import Task, installed_bundle, load_preset
+
+    task = load_preset(name)
+    own = Task.load(installed_bundle() / "configs" / "task.json")
+    return task if own.name != name else replace(task, weights=own.weights, metrics=own.metrics)
 
 
 def _overview(chosen: list[Task]) -> Table:
@@ -114,5 +124,7 @@ def _weights(task: Task) -> str:
 
     if task.weights is None:
         return "none"
-    there = (installed_bundle() / task.weights.file).is_file()
-    return f"{task.weights.variant}{'' if there else ' (not here)'}"
+    if not (installed_bundle() / task.weights.file).is_file():
+        return f"{task.weights.variant} (not here)"
+    dice = [v for k, v in task.metrics.items() if k.endswith("_dice")]
+    return task.weights.variant + (f"\nDice {sum(dice) / len(dice):.2f}" if dice else "")

@@ -35,6 +35,7 @@ from sam2unet_core.monai_parts.training import (
     PrecisionInferer,
     ScaledBatch,
     WeightAverage,
+    clip_gradients,
     trainable_parameters,
 )
 from sam2unet_core.runtimes.torch_runtime import choose_device
@@ -61,6 +62,7 @@ __all__ = [
     "check_split",
     "choose_device",
     "choose_weights",
+    "clip_gradients",
     "dice_metric",
     "find_bundle_root",
     "image_samples",

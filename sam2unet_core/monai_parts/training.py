@@ -70,6 +70,26 @@ class PrecisionInferer(Inferer):
         return nullcontext()
 
 
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> torch.optim.Optimizer:
+    """Have `optimizer` shorten its gradient to `max_norm` before each step; 0 leaves it as it is.
+
+    The hook runs inside `step`, where a loss scaler has taken its factor out again.
+
+    Raises:
+        ConfigError: `max_norm` is negative.
+    """
+    if max_norm < 0:
+        raise ConfigError(f"clip_norm {max_norm}: expected a norm above 0, or 0 for no clipping")
+    if max_norm > 0:
+
+        def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+
+        optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
 class ScaledBatch:
     """Prepares a batch at a scale drawn anew each time (multi-scale training).
 

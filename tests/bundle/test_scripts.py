@@ -1,10 +1,12 @@
 """The scripts that travel with the bundle."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -75,3 +77,70 @@ def test_packed_weights_are_the_bundles_own_in_both_files(writable_bundle, train
         torch.testing.assert_close(value, exact[key], rtol=1e-3, atol=1e-6)
     file = writable_bundle / "models" / "model.safetensors"
     assert file.stat().st_size < 0.55 * (trained / "model.safetensors").stat().st_size
+
+
+def load_script(configs, name):
+    spec = importlib.util.spec_from_file_location(name, configs.parent / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_temperature_that_made_the_probabilities_is_found_again(configs):
+    calibrate = load_script(configs, "calibrate")
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2, 200_000)
+    truth = rng.random(logits.size) < 1 / (1 + np.exp(-logits))
+    overconfident = 1 / (1 + np.exp(-2.5 * logits))
+    found = calibrate.calibrate(overconfident, truth)
+    assert found["temperature"] == pytest.approx(2.5, rel=0.02)
+    assert found["ece_before"] > 0.05
+    assert found["ece"] < 0.005
+
+
+def test_the_calibration_error_is_the_mean_distance_over_bins(configs):
+    calibrate = load_script(configs, "calibrate")
+    # ten pixels at 0.9 of which six are foreground, ten at 0.1 of which two are
+    probability = np.array([0.9] * 10 + [0.1] * 10)
+    truth = np.array([True] * 6 + [False] * 4 + [True] * 2 + [False] * 8)
+    assert calibrate.calibration_error(probability, truth) == pytest.approx((3 + 1) / 20)
+
+
+def test_false_findings_are_counted_by_size_in_parts_without_lesion(configs):
+    script = load_script(configs, "false_findings")
+    mask = np.zeros((100, 200), bool)
+    mask[10:40, 20:60] = True
+    assert script.largest_free(mask) == (slice(0, 100), slice(60, 200))
+    assert script.largest_free(np.zeros((4, 5), bool)) == (slice(0, 4), slice(0, 5))
+    found = np.zeros((100, 100), bool)
+    found[:7, :7] = True  # 49 of 10,000 pixels: below 0.5 %
+    found[50:58, 50:58] = True
+    assert script.count_large(found) == 1
+
+
+def test_false_findings_of_a_data_set_are_written_by_kind(tmp_path, configs, trained):
+    write_dataset(tmp_path / "data", frames=3, seed=5, size=(96, 96))
+    samples = [
+        {"image": f"images/{p.name}", "label": f"masks/{p.name}"}
+        for p in sorted((tmp_path / "data" / "images").iterdir())
+    ]
+    datalist = tmp_path / "datalist.json"
+    datalist.write_text(json.dumps({"testing": samples}))
+    script = configs.parent / "scripts" / "false_findings.py"
+    others = tmp_path / "data" / "images"
+    run(
+        script,
+        tmp_path / "data",
+        "--datalist",
+        datalist,
+        "--others",
+        others,
+        "--weights",
+        trained / "model.safetensors",
+        "-o",
+        tmp_path / "out",
+    )
+    found = json.loads((tmp_path / "out" / "false_findings.json").read_text())
+    assert set(found) == {"crops", "phantoms", "others"}
+    assert found["others"]["pictures"] == 3
+    assert found["phantoms"]["pictures"] == 100

@@ -1,0 +1,108 @@
+"""Count what a network finds where there is nothing to find.
+
+    python monai_bundle/scripts/false_findings.py KVASIR --datalist SPLIT/datalist.json -o OUT
+
+Lesion-free pictures are made of three kinds: the largest part of each held-out frame that no mask
+touches (at least a third of each side, so it still shows a piece of bowel), phantom frames without
+a polyp, and pictures of another kind (`--others FOLDER`). A false finding is a connected component
+of more than 0.5 % of the picture. Writes `OUT/false_findings.json`, and the pictures and overlays
+below `OUT`, which hold parts of the data set: keep them where its terms are kept.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from sam2unet_core.data import read_dataset
+from sam2unet_core.media.image import image_files, overlay, read_image, read_mask, write_image
+from sam2unet_core.phantom import draw_frame
+from sam2unet_core.postprocess import EIGHT_NEIGHBOURS
+from sam2unet_core.segmenter import Segmenter
+
+SHARE = 0.005
+SIDE = 1 / 3
+PHANTOMS = 100
+
+
+def main() -> None:
+    """Read the arguments, segment and count."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--datalist", type=Path)
+    parser.add_argument("--section", default="testing", help="section of the data list")
+    parser.add_argument("--others", type=Path, help="folder of pictures of another kind")
+    parser.add_argument("--weights", type=Path, help="in place of the bundle's own")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    a = parser.parse_args()
+    segmenter = Segmenter.open(weights=a.weights)
+    samples = read_dataset(a.dataset, datalist=a.datalist, section=a.section)
+    classes = segmenter.task.classes
+    kinds: dict[str, Iterator[NDArray[np.uint8]]] = {
+        "crops": _crops((read_image(s.image), read_mask(s.mask, classes)) for s in samples),
+        "phantoms": (draw_frame(i, size=(352, 352), polyps=0)[0] for i in range(PHANTOMS)),
+    }
+    if a.others:
+        kinds["others"] = map(read_image, image_files(a.others))
+    result = {}
+    for kind, pictures in kinds.items():
+        folder = a.output / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        counts = []
+        for i, picture in enumerate(pictures):
+            labels = segmenter.label_maps(picture[None])[0]
+            counts.append(count_large(labels > 0))
+            if counts[-1]:
+                write_image(folder / f"{i:04d}.png", overlay(picture, labels, classes))
+        result[kind] = {
+            "pictures": len(counts),
+            "findings": sum(counts),
+            "findings_per_ten": round(10 * sum(counts) / max(len(counts), 1), 2),
+        }
+    text = json.dumps(result, indent=2)
+    (a.output / "false_findings.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def _crops(
+    pairs: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+) -> Iterator[NDArray[np.uint8]]:
+    for pixels, mask in pairs:
+        rows, columns = largest_free(mask > 0)
+        if min((rows.stop - rows.start) / len(mask), _width(columns) / mask.shape[1]) >= SIDE:
+            yield np.ascontiguousarray(pixels[rows, columns])
+
+
+def largest_free(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return the largest of the four parts above, below, left and right of all that is set."""
+    height, width = mask.shape
+    whole = (slice(0, height), slice(0, width))
+    if not mask.any():
+        return whole
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    parts = [
+        (slice(0, int(rows[0])), whole[1]),
+        (slice(int(rows[-1]) + 1, height), whole[1]),
+        (whole[0], slice(0, int(columns[0]))),
+        (whole[0], slice(int(columns[-1]) + 1, width)),
+    ]
+    return max(parts, key=lambda part: (part[0].stop - part[0].start) * _width(part[1]))
+
+
+def count_large(mask: NDArray[np.bool_]) -> int:
+    """Return the number of components of more than `SHARE` of the picture."""
+    components, _ = ndimage.label(mask, EIGHT_NEIGHBOURS)
+    areas = np.bincount(components.ravel())[1:]
+    return int((areas > SHARE * mask.size).sum())
+
+
+def _width(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+if __name__ == "__main__":
+    main()
