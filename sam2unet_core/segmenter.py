@@ -76,7 +76,7 @@ class Segmenter:
             ConfigError: device or runtime do not exist.
         """
         folder = Path(bundle) if bundle is not None else installed_bundle()
-        chosen = _choose_task(folder, task, weights, bundle_given=bundle is not None)
+        chosen = choose_task(folder, task, weights, bundle_given=bundle is not None)
         file = Path(weights) if weights is not None else bundled_weights(folder, chosen)
         network = load_for_inference(file)
         return cls(chosen, network, device=device, runtime=runtime)
@@ -150,9 +150,14 @@ def bundled_weights(bundle: Path, task: Task) -> Path:
     return file
 
 
-def _choose_task(
+def choose_task(
     folder: Path, task: str | Task | None, weights: Path | str | None, *, bundle_given: bool
 ) -> Task:
+    """Return the task of a bundle folder, of a name, or that a weights file brings along.
+
+    Raises:
+        TaskError: it cannot be read.
+    """
     if isinstance(task, Task):
         return task if weights is None else unmeasured(task)
     own = Task.load(folder / "configs" / "task.json")

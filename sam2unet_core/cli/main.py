@@ -10,7 +10,18 @@ from rich.console import Console
 
 from sam2unet_core.errors import SAM2UNetError
 
-COMMANDS = ("tasks", "weights", "phantom", "train", "evaluate", "segment", "send", "demo", "doctor")
+COMMANDS = (
+    "tasks",
+    "weights",
+    "phantom",
+    "train",
+    "evaluate",
+    "segment",
+    "send",
+    "worker",
+    "demo",
+    "doctor",
+)
 """A command NAME lives in `sam2unet_core.cli.NAME` and registers itself with `register(app)`.
 
 These modules import torch or MONAI inside their functions only, so `--help` stays fast.

@@ -1,0 +1,39 @@
+"""`sam2unet worker`: the process that 3D Slicer talks to; see docs/worker.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sam2unet_core.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command()(worker)
+
+
+def worker(
+    *,
+    exchange: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for arrays, readable by you alone.")
+    ],
+    allow_root: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Requests may name files below it; may be repeated."),
+    ] = None,
+    parent: Annotated[
+        int | None, typer.Option(min=1, metavar="PID", help="End when this process has ended.")
+    ] = None,
+) -> None:
+    """Answer requests on standard input, one JSON object a line, for programs such as 3D Slicer."""
+    if not exchange.is_dir():
+        raise ConfigError(f"--exchange {exchange}: no such folder; make it, for yourself alone")
+    for folder in allow_root or ():
+        if not folder.is_dir():
+            raise ConfigError(f"--allow-root {folder}: no such folder")
+    from sam2unet_core.worker import serve
+
+    serve(exchange=exchange.resolve(), allow_roots=allow_root or (), parent=parent)

@@ -1,0 +1,127 @@
+"""Frames that a client gives as an array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2unet_core.dicom.grey import GreyWindow
+from sam2unet_core.protocol import ProtocolError, check_reference, open_array
+from sam2unet_core.task import Window
+from sam2unet_core.types import Frame
+from sam2unet_core.worker.exchange import read_items
+from sam2unet_core.worker.fields import MAX_FRAMES, Fields
+
+CHANNELS = ("grey", "rgb")
+LARGEST_SIDE_PX = 16384
+
+
+@dataclass(frozen=True)
+class ArrayInput:
+    """An array to segment.
+
+    Attributes:
+        folder: of its file.
+        reference: what the request says of it.
+        rgb: whether it is `(N, H, W, 3)` uint8; else `(N, H, W)` of any number type.
+        window: grey window of the request, or None.
+    """
+
+    folder: Path
+    reference: dict[str, Any]
+    rgb: bool
+    window: Window | None
+
+    @classmethod
+    def take(cls, fields: Fields, folder: Path) -> ArrayInput:
+        """Read the fields of an input that is an array.
+
+        Raises:
+            ProtocolError: as `read_array`, or the shape or type do not fit the channels.
+        """
+        reference = check_reference(fields.anything("array"))
+        channels = fields.choice("channels", CHANNELS, None)
+        window = fields.inner("window")
+        given = cls(folder, reference, channels == "rgb", _window(window))
+        fields.end()
+        if channels is None:
+            raise ProtocolError("bad_request", "channels: expected grey or rgb")
+        given.check()
+        return given
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+        count, rows, columns = self.reference["shape"][:3]
+        return (count, rows, columns)
+
+    def check(self) -> None:
+        """Refuse what no frames can be made of."""
+        shape, dtype = self.reference["shape"], self.reference["dtype"]
+        good = len(shape) == 4 and shape[3] == 3 and dtype == "|u1" if self.rgb else len(shape) == 3
+        if not good or dtype == "|b1":
+            expected = "(N, H, W, 3) of |u1" if self.rgb else "(N, H, W) of numbers"
+            raise ProtocolError("bad_request", f"array: expected {expected}")
+        if self.rgb and self.window is not None:
+            raise ProtocolError("bad_request", "window: colour images have none")
+        if min(shape) < 1:
+            raise ProtocolError("bad_request", "array: holds nothing")
+        if shape[0] > MAX_FRAMES or max(shape[1:3]) > LARGEST_SIDE_PX:
+            raise ProtocolError(
+                "too_large",
+                f"array: at most {MAX_FRAMES} frames of {LARGEST_SIDE_PX} pixels a side",
+            )
+        open_array(self.folder, self.reference).close()
+
+    def frames(self, window: Window | None) -> Iterator[Frame]:
+        """Yield the frames one by one.
+
+        Args:
+            window: of the task, used where the request gives none. Without either uint8 is taken
+                as it is, and other types are shown from the lowest to the highest finite value of
+                the whole array, so that slices of one volume keep one scale.
+        """
+        shown = None if self.rgb else self._shown(self.window or window)
+        for index, values in enumerate(read_items(self.folder, self.reference)):
+            yield Frame(values if self.rgb else _grey(values, shown), index, 0, index + 1)
+
+    def _shown(self, window: Window | None) -> GreyWindow | None:
+        if window is not None:
+            return GreyWindow(window.center, window.width)
+        if self.reference["dtype"] == "|u1":
+            return None
+        low, high = np.inf, -np.inf
+        for values in read_items(self.folder, self.reference):
+            finite = values[np.isfinite(values)]
+            if finite.size:
+                low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+        if not low <= high:
+            low, high = 0.0, 1.0
+        return GreyWindow((low + high) / 2, max(high - low, 1e-12), "LINEAR_EXACT")
+
+
+def _window(fields: Fields | None) -> Window | None:
+    if fields is None:
+        return None
+    center = fields.number("center", None, low=-1e9, high=1e9)
+    width = fields.number("width", None, low=1e-6, high=1e9)
+    fields.end()
+    if center is None or width is None:
+        raise ProtocolError("bad_request", "window: expected center and width")
+    return Window(center, width)
+
+
+def _grey(values: NDArray[Any], shown: GreyWindow | None) -> NDArray[np.uint8]:
+    if shown is None:
+        grey: NDArray[np.uint8] = values
+    elif values.dtype.kind == "f":
+        wide = values.astype(np.float64)
+        grey = shown(np.nan_to_num(wide, nan=shown.center - shown.width))
+    else:
+        grey = shown(values)
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,0 +1,52 @@
+"""Notice that another process has ended, on every system."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+INTERVAL_S = 1.0
+
+
+def watch(pid: int, ended: Callable[[], None]) -> None:
+    """Call `ended` from a thread once there is no process of that number any more."""
+
+    def look() -> None:
+        while is_running(pid):
+            time.sleep(INTERVAL_S)
+        ended()
+
+    threading.Thread(target=look, daemon=True, name="watch-parent").start()
+
+
+if sys.platform == "win32":  # pragma: no cover - os.kill would end the process there
+    import ctypes
+
+    _SYNCHRONIZE, _TIMEOUT, _ACCESS_DENIED = 0x00100000, 0x102, 5
+
+    def is_running(pid: int) -> bool:
+        """Whether there is a process of that number."""
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel.OpenProcess.restype = ctypes.c_void_p
+        handle = kernel.OpenProcess(_SYNCHRONIZE, False, pid)
+        if not handle:
+            return ctypes.get_last_error() == _ACCESS_DENIED
+        try:
+            waited: int = kernel.WaitForSingleObject(ctypes.c_void_p(handle), 0)
+            return waited == _TIMEOUT
+        finally:
+            kernel.CloseHandle(ctypes.c_void_p(handle))
+else:
+
+    def is_running(pid: int) -> bool:
+        """Whether there is a process of that number."""
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True

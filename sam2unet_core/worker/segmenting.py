@@ -1,0 +1,267 @@
+"""`segment` and `rethreshold`: frames to masks, given out one by one as they are found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2unet_core.pipeline import BATCH_SIZE, BatchSize, in_background, segment_frames
+from sam2unet_core.protocol import ProtocolError
+from sam2unet_core.task import Task
+from sam2unet_core.types import Frame, Series
+from sam2unet_core.worker.arrays import ArrayInput
+from sam2unet_core.worker.exchange import ArrayWriter, Exchange, read_items
+from sam2unet_core.worker.fields import MAX_FRAMES, PLANES, Adjustment, Fields
+from sam2unet_core.worker.job import Job
+from sam2unet_core.worker.masks import adjusted, masks_of
+from sam2unet_core.worker.models import Model
+from sam2unet_core.worker.results import Kept, Results
+from sam2unet_core.worker.studies import Studies, in_plane
+
+WhyNot = Callable[[Series, Task], str | None]
+_AHEAD = 4
+"""Frames of a path that are decoded ahead of the network."""
+
+
+@dataclass(frozen=True)
+class PathInput:
+    """A series to segment.
+
+    Attributes:
+        path: file or folder.
+        series: which of the series there.
+        frames: which of its frames; None for all.
+        plane: cut it this way first; None for as it is stored.
+        force: segment it even where the task is not made for it.
+    """
+
+    path: str
+    series: int
+    frames: list[int] | None
+    plane: str | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """What `segment` is asked.
+
+    Attributes:
+        given: the frames.
+        adjustment: how probabilities become masks.
+        probabilities: whether the client wants them too.
+    """
+
+    given: ArrayInput | PathInput
+    adjustment: Adjustment
+    probabilities: bool
+
+    @classmethod
+    def take(cls, fields: Fields, folder: Path) -> SegmentRequest:
+        """Read the fields of `segment`.
+
+        Raises:
+            ProtocolError: they are wrong.
+        """
+        inner = fields.inner("input")
+        if inner is None:
+            raise ProtocolError("bad_request", "input: expected an array or a path")
+        plane, force = fields.choice("plane", PLANES, None), fields.flag("force_task")
+        adjustment, wanted = Adjustment.take(fields), fields.flag("probabilities")
+        fields.end()
+        path = inner.text("path")
+        if path is None:
+            if plane is not None:
+                raise ProtocolError("bad_request", "plane: for inputs given by path only")
+            return cls(ArrayInput.take(inner, folder), adjustment, wanted)
+        series = inner.integer("series", 0, low=0, high=MAX_FRAMES) or 0
+        given = PathInput(path, series, inner.frames(), plane, force)
+        inner.end()
+        return cls(given, adjustment, wanted)
+
+
+@dataclass
+class _Spent:
+    """Seconds, by what they went into."""
+
+    started: float = field(default_factory=time.perf_counter)
+    decode_s: float = 0.0
+    network_s: float = 0.0
+
+    def of(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Yield frames and count the time they take to come."""
+        while True:
+            before = time.perf_counter()
+            frame = next(frames, None)
+            self.decode_s += time.perf_counter() - before
+            if frame is None:
+                return
+            yield frame
+
+    def ms(self) -> dict[str, float]:
+        """Return milliseconds for the client; the network's are without waiting for frames."""
+        seconds = {
+            "decode": self.decode_s,
+            "network": max(0.0, self.network_s - self.decode_s),
+            "total": time.perf_counter() - self.started,
+        }
+        return {name: round(1000 * value, 2) for name, value in seconds.items()}
+
+
+def segment(
+    request: SegmentRequest,
+    job: Job,
+    *,
+    model: Model,
+    studies: Studies,
+    exchange: Exchange,
+    results: Results,
+    why_not: WhyNot,
+) -> dict[str, Any]:
+    """Segment frames and return what `finished` says.
+
+    Raises:
+        ProtocolError: `task_mismatch`, or the request does not fit the series.
+        InputError: a frame cannot be decoded.
+        OutOfMemoryError, MemoryError: a single frame does not fit.
+        CancelledError: the job was stopped.
+    """
+    spent, segmenter = _Spent(), model.segmenter
+    count, size, frames = _open(request.given, job, model=model, studies=studies, why_not=why_not)
+    task = adjusted(segmenter.task, request.adjustment)
+    writer = _Writer(request, exchange, results, size=4 * count * task.num_classes * size)
+    # one frame at a time on a CPU: as fast there, and a cancel or a partial result comes sooner
+    on_cpu = segmenter.runtime.device.type == "cpu"
+    batch = BatchSize(1 if on_cpu else BATCH_SIZE)
+    with writer:
+        found = segment_frames(spent.of(frames), segmenter, batch_size=batch)
+        for index in range(count):
+            before = time.perf_counter()
+            result = next(found, None)
+            spent.network_s += time.perf_counter() - before
+            if result is None:
+                raise ProtocolError("unreadable", f"{index} of {count} frames could be read")
+            masks = masks_of(result.probabilities, task, request.adjustment)
+            writer.add(masks, result.probabilities)
+            job.partial(index, exchange.write(masks))
+            job.progress(index + 1, count)
+    return {
+        **writer.close(segmenter.task),
+        **{k: v for k, v in model.describe().items() if k != "task"},
+        "task": segmenter.task.name,
+        "threshold": task.threshold,
+        "ms": spent.ms(),
+    }
+
+
+def rethreshold(
+    kept: Kept, adjustment: Adjustment, job: Job, *, frames: list[int] | None, exchange: Exchange
+) -> dict[str, Any]:
+    """Make masks of kept probabilities and return what `finished` says.
+
+    Raises:
+        ProtocolError: `bad_request`: the result has no such frame.
+        CancelledError: the job was stopped.
+    """
+    spent, task = _Spent(), adjusted(kept.task, adjustment)
+    count = int(kept.reference["shape"][0])  # type: ignore[index]
+    if frames is not None and frames[-1] >= count:
+        raise ProtocolError("bad_request", f"frames: the result has {count}")
+    with_findings = 0
+    with ArrayWriter(exchange, "|u1") as writer:
+        for probabilities in read_items(exchange.folder, kept.reference, chosen=frames):
+            job.check()
+            masks = masks_of(probabilities, task, adjustment)
+            with_findings += bool(masks.any())
+            writer.append(masks)
+    return {
+        "masks": writer.reference,
+        "result": kept.handle,
+        "frames": count if frames is None else len(frames),
+        "frames_with_findings": with_findings,
+        "task": kept.task.name,
+        "threshold": task.threshold,
+        "ms": spent.ms(),
+    }
+
+
+class _Writer:
+    """Writes masks, and probabilities where they are wanted or kept."""
+
+    def __init__(
+        self, request: SegmentRequest, exchange: Exchange, results: Results, *, size: int
+    ) -> None:
+        self._exchange = exchange
+        self._results = results
+        self._stack = ExitStack()
+        self._held: Path | None = exchange.hold() if results.room_for(size) else None
+        self._masks = self._open("|u1")
+        self._wanted = self._open("<f2") if request.probabilities else None
+        self._kept = self._open("<f4", self._held) if self._held else None
+        self._with_findings = 0
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Close the files; after an error nothing is kept."""
+        self._stack.close()
+        if kind is not None and self._held is not None:
+            self._exchange.release(self._held)
+
+    def add(self, masks: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
+        """Write one frame, `(K, H, W)` each."""
+        self._with_findings += bool(masks.any())
+        self._masks.append(masks)
+        for each in (self._wanted, self._kept):
+            if each is not None:
+                each.append(probabilities)
+
+    def close(self, task: Task) -> dict[str, Any]:
+        """Keep what is to be kept; return what the result says of the arrays."""
+        handle = None
+        if self._kept is not None:
+            handle = self._results.keep(self._kept.path, self._kept.reference, task)
+        return {
+            "masks": self._masks.reference,
+            "probabilities": self._wanted.reference if self._wanted else None,
+            "result": handle,
+            "frames": self._masks.reference["shape"][0],
+            "frames_with_findings": self._with_findings,
+        }
+
+    def _open(self, dtype: str, path: Path | None = None) -> ArrayWriter:
+        return self._stack.enter_context(ArrayWriter(self._exchange, dtype, path=path))
+
+
+def _open(
+    given: ArrayInput | PathInput, job: Job, *, model: Model, studies: Studies, why_not: WhyNot
+) -> tuple[int, int, Iterator[Frame]]:
+    """Return how many frames there are, how many pixels each has, and the frames."""
+    task = model.segmenter.task
+    if isinstance(given, ArrayInput):
+        count, rows, columns = given.shape
+        return count, rows * columns, given.frames(task.window)
+    series = studies.series(given.path, given.series, check=job.check)
+    why = why_not(series, task)
+    if why and not given.force:
+        raise ProtocolError("task_mismatch", why, "choose a task made for it, or force this one")
+    series = in_plane(series, given.plane)
+    if given.frames is not None and given.frames[-1] >= series.frame_count:
+        raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
+    count = series.frame_count if given.frames is None else len(given.frames)
+    frames = _ahead(studies.frames(series, given.frames, window=task.window))
+    return count, series.rows * series.columns, frames
+
+
+def _ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Decode in a thread of its own, a few frames ahead of the network."""
+    with in_background(frames, limit=_AHEAD) as decoded:
+        yield from decoded

@@ -1,0 +1,189 @@
+"""The worker's loop: a thread listens, so that a cancel is seen while the main thread works."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sam2unet_core.protocol import ProtocolError, event
+from sam2unet_core.worker.channel import Channel
+from sam2unet_core.worker.engine import Engine
+from sam2unet_core.worker.exchange import Exchange
+from sam2unet_core.worker.failures import CancelledError, failure
+from sam2unet_core.worker.fields import Fields, check_head, request_id
+from sam2unet_core.worker.greeting import hello
+from sam2unet_core.worker.job import Job
+from sam2unet_core.worker.parent import watch
+from sam2unet_core.worker.roots import Roots
+
+logger = logging.getLogger(__name__)
+GRACE_S = 5.0
+"""How long the work in hand may take to stop once the client is gone."""
+
+
+def serve(
+    *, exchange: Path, allow_roots: Sequence[Path] = (), parent: int | None = None
+) -> NoReturn:
+    """Answer requests until the client says `shutdown`, closes the stream or dies; then exit.
+
+    Args:
+        exchange: folder for arrays, private to this user; what this worker puts there is deleted.
+        allow_roots: folders below which requests may name files.
+        parent: number of the process to end with, for clients whose children inherit the stream.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    folder = Exchange(exchange)
+    server = Server(Channel.take_over(), Engine(folder, Roots(allow_roots)), folder)
+    for name in ("SIGTERM", "SIGINT"):
+        with contextlib.suppress(AttributeError, ValueError):
+            signal.signal(getattr(signal, name), lambda *_: server.stop())
+    if parent is not None:
+        watch(parent, server.end)
+    server.run()
+    logging.shutdown()
+    os._exit(0)  # the listening thread holds the stream's lock, which a usual exit waits for
+
+
+class Server:
+    """Takes requests from a channel; long ones are worked off by `run`, one at a time.
+
+    Args:
+        channel: the client.
+        engine: does the work.
+        exchange: its files are deleted at the end.
+    """
+
+    def __init__(self, channel: Channel, engine: Engine, exchange: Exchange) -> None:
+        self._channel = channel
+        self._engine = engine
+        self._exchange = exchange
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._closing = False
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Work until the end; files in the exchange folder are deleted then."""
+        threading.Thread(target=self._listen, daemon=True, name="listen").start()
+        try:
+            while (do := self._work.get()) is not None:
+                do()
+        finally:
+            self._engine.close()
+            self._exchange.clean()
+            self._ended.set()
+
+    def stop(self) -> None:
+        """Stop the work in hand and end; takes no lock, so a signal's handler may call it."""
+        self._closing = True
+        job = self._job
+        if job is not None:
+            job.stop()
+        self._work.put(None)
+
+    def end(self) -> None:
+        """Stop, from another thread than `run`'s, and see to it that the process is gone."""
+        self.stop()
+        if not self._ended.wait(GRACE_S):
+            logger.warning("the work in hand does not stop: ending without it")
+            self._exchange.clean()
+            os._exit(1)
+
+    def _listen(self) -> None:
+        for message in self._channel.messages():
+            if isinstance(message, ProtocolError):
+                self._send(event(None, "failed", **failure(message)))
+                continue
+            try:
+                self._take(*check_head(message))
+            except Exception as error:
+                self._send(event(request_id(message), "failed", **failure(error)))
+        self.end()
+
+    def _take(self, identifier: int, operation: str, fields: Fields) -> None:
+        with self._lock:
+            if self._job is not None and self._job.identifier == identifier:
+                self._send(
+                    event(None, "failed", **failure(_wrong("id: belongs to a running request")))
+                )
+                return
+            if self._closing:
+                raise _wrong("the worker is shutting down")
+        if operation == "hello":
+            fields.end()
+            self._send(event(identifier, "finished", result=hello()))
+        elif operation == "cancel":
+            self._cancel(identifier, fields)
+        elif operation == "shutdown":
+            fields.end()
+            self._shut_down(identifier)
+        else:
+            self._begin(identifier, operation, fields)
+
+    def _begin(self, identifier: int, operation: str, fields: Fields) -> None:
+        job = Job(identifier, self._channel.send)
+        with self._lock:
+            if self._job is not None:
+                raise ProtocolError(
+                    "busy",
+                    "another request is being worked on",
+                    "wait for its end, or cancel it",
+                )
+            self._job = job
+        self._work.put(lambda: self._do(job, operation, fields))
+
+    def _cancel(self, identifier: int, fields: Fields) -> None:
+        wanted = fields.integer("id_to_cancel", None, low=0, high=2**53 - 1)
+        fields.end()
+        with self._lock:
+            job = self._job
+            found = job is not None and job.identifier == wanted
+            if job is not None and found:
+                job.stop()
+        self._send(event(identifier, "finished", result={"cancelled": found}))
+
+    def _shut_down(self, identifier: int) -> None:
+        with self._lock:
+            self._closing = True
+            if self._job is not None:
+                self._job.stop()
+        self._work.put(lambda: self._send(event(identifier, "finished", result={})))
+        self._work.put(None)
+
+    def _do(self, job: Job, operation: str, fields: Fields) -> None:
+        """Work on one request and send its only terminal event."""
+        self._exchange.begin_request()
+        try:
+            job.check()
+            result = self._engine.do(operation, fields, job)
+            last = event(job.identifier, "finished", result=result)
+        except CancelledError:
+            last = event(job.identifier, "cancelled")
+        except Exception as error:
+            told = failure(error, paths=self._engine.paths)
+            last = event(job.identifier, "failed", **told)
+        with self._lock:  # a cancel either comes before this or finds no such request
+            if job.stopped:
+                last = event(job.identifier, "cancelled")
+            self._job = None
+            if last["event"] != "finished":
+                self._exchange.drop_request()
+            self._send(last)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        try:
+            self._channel.send(message)
+        except ProtocolError as error:
+            self._channel.send(event(message["id"], "failed", **failure(error)))
+
+
+def _wrong(message: str) -> ProtocolError:
+    return ProtocolError("bad_request", message)

@@ -1,0 +1,219 @@
+"""Studies that requests name by path: their series, and single frames of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from sam2unet_core.dicom.read import DicomSource
+from sam2unet_core.inputs import find_inputs
+from sam2unet_core.media.planes import Plane, reslice
+from sam2unet_core.protocol import ProtocolError
+from sam2unet_core.task import Window
+from sam2unet_core.types import Frame, Series, Skipped
+from sam2unet_core.worker.roots import Roots
+
+Check = Callable[[], None]
+"""Raises where the work is to stop."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies at a path.
+
+    Attributes:
+        series: in the order that requests count them.
+        skipped: how many files are no input, by reason.
+    """
+
+    series: tuple[Series, ...]
+    skipped: dict[str, int]
+
+
+class Studies:
+    """Opens what requests name; the last path's series are kept while the files stay the same.
+
+    Args:
+        roots: which paths are allowed.
+    """
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self._last: tuple[tuple[object, ...], Found] | None = None
+        self.paths: tuple[Path, ...] = ()
+
+    def forget_paths(self) -> None:
+        """A new request begins."""
+        self.paths = ()
+
+    def file(self, text: str) -> Path:
+        """Return an allowed path and remember that its name may not be told.
+
+        Raises:
+            ProtocolError: `not_allowed` or `not_found`.
+        """
+        self.paths = (*self.paths, Path(text))
+        return self._roots.allowed(text)
+
+    def scan(self, text: str, *, again: bool = False, check: Check) -> Found:
+        """Return the series at a path.
+
+        Args:
+            text: file or folder.
+            again: look even where it was looked at before.
+            check: called between files.
+
+        Raises:
+            ProtocolError: `not_allowed` or `not_found`.
+        """
+        path = self.file(text)
+        status = path.stat()
+        key = (str(path), status.st_mtime_ns, status.st_size)
+        if again or self._last is None or self._last[0] != key:
+            if path.is_dir():
+                self._roots.check_tree(path)
+            self._last = (key, _scan(path, check))
+        found = self._last[1]
+        files = [instance.path for each in found.series for instance in each.instances]
+        self.paths = (*self.paths, *files)
+        return found
+
+    def series(self, text: str, index: int, *, check: Check) -> Series:
+        """Return one series at a path, once its files are known to be allowed.
+
+        Raises:
+            ProtocolError: `not_allowed`, or `not_found` where there is none of that number.
+        """
+        found = self.scan(text, check=check).series
+        if index >= len(found):
+            raise ProtocolError(
+                "not_found", f"series {index} of {len(found)} at that path", "inspect the path"
+            )
+        for instance in found[index].instances:
+            self._roots.allowed(str(instance.path.absolute()))
+        return found[index]
+
+    @staticmethod
+    def frames(
+        series: Series, chosen: Sequence[int] | None, *, window: Window | None = None
+    ) -> Iterator[Frame]:
+        """Yield frames of a series, all or those chosen; `Frame.index` counts all of them.
+
+        Where each is a file of its own, the others are not read.
+
+        Raises:
+            ProtocolError: `bad_request`: there is no frame of that number.
+            InputError: one cannot be decoded.
+        """
+        if chosen is None:
+            yield from series.frames(window=window)
+            return
+        if chosen and chosen[-1] >= series.frame_count:
+            raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
+        if isinstance(series.source, DicomSource) and len(series.instances) == series.frame_count:
+            for index in chosen:
+                one = replace(series, instances=(series.instances[index],), frame_count=1)
+                for frame in one.frames(window=window):
+                    yield replace(frame, index=index, instance=index)
+            return
+        wanted = iter(chosen)
+        following = next(wanted, None)
+        for frame in series.frames(window=window):
+            if following is None:
+                return
+            if frame.index == following:
+                yield frame
+                following = next(wanted, None)
+            if following is None:
+                return
+
+
+class Reader:
+    """Reads a series piece by piece; a piece that follows the last one goes on where that ended.
+
+    A video can only be decoded from its start, so reading it in pieces would take ever longer.
+    """
+
+    def __init__(self) -> None:
+        self._series: Series | None = None
+        self._next = 0
+        self._frames: Iterator[Frame] = iter(())
+
+    def frames(self, series: Series, chosen: range) -> Iterator[Frame]:
+        """Yield the frames of a range; `Frame.index` counts all of the series.
+
+        Raises:
+            InputError: one cannot be decoded.
+        """
+        if series is not self._series or chosen.start != self._next:
+            rest = range(chosen.start, series.frame_count)
+            self._series, self._frames = series, Studies.frames(series, rest)
+        self._next = -1  # until this piece is done: what follows an error starts anew
+        for _ in chosen:
+            frame = next(self._frames, None)
+            if frame is None:
+                return
+            yield frame
+        self._next = chosen.stop
+        if chosen.stop >= series.frame_count:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._series, self._frames = None, iter(())
+
+
+def in_plane(series: Series, plane: str | None) -> Series:
+    """Return the series as frames of a patient plane; the series itself where none is asked for.
+
+    Raises:
+        InputError: it cannot be cut that way.
+    """
+    return series if plane is None else reslice(series, cast(Plane, plane))
+
+
+def describe(series: Series, *, index: int, why_not: str | None) -> dict[str, Any]:
+    """Return what `inspect` says of a series."""
+    return {
+        "index": index,
+        "kind": series.kind,
+        "modality": series.modality,
+        "sop_class_uid": series.sop_class_uid,
+        "photometric": series.photometric,
+        "description": series.description[:200],
+        "rows": series.rows,
+        "columns": series.columns,
+        "frames": series.frame_count,
+        "frames_per_second": series.frames_per_second,
+        "series_uid": series.series_uid,
+        "study_uid": series.study_uid,
+        "fits": why_not is None,
+        "why_not": why_not,
+    }
+
+
+def source_of(series: Series) -> dict[str, Any]:
+    """Return the identifiers of a series; null for media other than DICOM."""
+    return {
+        "sop_class_uid": series.sop_class_uid,
+        "sop_instance_uid": series.instances[0].sop_instance_uid,
+        "study_uid": series.study_uid,
+        "series_uid": series.series_uid,
+        "modality": series.modality,
+        "kind": series.kind,
+    }
+
+
+def _scan(path: Path, check: Check) -> Found:
+    series: list[Series] = []
+    skipped: Counter[str] = Counter()
+    for found in find_inputs([path]):
+        check()
+        if isinstance(found, Skipped):
+            skipped[found.reason] += 1
+        else:
+            series.append(found)
+    return Found(tuple(series), dict(skipped))

@@ -1,0 +1,111 @@
+"""Networks that stay warm, and trunks that several of them share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import save_delta, save_full
+from sam2unet_core.network.keys import trunk_keys
+from sam2unet_core.task import Task
+from sam2unet_core.worker.fields import LoadOptions
+from sam2unet_core.worker.models import Models
+from sam2unet_core.worker.roots import Roots
+from sam2unet_core.worker.studies import Studies
+
+
+@pytest.fixture
+def two_tasks(tmp_path: Path, small_task: Task) -> tuple[Path, Path, SAM2UNet]:
+    """A whole network, a delta of another on the same trunk, and that other network."""
+    torch.manual_seed(1)
+    first = SAM2UNet("nano", train_trunk=False).eval()
+    torch.manual_seed(2)
+    second = SAM2UNet("nano", train_trunk=False).eval()
+    shared = {key: first.state_dict()[key] for key in trunk_keys(first.state_dict())}
+    second.load_state_dict(shared, strict=False)
+    whole, delta = tmp_path / "whole.safetensors", tmp_path / "delta.safetensors"
+    save_full(first, whole, task=small_task)
+    save_delta(second, delta, task=replace(small_task, name="other"))
+    return whole, delta, second
+
+
+def test_a_delta_takes_the_trunk_that_is_loaded(two_tasks: tuple[Path, Path, SAM2UNet]) -> None:
+    whole, delta, expected = two_tasks
+    models = Models(Studies(Roots([whole.parent])))
+    first = models.get(LoadOptions(weights=str(whole), device="cpu"))
+    second = models.get(LoadOptions(weights=str(delta), device="cpu"))
+    one = first.segmenter.runtime.network.state_dict()
+    two = second.segmenter.runtime.network.state_dict()
+    for key in trunk_keys(one):
+        assert one[key].data_ptr() == two[key].data_ptr(), key
+    for key, value in expected.state_dict().items():
+        assert torch.equal(two[key], value), key
+    assert one["head.weight"].data_ptr() != two["head.weight"].data_ptr()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        got, wanted = second.segmenter.runtime.network(image), expected(image)
+    torch.testing.assert_close(got, wanted)
+    assert models.get(LoadOptions(weights=str(whole), device="cpu")) is first
+
+
+def test_a_file_that_was_replaced_is_read_again(tmp_path: Path, small_task: Task) -> None:
+    path = tmp_path / "weights.safetensors"
+    models = Models(Studies(Roots([tmp_path])))
+    options = LoadOptions(weights=str(path), device="cpu")
+    save_full(SAM2UNet("nano").eval(), path, task=small_task)
+    first = models.get(options)
+    path.unlink()
+    save_full(SAM2UNet("nano").eval(), path, task=small_task)
+    assert models.get(options).info.sha256 != first.info.sha256
+
+
+def test_tasks_on_one_trunk_are_changed_without_the_trunks_file(
+    start: Any, two_tasks: tuple[Path, Path, SAM2UNet]
+) -> None:
+    whole, delta, _ = two_tasks
+    client = start("--allow-root", str(whole.parent))
+    alone = client.ask("load", weights=str(delta), device="cpu")
+    assert (alone["event"], alone["kind"]) == ("failed", "missing_weights")
+    frame = np.full((1, 48, 48, 3), 90, np.uint8)
+    seen = {}
+    for file in (whole, delta, whole, delta):
+        loaded = client.result("load", weights=str(file), device="cpu")
+        found = client.segment(frame, probabilities=True)
+        assert found["task"] == loaded["task"]["name"]
+        values = client.array(found["probabilities"])
+        np.testing.assert_array_equal(seen.setdefault(file, values), values)
+    assert not np.array_equal(seen[whole], seen[delta])
+
+
+def test_the_load_of_a_request_comes_first(
+    start: Any, two_tasks: tuple[Path, Path, SAM2UNet]
+) -> None:
+    whole, _, _ = two_tasks
+    client = start("--allow-root", str(whole.parent))
+    frame = np.full((1, 48, 48, 3), 90, np.uint8)
+    load = {"weights": str(whole), "device": "cpu", "task": None, "bundle": None, "runtime": "auto"}
+    result = client.segment(frame, load=load)
+    assert (result["task"], result["device"], result["runtime"]) == ("small", "cpu", "exact")
+
+
+def test_the_starter_says_that_it_is_one(start: Any) -> None:
+    client = start()
+    result = client.result("load", task="polyp", device="cpu")
+    assert result["task"]["name"] == "polyp"
+    assert "research only" in result["notice"]
+    again = client.result("load", task="polyp", device="cpu")
+    assert again["weights_sha256"] == result["weights_sha256"]
+
+
+def test_the_command_refuses_folders_that_are_not_there(start: Any, tmp_path: Path) -> None:
+    client = start("--allow-root", str(tmp_path / "nowhere"))
+    assert client.process.wait(60) == 2
+    client.close()
+    assert b"no such folder" in client.noise
+    assert client.lines == []

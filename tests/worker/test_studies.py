@@ -1,0 +1,219 @@
+"""DICOM studies through the worker: found, read, segmented and written as SEG."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+
+from sam2unet_core.phantom.dicom import has_video, write_studies
+
+FRAMES, SIZE = 4, (64, 96)
+
+
+@pytest.fixture(scope="session")
+def studies(root: Path) -> Path:
+    """Phantom endoscopy: single frames, a multi-frame object, a video."""
+    folder = root / "phantom"
+    write_studies(folder, frames=FRAMES, size=SIZE, video=has_video())
+    return folder / "studies"
+
+
+def study(studies: Path, name: str) -> Path:
+    return next(path for path in studies.iterdir() if path.stem == name)
+
+
+def some_masks(count: int = FRAMES) -> NDArray[np.uint8]:
+    """Masks `(N, 1, H, W)` that are neither symmetric nor like one another."""
+    masks = np.zeros((count, 1, *SIZE), np.uint8)
+    for index in range(count):
+        masks[index, 0, 3 : 20 + index, 5 + 4 * index : 9 + 4 * index] = 1
+        masks[index, 0, 17 + index : 21 + index, 5 + 4 * index : 31] = 1
+    masks[1] = 0
+    return masks
+
+
+def test_series_are_listed_with_what_they_are(worker: Any, studies: Path) -> None:
+    path = study(studies, "endoscopy")
+    (series,) = worker.result("inspect", path=str(path))["series"]
+    assert (series["rows"], series["columns"], series["frames"]) == (*SIZE, FRAMES)
+    assert (series["modality"], series["photometric"]) == ("ES", "RGB")
+    assert series["sop_class_uid"] == "1.2.840.10008.5.1.4.1.1.77.1.1"
+    assert (series["fits"], series["why_not"]) == (True, None)
+    (unfit,) = worker.result("inspect", path=str(path), task="breast_ultrasound")["series"]
+    assert unfit["fits"] is False
+    assert "modality" in unfit["why_not"]
+    assert "--" not in unfit["why_not"], "an option of the command line means nothing here"
+
+
+def test_frames_are_read_as_they_are(worker: Any, studies: Path) -> None:
+    path = study(studies, "endoscopy")
+    files = [pydicom.dcmread(each) for each in sorted(path.rglob("*.dcm"))]
+    files.sort(key=lambda file: int(file.InstanceNumber))
+    expected = np.stack([file.pixel_array for file in files])
+    result = worker.result("read_frames", path=str(path))
+    np.testing.assert_array_equal(worker.array(result["frames"]), expected)
+    assert (result["rows"], result["columns"]) == SIZE
+    assert result["source"]["study_uid"] == str(files[0].StudyInstanceUID)
+    assert result["source"]["series_uid"] == str(files[0].SeriesInstanceUID)
+    some = worker.result("read_frames", path=str(path), start=1, count=2)
+    np.testing.assert_array_equal(worker.array(some["frames"]), expected[1:3])
+    none = worker.result("read_frames", path=str(path), start=9)
+    assert none["frames"]["shape"] == [0, *SIZE, 3]
+
+
+def test_frames_of_a_video_are_read(worker: Any, studies: Path) -> None:
+    path = next(study(studies, "video").rglob("*.dcm"), None) or study(studies, "video")
+    result = worker.result("read_frames", path=str(path))
+    assert result["frames"]["shape"] == [FRAMES, *SIZE, 3]
+    assert result["frames_per_second"] == 25
+    assert result["source"]["kind"] == "video"
+    frames = worker.array(result["frames"])
+    for start in (0, 2, 0, 3, 1):  # one piece after another, and back again
+        piece = worker.result("read_frames", path=str(path), start=start, count=2)
+        np.testing.assert_array_equal(worker.array(piece["frames"]), frames[start : start + 2])
+    masks = worker.result("segment", input={"path": str(path), "frames": [1, 3]})
+    assert masks["masks"]["shape"] == [2, 1, *SIZE]
+
+
+def test_a_study_by_path_has_the_masks_of_its_frames(worker: Any, studies: Path) -> None:
+    for name in ("endoscopy", "cine"):
+        path = study(studies, name)
+        frames = worker.array(worker.result("read_frames", path=str(path))["frames"])
+        probed = worker.segment(frames, probabilities=True)
+        middle = float(np.median(worker.array(probed["probabilities"]).astype(float)))
+        expected = worker.array(worker.segment(frames, threshold=middle)["masks"])
+        assert 0.1 < expected.mean() < 0.9
+        whole = worker.result("segment", input={"path": str(path)}, threshold=middle)
+        np.testing.assert_array_equal(worker.array(whole["masks"]), expected)
+        given = {"path": str(path), "frames": [1, 3]}
+        some = worker.result("segment", input=given, threshold=middle)
+        np.testing.assert_array_equal(worker.array(some["masks"]), expected[[1, 3]])
+
+
+def test_a_task_is_not_run_on_what_it_is_not_made_for_unless_forced(
+    worker: Any, studies: Path, root: Path, weights: Path
+) -> None:
+    load = {"task": "breast_ultrasound", "weights": str(weights), "device": "cpu"}
+    given = {"path": str(study(studies, "endoscopy"))}
+    event = worker.ask("segment", load=load, input=given)
+    assert (event["event"], event["kind"]) == ("failed", "task_mismatch")
+    assert worker.result("segment", load=load, input=given, force_task=True)["frames"] == FRAMES
+
+
+@pytest.mark.parametrize("name", ["endoscopy", "cine"])
+def test_seg_holds_each_mask_on_its_frame(
+    worker: Any, studies: Path, name: str, dciodvfy: Callable[[Path], list[str]]
+) -> None:
+    path, masks = study(studies, name), some_masks()
+    fields = {"source": str(path), "masks": worker.give(masks), "output": f"{name}.dcm"}
+    result = worker.result("write_seg", **fields, threshold=0.5, algorithm="edited by hand")
+    file = worker.folder / result["file"]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == result["sha256"]
+    assert dciodvfy(file) == []
+    seg = highdicom.seg.segread(file)
+    pixels = _by_frame(seg, path)
+    assert pixels.sum() == masks.sum() > 0
+    np.testing.assert_array_equal(pixels, masks[:, 0])
+    (segment,) = seg.SegmentSequence
+    assert segment.SegmentAlgorithmType == "AUTOMATIC"
+    assert segment.SegmentAlgorithmName
+    assert segment.SegmentLabel == "Polyp"
+    assert "edited by hand" in seg.ImageComments
+
+
+def test_seg_of_some_frames_refers_to_those(worker: Any, studies: Path) -> None:
+    path, masks = study(studies, "cine"), some_masks()[[0, 3]]
+    fields = {"source": str(path), "masks": worker.give(masks), "output": "some.dcm"}
+    worker.result("write_seg", **fields, frames=[0, 3])
+    seg = highdicom.seg.segread(worker.folder / "some.dcm")
+    uid = seg.get_source_image_uids()[0][2]
+    pixels = seg.get_pixels_by_source_frame(uid, [1, 4])
+    np.testing.assert_array_equal(pixels[..., 0], masks[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"frames": [0, 1]}, "bad_request"),
+        ({"frames": [0, 1, 2, 9]}, "bad_request"),
+        ({"series": 3}, "not_found"),
+        ({"output": "../seg.dcm"}, "not_allowed"),
+        ({"output": "/tmp/seg.dcm"}, "not_allowed"),
+        ({"plane": "coronal"}, None),
+        ({"task": "no_such"}, "bad_request"),
+        ({"task": {"schema": 1}}, "bad_request"),
+    ],
+)
+def test_seg_requests_that_do_not_fit_are_refused(
+    worker: Any, studies: Path, change: dict[str, Any], kind: str | None
+) -> None:
+    fields = {
+        "source": str(study(studies, "endoscopy")),
+        "masks": worker.give(some_masks()),
+        "output": "refused.dcm",
+        **change,
+    }
+    event = worker.ask("write_seg", **fields)
+    assert event["event"] == "failed"
+    assert event["kind"] == (kind or "unreadable")
+    assert not (worker.folder / "refused.dcm").exists()
+
+
+def test_masks_of_another_size_are_refused(worker: Any, studies: Path) -> None:
+    masks = worker.give(some_masks()[..., :-1].copy())
+    fields = {"source": str(study(studies, "cine")), "masks": masks, "output": "wrong.dcm"}
+    event = worker.ask("write_seg", **fields)
+    assert event["kind"] == "bad_request"
+    assert "64 x 95" in event["message"]
+
+
+def _by_frame(seg: Any, path: Path) -> NDArray[Any]:
+    """The masks `(N, H, W)` in the order of the frames, as highdicom finds them."""
+    files = [pydicom.dcmread(each, stop_before_pixels=True) for each in _files(path)]
+    if len(files) == 1:
+        numbers = list(range(1, FRAMES + 1))
+        return seg.get_pixels_by_source_frame(files[0].SOPInstanceUID, numbers)[..., 0]
+    files.sort(key=lambda file: int(file.InstanceNumber))
+    uids = [file.SOPInstanceUID for file in files]
+    return seg.get_pixels_by_source_instance(uids)[..., 0]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.dcm")) if path.is_dir() else [path]
+
+
+def test_a_real_ct_by_path_has_the_masks_of_its_array(
+    worker: Any, root: Path, shared_data: Path
+) -> None:
+    folder = root / "ct"
+    folder.mkdir()
+    for file in (shared_data / "data" / "dicom" / "ct_gantry_tilt_ge").rglob("*"):
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    first = worker.result("read_frames", path=str(folder), count=1)["source"]["sop_instance_uid"]
+    headers = [pydicom.dcmread(each, force=True) for each in folder.iterdir()]
+    file = next(each for each in headers if each.get("SOPInstanceUID") == first)
+    units = file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept)
+    center, width = (np.atleast_1d(file[key].value)[0] for key in ("WindowCenter", "WindowWidth"))
+    window = {"center": float(center), "width": float(width)}
+    array = worker.give(units[None].astype("<i2"))
+    given = {"array": array, "channels": "grey", "window": window}
+    by_array = worker.result("segment", input=given, probabilities=True, threshold=0.5)
+    by_path = worker.result(
+        "segment",
+        input={"path": str(folder), "frames": [0]},
+        probabilities=True,
+        threshold=0.5,
+        force_task=True,
+    )
+    one, other = (worker.array(each["probabilities"]) for each in (by_array, by_path))
+    assert np.ptp(one) > 0.05
+    np.testing.assert_array_equal(one, other)
