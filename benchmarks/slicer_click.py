@@ -1,0 +1,103 @@
+"""From click to segmentation in 3D Slicer: `python benchmarks/slicer_click.py`.
+
+Slicer's own MRML (`slicer-core`), the module's session and a warm worker with the bundle's starter
+network; the event loop is a poll every 10 ms, as the module's timer does. Printed are the time from
+`start` to the segmentation in the scene, and the longest time for which any single call held the
+main thread, for one 512 x 512 slice of a CT and one 720 x 576 colour frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "slicer_extension" / "SAM2UNet"))
+from SAM2UNetLib.Session import Request, Session
+from SAM2UNetLib.WorkerProcess import WorkerProcess
+
+POLL_S = 0.01
+LOGICS = {
+    "volumes": "vtkSlicerVolumesLogic",
+    "segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "subjecthierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "terminologies": "vtkSlicerTerminologiesModuleLogic",
+}
+
+
+def make_scene() -> Any:
+    """Return an empty scene with the logics that the module uses."""
+    vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
+    scene, application = slicer.vtkMRMLScene(), slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(scene)
+    held = {}
+    for name, kind in LOGICS.items():
+        logic = getattr(slicer, kind)()
+        logic.SetMRMLApplicationLogic(application)
+        logic.SetMRMLScene(scene)
+        held[name] = SimpleNamespace(logic=lambda logic=logic: logic)
+    slicer.mrmlScene, slicer.modules = scene, SimpleNamespace(**held)
+    return scene
+
+
+def click(session: Session, request: Request) -> tuple[float, float]:
+    """Return milliseconds until the segmentation is there, and of the longest blocking call."""
+    begun = time.perf_counter()
+    session.start(request)
+    longest = time.perf_counter() - begun
+    finished = False
+    while not finished or session.isBusy:
+        time.sleep(POLL_S)
+        before = time.perf_counter()
+        reports = session.poll()
+        longest = max(longest, time.perf_counter() - before)
+        for report in reports:
+            if report[0] in ("failed", "cancelled"):
+                raise SystemExit(str(report))
+            finished = finished or report[0] == "finished"
+    return 1000 * (time.perf_counter() - begun), 1000 * longest
+
+
+def main() -> None:
+    """Measure, and print a table in milliseconds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=15)
+    given = parser.parse_args()
+    scene = make_scene()
+    rng = np.random.default_rng(0)
+    axes = np.diag([-1.0, -1.0, 1.0, 1.0])
+    ct = slicer.util.addVolumeFromArray(rng.integers(-200, 300, (40, 512, 512), np.int16), axes)
+    frame = rng.integers(0, 255, (1, 576, 720, 3), np.uint8)
+    colour = slicer.util.addVolumeFromArray(frame, axes, "frame", "vtkMRMLVectorVolumeNode")
+    view = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+    view.SetOrientationToAxial()
+    worker = WorkerProcess([sys.executable, "-m", "sam2unet_core.cli", "worker"])
+    session = Session(worker)
+    print(f"{'':24}{'click to result':>18}{'longest block':>16}   ms, median (largest)")
+    try:
+        for name, node in (("CT slice 512 x 512", ct), ("colour frame 720 x 576", colour)):
+            bounds = [0.0] * 6
+            node.GetRASBounds(bounds)
+            view.JumpSliceByCentering(*(sum(bounds[i : i + 2]) / 2 for i in (0, 2, 4)))
+            # a low threshold, so that there is a mask to show
+            request = Request(node, "slice", sliceNode=view, force=True, threshold=0.01)
+            click(session, request)
+            found = [click(session, request) for _ in range(given.times)]
+            whole, block = (list(values) for values in zip(*found, strict=True))
+            cells = (f"{statistics.median(v):.0f} ({max(v):.0f})" for v in (whole, block))
+            print(f"{name:24}{next(cells):>18}{next(cells):>16}")
+    finally:
+        worker.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The tab Folder: a folder in, the batch tool's results and report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ctk
+import qt
+
+from .Batch import Batch, BatchRequest, BatchState
+from .Environment import EnvironmentProblem
+from .Settings import keep, setting, startupVariables
+from .Texts import _, minutes
+
+POLL_MS = 200
+FORMATS = (
+    ("auto", "Suits each input"),
+    ("auto,overlay", "Suits each input, and overlays"),
+    ("seg", "DICOM SEG"),
+    ("seg,sr", "DICOM SEG and structured report"),
+    ("png,overlay", "Masks and overlays as pictures"),
+    ("nifti", "NIfTI"),
+)
+NAMES = (
+    ("auto", "Keep names of images, hide those of DICOM"),
+    ("pseudonymize", "Hide names"),
+    ("keep", "Keep names"),
+)
+
+
+class BatchPanel:
+    """Binds the tab to a batch run.
+
+    Args:
+        ui: the panel's widgets by name.
+        command: returns the words that start `sam2unet`, or raises EnvironmentProblem.
+        options: returns the choices of the first tab: task, bundle, weights, device, force.
+    """
+
+    def __init__(
+        self, ui: Any, *, command: Callable[[], list[str]], options: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.ui = ui
+        self.command = command
+        self.options = options
+        self.batch: Batch | None = None
+        self.report: Path | None = None
+        self._timer = qt.QTimer()
+        self._timer.interval = POLL_MS
+        self._timer.timeout.connect(self.onTimer)
+        self.ui.batchInputPath.filters = ctk.ctkPathLineEdit.Dirs
+        self.ui.batchOutputPath.filters = ctk.ctkPathLineEdit.Dirs
+        for box, choices in (
+            (self.ui.batchFormatComboBox, FORMATS),
+            (self.ui.batchNamesComboBox, NAMES),
+        ):
+            for value, label in choices:
+                box.addItem(_(label), value)
+        self.ui.batchInputPath.currentPath = setting("batchInput", "")
+        self.ui.batchOutputPath.currentPath = setting("batchOutput", "")
+        self.ui.batchInputPath.currentPathChanged.connect(self.refresh)
+        self.ui.batchOutputPath.currentPathChanged.connect(self.refresh)
+        self.ui.batchRunButton.clicked.connect(self.onRun)
+        self.ui.batchCancelButton.clicked.connect(self.onCancel)
+        self.ui.batchReportButton.clicked.connect(self.onReport)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show what can be done."""
+        running = self.batch is not None
+        chosen = bool(self.ui.batchInputPath.currentPath and self.ui.batchOutputPath.currentPath)
+        self.ui.batchRunButton.enabled = chosen and not running
+        self.ui.batchRunButton.toolTip = (
+            _("Run over the whole folder in the background.")
+            if chosen
+            else _("Choose both folders first.")
+        )
+        self.ui.batchCancelButton.enabled = running
+        self.ui.batchReportButton.enabled = self.report is not None
+        self.ui.batchProgressBar.visible = running
+
+    def close(self) -> None:
+        """Stop what runs, before the module goes."""
+        self._timer.stop()
+        if self.batch is not None:
+            self.batch.cancel()
+
+    def onRun(self) -> None:
+        """Begin."""
+        source = self.ui.batchInputPath.currentPath
+        output = self.ui.batchOutputPath.currentPath
+        keep("batchInput", source)
+        keep("batchOutput", output)
+        request = BatchRequest(
+            Path(source),
+            Path(output),
+            formats=self.ui.batchFormatComboBox.itemData(self.ui.batchFormatComboBox.currentIndex),
+            names=self.ui.batchNamesComboBox.itemData(self.ui.batchNamesComboBox.currentIndex),
+            **self.options(),
+        )
+        try:
+            batch = Batch(self.command(), request, variables=startupVariables())
+            batch.start()
+        except (EnvironmentProblem, OSError) as error:
+            self._say(str(error))
+            return
+        self.batch = batch
+        self.report = None
+        self.ui.batchLogTextEdit.clear()
+        self._say(_("Looking for inputs..."))
+        self._timer.start()
+        self.refresh()
+
+    def onCancel(self) -> None:
+        """Stop; what is done stays."""
+        if self.batch is not None:
+            self._show(self.batch.cancel())
+
+    def onReport(self) -> None:
+        """Open the report in the browser."""
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.report)))
+
+    def onTimer(self) -> None:
+        """Take what happened since the last call."""
+        if self.batch is not None:
+            self._show(self.batch.poll())
+
+    def _show(self, events: list[tuple]) -> None:
+        for kind, *content in events:
+            if kind == "line":
+                self.ui.batchLogTextEdit.appendPlainText(content[0])
+            elif kind == "state":
+                self._showState(content[0])
+            else:
+                self._end(kind, content)
+
+    def _showState(self, state: BatchState) -> None:
+        self.ui.batchProgressBar.maximum = state.total or 0  # 0 shows that it works
+        self.ui.batchProgressBar.value = min(state.count, state.total or 0)
+        if not state.count:
+            return
+        text = _describe(state.done)
+        if state.total:
+            text = _("{done} of {total} files: {text}").format(
+                done=state.count, total=state.total, text=text
+            )
+        if state.secondsLeft is not None:
+            text += _(", about {time} left").format(time=minutes(state.secondsLeft))
+        self._say(text)
+
+    def _end(self, kind: str, content: list[Any]) -> None:
+        self._timer.stop()
+        self.batch = None
+        if kind == "finished":
+            summary, self.report = content
+            text = _("Done: {text}.").format(text=_describe(summary.get("statuses", {})))
+            if summary.get("stopped"):
+                text += " " + str(summary["stopped"])
+            self._say(text)
+        elif kind == "failed":
+            self._say("{}. {}".format(content[0].rstrip("."), content[1]))
+        else:
+            self._say(_("Cancelled. What is done stays; running again goes on there."))
+        self.refresh()
+        if kind == "finished" and self.report is not None:
+            self.onReport()
+
+    def _say(self, text: str) -> None:
+        self.ui.batchStatusLabel.text = text
+
+
+def _describe(counts: Any) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or _("none")

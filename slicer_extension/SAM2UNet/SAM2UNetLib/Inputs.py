@@ -1,0 +1,233 @@
+"""What the user chose to segment, as pictures for the network and the places they came from.
+
+Slices as they were acquired (along a volume's third axis) keep the order in which they are stored;
+other planes are hung as the slice view shows them; see `Slices`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from numpy.typing import NDArray
+from vtk.util import numpy_support
+
+from .Errors import InputError
+from .InputInfo import InputInfo, describe, fits, isColour, volumeSequence
+from .Slices import SliceView
+from .Voxels import Place, Planes
+
+__all__ = ["Extraction", "InputInfo", "Part", "describe", "extract", "fits", "volumeSequence"]
+WHAT = ("slice", "range", "volume", "sequence")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of one volume node.
+
+    Attributes:
+        node: the volume; for a sequence, the frame's volume in it.
+        place: where the pictures lie in it.
+        item: index in the sequence; None for a volume by itself.
+    """
+
+    node: Any
+    place: Place
+    item: int | None = None
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Pictures for the network.
+
+    Attributes:
+        array: `(N, H, W)` of the volume's own type, or `(N, H, W, 3)` uint8.
+        channels: `grey` or `rgb`.
+        sourceNode: the volume, or the sequence browser.
+        parts: where the pictures came from, in order.
+        whole: whether every slice or frame of the input is there.
+        window: {"center", "width"} that maps grey values as they are shown, or None.
+    """
+
+    array: NDArray[np.generic]
+    channels: str
+    sourceNode: Any
+    parts: tuple[Part, ...]
+    whole: bool = False
+    window: dict[str, float] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many pictures there are."""
+        return len(self.array)
+
+    @property
+    def isSequence(self) -> bool:
+        """Whether the pictures are frames of a sequence."""
+        return self.parts[0].item is not None
+
+    def partOf(self, picture: int) -> tuple[Part, int]:
+        """Return the part that a picture belongs to, and which picture of that part it is."""
+        for part in self.parts:
+            if picture < part.place.count:
+                return part, picture
+            picture -= part.place.count
+        raise IndexError("there are fewer pictures")
+
+    def withoutPixels(self) -> Extraction:
+        """Return the same with an empty array of the same shape, to free the memory."""
+        return replace(self, array=np.broadcast_to(self.array.dtype.type(0), self.array.shape))
+
+
+def extract(
+    node: Any,
+    what: str,
+    *,
+    sliceNode: Any = None,
+    between: tuple[int, int] | None = None,
+) -> Extraction:
+    """Return the pictures to segment.
+
+    Args:
+        node: scalar volume, RGB vector volume or sequence browser.
+        what: `slice`, what a slice view shows; `range`, slices across that view's plane (without
+            one, slices as acquired) or frames of a sequence; `volume`; `sequence`, all frames.
+        sliceNode: the slice view; needed for `slice`.
+        between: for `range`: first and last index, both in it, from 0; all by default.
+
+    Raises:
+        InputError: the node has no such pictures; the message says why.
+    """
+    if what not in WHAT:
+        raise InputError(f"{what!r} cannot be segmented", f"choose one of {', '.join(WHAT)}")
+    if isinstance(node, slicer.vtkMRMLSequenceBrowserNode):
+        return _extractFrames(node, what, between)
+    describe(node)
+    if what == "sequence":
+        raise InputError(
+            f"{node.GetName()} is one volume", "choose the whole volume, or a sequence as input"
+        )
+    if what == "slice":
+        return _extractSlice(node, sliceNode)
+    view = SliceView.of(sliceNode, node) if sliceNode is not None and what == "range" else None
+    if view is not None and view.plane() is None:
+        raise InputError(
+            "the slice view stands at an angle, and a range needs planes of voxels",
+            "turn the view along the volume (Rotate to volume plane), or take the slice alone",
+        )
+    dimensions = node.GetImageData().GetDimensions()
+    count = dimensions[view.steepest if view else 2]
+    first, last = _checked(between, count, "slices") if what == "range" else (0, count - 1)
+    place = (
+        view.planes(first, last)
+        if view
+        else Planes((0, dimensions[0] - 1, 0, dimensions[1] - 1, first, last))
+    )
+    whole = (first, last) == (0, count - 1)
+    return _extraction(node, (Part(node, place),), whole=whole)
+
+
+def windowOf(volumeNode: Any) -> dict[str, float] | None:
+    """Return the grey window that is shown; None for colours and for 8-bit values.
+
+    8-bit greys go to the network as they are.
+    """
+    image = volumeNode.GetImageData()
+    if isColour(volumeNode) or image.GetScalarType() == vtk.VTK_UNSIGNED_CHAR:
+        return None
+    display = volumeNode.GetDisplayNode()
+    if display is not None and display.IsA("vtkMRMLScalarVolumeDisplayNode"):
+        width = float(display.GetWindow())
+        if width > 0:
+            return {"center": float(display.GetLevel()), "width": width}
+    low, high = image.GetScalarRange()
+    return {"center": (low + high) / 2, "width": max(high - low, 1e-6)}
+
+
+def _extractSlice(node: Any, sliceNode: Any) -> Extraction:
+    if sliceNode is None:
+        raise InputError("no slice view is chosen", "choose the slice view to segment")
+    view = SliceView.of(sliceNode, node)
+    index = view.plane()
+    if index is not None:
+        place = view.planes(index, index)
+        whole = node.GetImageData().GetDimensions()[view.steepest] == 1
+        return _extraction(node, (Part(node, place),), whole=whole)
+    picture, oblique = view.cut(node.GetImageData())
+    return Extraction(
+        _asPictures(picture[None], node),
+        "rgb" if isColour(node) else "grey",
+        node,
+        (Part(node, oblique),),
+        window=windowOf(node),
+    )
+
+
+def _extraction(node: Any, parts: tuple[Part, ...], *, whole: bool) -> Extraction:
+    cuts = [part.place.cut(arrayOfVolume(part.node)) for part in parts]
+    first = parts[0].node
+    array = _asPictures(cuts[0] if len(cuts) == 1 else np.concatenate(cuts), first)
+    channels = "rgb" if isColour(first) else "grey"
+    return Extraction(array, channels, node, parts, whole, windowOf(first))
+
+
+def _extractFrames(browser: Any, what: str, chosen: tuple[int, int] | None) -> Extraction:
+    if what not in ("sequence", "range", "slice"):
+        raise InputError(
+            f"{browser.GetName()} is a sequence", "choose all frames, a range, or the shown frame"
+        )
+    sequence, count = volumeSequence(browser), browser.GetNumberOfItems()
+    first, last = 0, count - 1
+    if what == "range":
+        first, last = _checked(chosen, count, "frames")
+    elif what == "slice":
+        first = last = max(0, browser.GetSelectedItemNumber())
+    parts = []
+    for item in range(first, last + 1):
+        volume = sequence.GetNthDataNode(item)
+        i, j, k = size = volume.GetImageData().GetDimensions()
+        if parts and size != parts[0].node.GetImageData().GetDimensions():
+            raise InputError(
+                f"frame {item + 1} has another size than frame {first + 1}",
+                "choose a range of frames of one size",
+            )
+        parts.append(Part(volume, Planes((0, i - 1, 0, j - 1, 0, k - 1)), item))
+    return _extraction(browser, tuple(parts), whole=(first, last) == (0, count - 1))
+
+
+def arrayOfVolume(volumeNode: Any) -> NDArray[np.generic]:
+    """Return a view of the voxels, `(k, j, i)` or `(k, j, i, components)`."""
+    image = volumeNode.GetImageData()
+    values = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    return values.reshape(*reversed(image.GetDimensions()), *values.shape[1:])
+
+
+def _asPictures(array: NDArray[np.generic], volumeNode: Any) -> NDArray[np.generic]:
+    """Return `(N, H, W)` or, of colours, `(N, H, W, 3)` uint8; alpha is left out."""
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    if array.ndim == 3:
+        return array
+    if array.dtype == np.uint16:
+        return np.ascontiguousarray((array[..., :3] >> 8).astype(np.uint8))
+    if array.dtype != np.uint8:
+        raise InputError(
+            f"{volumeNode.GetName()} has colours of the type {array.dtype}",
+            "convert it to 8 bits a channel",
+        )
+    return np.ascontiguousarray(array[..., :3])
+
+
+def _checked(chosen: tuple[int, int] | None, count: int, name: str) -> tuple[int, int]:
+    if chosen is None:
+        return 0, count - 1
+    first, last = (int(v) for v in chosen)
+    if not 0 <= first <= last < count:
+        raise InputError(
+            f"{name} {first + 1} to {last + 1} are not among the {count} {name}",
+            f"choose a range from 1 to {count}",
+        )
+    return first, last

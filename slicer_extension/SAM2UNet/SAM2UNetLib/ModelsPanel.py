@@ -1,0 +1,38 @@
+"""The weights that were downloaded: how much they take, and a button that clears them."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import slicer
+
+from .Environment import modelFolder
+from .Texts import _
+
+
+class ModelsPanel:
+    """Binds the last row of the tab Setup.
+
+    Args:
+        ui: the panel's widgets by name.
+    """
+
+    def __init__(self, ui: Any) -> None:
+        self.ui = ui
+        ui.clearModelsButton.clicked.connect(self.onClear)
+
+    def refresh(self) -> None:
+        """Show how much the weights take."""
+        files = [file for file in modelFolder().rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files) / 1e6
+        self.ui.modelsLabel.text = _("Downloaded weights: {size} MB").format(size=round(size))
+        self.ui.clearModelsButton.enabled = bool(files)
+
+    def onClear(self) -> None:
+        """Ask, then remove them."""
+        folder = modelFolder()
+        question = _("Remove the downloaded weights in {folder}?").format(folder=folder)
+        if slicer.util.confirmOkCancelDisplay(question, _("Clear models?")):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.refresh()

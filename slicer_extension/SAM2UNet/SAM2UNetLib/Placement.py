@@ -1,0 +1,104 @@
+"""Where a segmentation stands: on its volume's grid, under its transform, in its study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from numpy.typing import NDArray
+
+from . import Labelmaps
+from .Errors import ResultError
+from .Inputs import Extraction
+from .SegmentSet import classIds
+from .Slices import arrayOf
+from .Voxels import Box, sizeOf
+
+REFERENCE_ROLE = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+
+
+def localMatrix(volumeNode: Any) -> NDArray[np.float64]:
+    """Return the `(4, 4)` matrix from voxel indices to the volume's own coordinates, in mm."""
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return arrayOf(matrix)
+
+
+def attach(node: Any, volume: Any, toRas: NDArray[np.float64]) -> None:
+    """Give a segmentation the volume's transform and geometry.
+
+    The transform comes first: a labelmap that is imported under another one is moved twice.
+
+    Raises:
+        ResultError: its segments stand under another transform or on another grid.
+    """
+    segmentation = node.GetSegmentation()
+    filled = []
+    for segmentId in segmentation.GetSegmentIDs():
+        image = segmentation.GetSegment(segmentId).GetRepresentation(Labelmaps.BINARY)
+        if image is not None and 0 not in sizeOf(image.GetExtent()):
+            filled.append(segmentId)
+    if filled and node.GetTransformNodeID() != volume.GetTransformNodeID():
+        raise ResultError(
+            f"{node.GetName()} stands under another transform than {volume.GetName()}",
+            "choose a new segmentation, or put both under one transform",
+        )
+    for segmentId in filled:
+        Labelmaps.readVoxels(segmentation, segmentId, Box((0, 0, 0, 0, 0, 0)), toRas=toRas)
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.SetNodeReferenceID(REFERENCE_ROLE, volume.GetID())
+
+
+def putBeside(node: Any, volume: Any) -> None:
+    """Put a node where the volume is in the subject hierarchy: under its study."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    place, item = hierarchy.GetItemByDataNode(volume), hierarchy.GetItemByDataNode(node)
+    if not place:
+        return
+    if item:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(place))
+    else:  # without Qt nothing has made one
+        hierarchy.CreateItem(hierarchy.GetItemParent(place), node)
+
+
+def checkMasks(masks: NDArray[np.uint8], extraction: Extraction, classes: int) -> None:
+    """Refuse masks of other pictures than were asked for.
+
+    Raises:
+        ResultError: the shape is another than `(N, K, H, W)` of the extraction and the task.
+    """
+    expected = (extraction.count, classes, *extraction.array.shape[1:3])
+    if masks.shape != expected:
+        raise ResultError(
+            f"masks of shape {masks.shape}; expected {expected}",
+            "segment again; if that does not help, copy the log and repair the environment",
+        )
+
+
+def masksOf(node: Any, volume: Any, task: dict[str, Any]) -> NDArray[np.uint8]:
+    """Return the masks `(N, K, H, W)` of a volume's slices, along its third axis, as they are.
+
+    Segments that were edited on a finer grid are brought to the volume's.
+
+    Raises:
+        ResultError: the task made no segment of a class in it, or its transform is another.
+    """
+    ids = classIds(node.GetSegmentation(), task)
+    if node.GetTransformNodeID() != volume.GetTransformNodeID():
+        raise ResultError(
+            f"{node.GetName()} stands under another transform than {volume.GetName()}",
+            "put both under one transform",
+        )
+    i, j, k = volume.GetImageData().GetDimensions()
+    box, toRas = Box((0, i - 1, 0, j - 1, 0, k - 1)), localMatrix(volume)
+    masks = np.empty((k, len(ids), j, i), np.uint8)
+    for index, segmentId in enumerate(ids):
+        try:
+            values = Labelmaps.readVoxels(node.GetSegmentation(), segmentId, box, toRas=toRas)
+        except ResultError:
+            values = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, volume) > 0
+        masks[:, index] = values
+    return masks

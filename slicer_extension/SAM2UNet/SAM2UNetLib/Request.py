@@ -1,0 +1,63 @@
+"""What the user asked for, in the words of the module and of the worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        inputNode: volume or sequence browser.
+        what: see `Inputs.extract`.
+        task: name of a task of the installed bundle, or None with `bundle`.
+        sliceNode, between: see `Inputs.extract`.
+        bundle, weights: paths; None for what is installed.
+        device: `auto`, `cpu`, `cuda`, ...
+        threshold: None for the task's own.
+        minAreaPx: None for the task's own.
+        keepLargest: only the largest piece of each picture.
+        smoothingPx: sigma in pixels; 0 for none.
+        segmentationNode: write into this one; None for a new one.
+        force: also where the task was not made for such an input.
+        surface: closed surfaces, where a whole volume is segmented.
+    """
+
+    inputNode: Any
+    what: str
+    task: str | None = None
+    sliceNode: Any = None
+    between: tuple[int, int] | None = None
+    bundle: str | None = None
+    weights: str | None = None
+    device: str = "auto"
+    runtime: str = "auto"
+    threshold: float | None = None
+    minAreaPx: int | None = None
+    keepLargest: bool = False
+    smoothingPx: float = 0.0
+    segmentationNode: Any = None
+    force: bool = False
+    surface: bool = True
+
+    def load(self) -> dict[str, Any]:
+        """Return the fields of the worker's `load`."""
+        return {
+            "task": self.task,
+            "bundle": self.bundle,
+            "weights": self.weights,
+            "device": self.device,
+            "runtime": self.runtime,
+        }
+
+    def adjustment(self) -> dict[str, Any]:
+        """Return the fields that turn probabilities into masks."""
+        return {
+            "threshold": self.threshold,
+            "min_area_px": self.minAreaPx,
+            "keep_largest": self.keepLargest,
+            "smoothing_px": float(self.smoothingPx),
+        }

@@ -1,0 +1,296 @@
+"""The tab Segment: binds the widgets to the runs, which do the work.
+
+The panel decides nothing about pixels: it says what is wanted, polls the runs from a timer, and
+shows what they say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ctk
+import qt
+import slicer
+
+from .Environment import EnvironmentProblem
+from .InputChoice import InputChoice
+from .Settings import keep, setting
+from .TaskChoice import TaskChoice
+from .Texts import _, minutes
+
+POLL_MS = 20
+DEVICES = (
+    ("auto", "Automatic"),
+    ("cpu", "CPU"),
+    ("cuda", "NVIDIA GPU"),
+    ("mps", "Apple GPU"),
+)
+
+
+class SegmentPanel:
+    """Binds the tab.
+
+    Args:
+        ui: the panel's widgets by name.
+        runs: does the work, a `Runs`.
+        command: returns the words that start `sam2unet`, or raises EnvironmentProblem.
+    """
+
+    def __init__(self, ui: Any, *, runs: Any, command: Callable[[], list[str]]) -> None:
+        self.ui = ui
+        self.runs = runs
+        self.command = command
+        self.parameter: Any = None
+        self.running = False
+        self.result: Any = None
+        self._refine = False
+        self._started = 0.0
+        self._timer = qt.QTimer()
+        self._timer.interval = POLL_MS
+        self._timer.timeout.connect(self.onTimer)
+        self.ui.weightsPath.filters = ctk.ctkPathLineEdit.Files
+        for value, label in DEVICES:
+            self.ui.deviceComboBox.addItem(_(label), value)
+        index = self.ui.deviceComboBox.findData(setting("device", "auto"))
+        self.ui.deviceComboBox.currentIndex = max(0, index)
+        self.choice = TaskChoice(ui, onChange=self.onTask)
+        self.input = InputChoice(ui, onChange=self.onInput)
+        self._connect()
+
+    def follow(self, parameter: Any) -> None:
+        """Show and keep the choices that a parameter node holds; None follows nothing."""
+        self.parameter = parameter
+        self.input.follow(parameter)
+        if parameter is not None:
+            self.choice.offer(self.choice.entries, parameter.task)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Enable what can be done now, and say what is missing for the rest."""
+        self.input.refresh()
+        self.choice.refresh(self.input.fits)
+        problem = self.problem()
+        self.ui.applyButton.enabled = not problem and not self.running
+        self.ui.applyButton.toolTip = problem or _("Run the network.")
+        self.ui.cancelButton.enabled = self.running
+        self.ui.progressBar.visible = self.running
+        self.ui.undoButton.enabled = not self.running and self.runs.canUndo
+        self.ui.exportButton.enabled = not self.running and self.result is not None
+        for name in ("inputSelector", "whatComboBox", "taskComboBox", "bundleButton"):
+            getattr(self.ui, name).enabled = not self.running
+        if problem and not self.running:
+            self.say(problem)
+        elif self.ui.statusLabel.text in (self._lastProblem, ""):
+            self.say(_("Ready."))
+        self._lastProblem = problem
+
+    _lastProblem = ""
+
+    def problem(self) -> str:
+        """Why the button cannot be pressed; empty if it can."""
+        try:
+            self.command()
+        except EnvironmentProblem as error:
+            return str(error)
+        if not self.choice.entries and self.runs.busy:
+            return _("Asking the environment for its tasks...")
+        return self.input.problem or self.choice.problem
+
+    def askForTasks(self, command: list[str]) -> None:
+        """Ask an environment for its tasks; the answer comes with the timer."""
+        try:
+            self.runs.askForTasks(command)
+        except OSError as error:
+            self.fail(str(error), _("Check the environment on the tab Setup."))
+            return
+        self._timer.start()
+
+    def batchOptions(self) -> dict[str, Any]:
+        """Return the choices that the tab Folder shares with this one."""
+        entry = self.choice.current
+        bundle = entry.bundle if entry is not None else None
+        return {
+            "task": entry.name if entry is not None and bundle is None else None,
+            "bundle": str(bundle) if bundle is not None else None,
+            "weights": self.ui.weightsPath.currentPath or None,
+            "device": self.ui.deviceComboBox.itemData(self.ui.deviceComboBox.currentIndex),
+            "threshold": self.ui.thresholdSlider.value,
+            "force": self.ui.forceCheckBox.checked,
+        }
+
+    def close(self) -> None:
+        """Stop what runs, before the module goes."""
+        self._timer.stop()
+        self.input.stop()
+        self.runs.close()
+        self.running = False
+
+    def onApply(self) -> None:
+        """Begin a run."""
+        try:
+            self.runs.start(
+                self.command(),
+                entry=self.choice.current,
+                parameter=self.parameter,
+                between=self.input.between,
+                weights=self.ui.weightsPath.currentPath or None,
+                device=self.ui.deviceComboBox.itemData(self.ui.deviceComboBox.currentIndex),
+            )
+        except Exception as error:  # whatever it is, the panel stays usable
+            self._end()
+            self.fail(str(error), getattr(error, "remedy", "") or _("Copy the log."))
+            return
+        self._begin(_("Preparing..."))
+
+    def onCancel(self) -> None:
+        """Ask that the run stop; its last event says that it has."""
+        self.say(_("Cancelling..."))
+        self.ui.cancelButton.enabled = False
+        self.runs.cancel()
+
+    def onUndo(self) -> None:
+        """Bring back what the segmentation held before the last run."""
+        self.runs.undo()
+        self.result = None
+        self.refresh()
+        self.say(_("Undone: the segmentation is as it was before the run."))
+
+    def onExport(self) -> None:
+        """Write the result as a DICOM object, through the worker."""
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM SEG"))
+        if not folder:
+            return
+        try:
+            self.runs.exportDicomSeg(self.result, folder)
+        except Exception as error:
+            self.fail(str(error), getattr(error, "remedy", ""))
+            return
+        self._begin(_("Writing DICOM SEG..."))
+
+    def onTimer(self) -> None:
+        """Take what happened; threshold again if a slider was moved meanwhile."""
+        try:
+            for event in self.runs.poll():
+                self.take(event)
+        except Exception as error:  # or the panel would show a run that never ends
+            self.runs.forget()
+            self._end()
+            self.fail(f"{type(error).__name__}: {error}", _("Copy the log, then try again."))
+            self._timer.stop()
+            return
+        if self._refine and not self.running and not self.runs.busy:
+            self._refine = False
+            self.runs.rethreshold(self.parameter)
+        if not self.running and not self.runs.busy:
+            self._timer.stop()
+
+    def take(self, event: tuple) -> None:
+        """Show one event of the runs."""
+        kind, *content = event
+        if kind == "tasks":
+            self.choice.offer(content[0], self.parameter.task if self.parameter else "")
+            self.onTask()
+        elif kind == "status":
+            self.say(content[0])
+        elif kind == "progress":
+            self._progress(*content)
+        elif kind == "finished":
+            self._finish(content[0])
+        elif kind == "refined":
+            self.say(_("Threshold {value:.2f}").format(value=self.ui.thresholdSlider.value))
+        elif kind == "exported":
+            self._end()
+            self.say(_("Written: {file}").format(file=content[0]))
+        elif kind == "failed":
+            self._end()
+            self.fail(*content)
+        elif kind == "cancelled":
+            self._end()
+            self.say(_("Cancelled. The segmentation is as it was before the run."))
+
+    def say(self, text: str) -> None:
+        """Show a line on how it stands."""
+        self.ui.statusLabel.text = text
+
+    def fail(self, message: str, remedy: str) -> None:
+        """Say what went wrong and what to do; the log has it too."""
+        message = message[:1].upper() + message[1:].rstrip(".")
+        remedy = remedy[:1].upper() + remedy[1:].rstrip(".") + ("." if remedy else "")
+        self.say(f"<b>{message}.</b> {remedy}")
+        self.ui.logTextEdit.appendPlainText(f"{message}. {remedy}")
+
+    def onInput(self) -> None:
+        """Another image, or another part of it."""
+        if not self.running:
+            self.refresh()
+
+    def onTask(self) -> None:
+        """Another task: its own threshold is offered."""
+        entry = self.choice.current
+        if entry is not None and self.parameter is not None and self.parameter.task != entry.name:
+            self.parameter.task = entry.name
+            self.parameter.bundle = str(entry.bundle or "")
+            self.parameter.threshold = entry.threshold
+        self.refresh()
+
+    def onDevice(self) -> None:
+        """Another device; Slicer keeps it for this user."""
+        keep(
+            "device", self.ui.deviceComboBox.itemData(self.ui.deviceComboBox.currentIndex) or "auto"
+        )
+
+    def onRefinement(self) -> None:
+        """A slider was moved: the last result follows, without the network."""
+        if self.result is not None and self.runs.canRefine:
+            self._refine = True
+            self._timer.start()
+
+    def onCopyLog(self) -> None:
+        """Put the panel's log and the worker's on the clipboard."""
+        text = f"{self.ui.logTextEdit.plainText}\n\n{self.runs.log}"
+        slicer.app.clipboard().setText(text)
+
+    def _begin(self, text: str) -> None:
+        self.running, self._refine = True, False
+        self._started = time.monotonic()
+        self.ui.progressBar.maximum = 0  # shows that it works until there is a count
+        self.refresh()
+        self.say(text)
+        self._timer.start()
+
+    def _progress(self, done: int, total: int, secondsLeft: float | None) -> None:
+        self.ui.progressBar.maximum = total
+        self.ui.progressBar.value = done
+        text = _("{done} of {total}").format(done=done, total=total)
+        if secondsLeft is not None and done < total:
+            text += _(", about {time} left").format(time=minutes(secondsLeft))
+        self.say(text)
+
+    def _finish(self, node: Any) -> None:
+        self.result = node
+        self._end()
+        seconds = time.monotonic() - self._started
+        text = _("Done in {seconds:.1f} s: {name}. Move the threshold to change the result.")
+        self.say(text.format(seconds=seconds, name=node.GetName()))
+
+    def _end(self) -> None:
+        self.running = False
+        self.refresh()
+
+    def _connect(self) -> None:
+        for name, slot in (
+            ("applyButton", self.onApply),
+            ("cancelButton", self.onCancel),
+            ("undoButton", self.onUndo),
+            ("exportButton", self.onExport),
+            ("copyLogButton", self.onCopyLog),
+        ):
+            getattr(self.ui, name).clicked.connect(slot)
+        self.ui.deviceComboBox.currentIndexChanged.connect(self.onDevice)
+        self.ui.forceCheckBox.toggled.connect(self.refresh)
+        self.ui.weightsPath.currentPathChanged.connect(self.refresh)
+        for name in ("thresholdSlider", "minimumSizeSpinBox", "smoothingSpinBox"):
+            getattr(self.ui, name).valueChanged.connect(self.onRefinement)
+        self.ui.keepLargestCheckBox.toggled.connect(self.onRefinement)

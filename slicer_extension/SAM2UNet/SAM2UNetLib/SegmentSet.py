@@ -1,0 +1,111 @@
+"""The segments of a task's classes in one segmentation: made once, written, and taken back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import vtk
+from numpy.typing import NDArray
+
+from . import Labelmaps, Terminology
+from .Errors import ResultError
+from .Slices import Matrix
+from .Voxels import Box, Extent, Points
+
+
+class SegmentSet:
+    """The segments of a task in a segmentation.
+
+    A segment that an earlier run of the task made there is written on; one that a person made is
+    never touched, whatever its name.
+
+    Args:
+        segmentation: vtkSegmentation.
+        task: the content of the task's `task.json`.
+        toRas: `(4, 4)` from voxel indices to the segmentation's own coordinates, in mm.
+        algorithmName: goes into DICOM SEG; the task's by default.
+        voxels: all that will be written; what they hold now is kept for `undo`.
+    """
+
+    def __init__(
+        self,
+        segmentation: Any,
+        task: dict[str, Any],
+        *,
+        toRas: Matrix,
+        voxels: Box | Points,
+        algorithmName: str | None = None,
+    ) -> None:
+        self.segmentation = segmentation
+        self.toRas = toRas
+        self._voxels = voxels
+        self._before: dict[str, NDArray[np.bool_] | None] = {}
+        self.ids = [self._idOf(task, item, algorithmName) for item in task["classes"]]
+
+    def write(self, voxels: Box | Points, values: list[NDArray[np.bool_]]) -> None:
+        """Set which voxels belong to each class; `values` are in the order of the classes."""
+        for segmentId, one in zip(self.ids, values, strict=True):
+            Labelmaps.writeVoxels(self.segmentation, segmentId, voxels, one, toRas=self.toRas)
+
+    def reserve(self, extent: Extent) -> None:
+        """Make room for many slices that will be written one by one."""
+        for segmentId in self.ids:
+            Labelmaps.reserve(self.segmentation, segmentId, extent, toRas=self.toRas)
+
+    def undo(self) -> None:
+        """Take back what was written: remove the segments that were made, restore the others."""
+        for segmentId, values in self._before.items():
+            if self.segmentation.GetSegment(segmentId) is None:
+                continue  # a person removed it since
+            if values is None:
+                self.segmentation.RemoveSegment(segmentId)
+            else:
+                Labelmaps.writeVoxels(
+                    self.segmentation, segmentId, self._voxels, values, toRas=self.toRas
+                )
+
+    def _idOf(self, task: dict[str, Any], item: dict[str, Any], name: str | None) -> str:
+        segmentId = findSegment(self.segmentation, task, item)
+        if segmentId is None:
+            segmentId = self.segmentation.AddEmptySegment(
+                self.segmentation.GenerateUniqueSegmentID(f"{task['name']}_{item['name']}"),
+                item["label"],
+                [value / 255 for value in item["rgb"]],
+            )
+            self._before[segmentId] = None
+        else:
+            self._before[segmentId] = Labelmaps.readVoxels(
+                self.segmentation, segmentId, self._voxels, toRas=self.toRas
+            )
+        segment = self.segmentation.GetSegment(segmentId)
+        for tag, value in Terminology.tagsOf(task, item, name=name).items():
+            segment.SetTag(tag, value)
+        return segmentId
+
+
+def findSegment(segmentation: Any, task: dict[str, Any], item: dict[str, Any]) -> str | None:
+    """Return the ID of the segment that a run of the task made for a class, if there is one."""
+    wanted = Terminology.classTag(task, item)
+    for segmentId in segmentation.GetSegmentIDs():
+        value = vtk.reference("")
+        found = segmentation.GetSegment(segmentId).GetTag(Terminology.CLASS_TAG, value)
+        if found and str(value) == wanted:
+            return segmentId
+    return None
+
+
+def classIds(segmentation: Any, task: dict[str, Any]) -> list[str]:
+    """Return the segment of each class.
+
+    Raises:
+        ResultError: the segmentation has none for a class.
+    """
+    found = [findSegment(segmentation, task, item) for item in task["classes"]]
+    for item, segmentId in zip(task["classes"], found, strict=True):
+        if segmentId is None:
+            raise ResultError(
+                f"the segmentation has no segment that {task['title']} made for {item['label']}",
+                "choose a segmentation that this module made with this task",
+            )
+    return found

@@ -1,0 +1,179 @@
+"""Puts masks into segmentations of a MRML scene, and takes them back.
+
+What Slicer expects of a good segmentation is done here: geometry and parent transform of the
+volume, the study in the subject hierarchy, names, colours, codes and algorithm of each segment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+from numpy.typing import NDArray
+
+from . import Labelmaps
+from .Errors import ResultError
+from .Inputs import Extraction
+from .Placement import attach, checkMasks, localMatrix, putBeside
+from .SegmentSet import SegmentSet
+from .SequenceResult import SequenceResult
+from .Voxels import Box
+
+_RESERVED_SLICES = 2
+"""From so many slices on, room is made for all of them at once."""
+
+
+class SegmentationLogic:
+    """One run's result in the scene, and the way back."""
+
+    def __init__(self) -> None:
+        self._result: VolumeResult | SequenceResult | None = None
+
+    def begin(
+        self,
+        extraction: Extraction,
+        task: dict[str, Any],
+        *,
+        segmentationNode: Any = None,
+        algorithmName: str | None = None,
+    ) -> Any:
+        """Prepare the segmentation that a run will fill, and return its node.
+
+        Args:
+            extraction: what is segmented.
+            task: the content of its `task.json`.
+            segmentationNode: write into this one; a new one by default.
+            algorithmName: goes into DICOM SEG; by default the task's name and version.
+
+        Raises:
+            ResultError: the segmentation does not belong to the volume.
+        """
+        kind = SequenceResult if extraction.isSequence else VolumeResult
+        self._result = kind(
+            extraction, task, segmentationNode=segmentationNode, algorithmName=algorithmName
+        )
+        return self._result.node
+
+    def updatePartial(self, picture: int, masks: NDArray[np.uint8]) -> None:
+        """Show the masks `(K, H, W)` of one picture while the others are still being made."""
+        if self._result is not None:
+            self._result.writePicture(picture, masks)
+
+    def complete(self, masks: NDArray[np.uint8], *, surface: bool = True) -> Any:
+        """Write the masks `(N, K, H, W)` of all pictures; may be called again with others.
+
+        Args:
+            masks: 0 and 1.
+            surface: also make closed surfaces, where a whole volume was segmented.
+
+        Raises:
+            ResultError: nothing was begun, or the masks are of other pictures.
+        """
+        if self._result is None:
+            raise ResultError("no segmentation was begun", "segment first")
+        if self._result.node.GetScene() is None:
+            self._result = None
+            raise ResultError("the segmentation was removed from the scene", "segment again")
+        self._result.writeAll(masks)
+        self._result.finish(surface=surface)
+        return self._result.node
+
+    def apply(
+        self,
+        extraction: Extraction,
+        masks: NDArray[np.uint8],
+        task: dict[str, Any],
+        *,
+        segmentationNode: Any = None,
+        algorithmName: str | None = None,
+        surface: bool = True,
+    ) -> Any:
+        """Put masks into a segmentation and return its node: `begin` and `complete`."""
+        self.begin(extraction, task, segmentationNode=segmentationNode, algorithmName=algorithmName)
+        return self.complete(masks, surface=surface)
+
+    @property
+    def canUndo(self) -> bool:
+        """Whether there is a result to take back."""
+        return self._result is not None
+
+    def undo(self) -> None:
+        """Take the last result back; what was in its place before is there again."""
+        result, self._result = self._result, None
+        if result is not None:
+            result.undo()
+
+
+class VolumeResult:
+    """The result of a run on one volume."""
+
+    def __init__(
+        self,
+        extraction: Extraction,
+        task: dict[str, Any],
+        *,
+        segmentationNode: Any,
+        algorithmName: Any,
+    ) -> None:
+        self.extraction = extraction
+        (part,) = extraction.parts
+        self.place = part.place
+        volume = extraction.sourceNode
+        self._new = segmentationNode is None
+        self.node = _newNode(volume, task) if self._new else segmentationNode
+        toRas = localMatrix(volume)
+        if not self._new:
+            attach(self.node, volume, toRas)
+        voxels = self.place.voxels()
+        self.segments = SegmentSet(
+            self.node.GetSegmentation(),
+            task,
+            toRas=toRas,
+            voxels=voxels,
+            algorithmName=algorithmName,
+        )
+        if isinstance(voxels, Box) and extraction.count >= _RESERVED_SLICES:
+            self.segments.reserve(voxels.extent)
+
+    def writePicture(self, picture: int, masks: NDArray[np.uint8]) -> None:
+        """Write the masks `(K, H, W)` of one picture."""
+        values = [self.place.back(mask[None].astype(bool)) for mask in masks]
+        self.segments.write(self.place.voxels(picture), values)
+
+    def writeAll(self, masks: NDArray[np.uint8]) -> None:
+        """Write the masks `(N, K, H, W)` of all pictures."""
+        checkMasks(masks, self.extraction, len(self.segments.ids))
+        values = [self.place.back(masks[:, k].astype(bool)) for k in range(masks.shape[1])]
+        self.segments.write(self.place.voxels(), values)
+
+    def finish(self, *, surface: bool) -> None:
+        """Make closed surfaces for a volume, and anew where there are some."""
+        segmentation = self.node.GetSegmentation()
+        had = segmentation.ContainsRepresentation(Labelmaps.SURFACE)
+        if had:
+            segmentation.RemoveRepresentation(Labelmaps.SURFACE)
+        if had or (surface and self.extraction.whole and self.extraction.count > 1):
+            self.node.CreateClosedSurfaceRepresentation()
+        self.node.Modified()
+
+    def undo(self) -> None:
+        """Take it back."""
+        if self.node.GetScene() is None:
+            return
+        if self._new and self.node.GetSegmentation().GetNumberOfSegments() == len(
+            self.segments.ids
+        ):
+            slicer.mrmlScene.RemoveNode(self.node)
+            return
+        self.segments.undo()
+        self.finish(surface=False)
+
+
+def _newNode(volume: Any, task: dict[str, Any]) -> Any:
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volume.GetName()} {task['title']}")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    attach(node, volume, localMatrix(volume))
+    putBeside(node, volume)
+    return node

@@ -1,0 +1,80 @@
+"""The whole panel: three tabs over one environment, and a banner while there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .BatchPanel import BatchPanel
+from .Environment import EnvironmentProblem
+from .EnvironmentPanel import EnvironmentPanel
+from .SegmentPanel import SegmentPanel
+from .Texts import _
+
+SETUP_TAB = 2
+
+
+class Panel:
+    """Binds the form to what it can do.
+
+    Args:
+        ui: the widgets by name.
+        runs: does the work, a `Runs`.
+        source: folder with the sources that came with the module, or None.
+    """
+
+    def __init__(self, ui: Any, *, runs: Any, source: Path | None) -> None:
+        self.ui = ui
+        self.runs = runs
+        self.environment = EnvironmentPanel(
+            ui,
+            source=source,
+            onChange=self.onEnvironment,
+            onRelease=runs.close,
+        )
+        self.segment = SegmentPanel(ui, runs=runs, command=self.environment.command)
+        self.batch = BatchPanel(
+            ui, command=self.environment.command, options=self.segment.batchOptions
+        )
+        self.gui: Any = None
+        self.parameter: Any = None
+        ui.bannerLabel.linkActivated.connect(self.onLink)
+        self.onEnvironment()
+
+    def follow(self, parameter: Any) -> None:
+        """Bind the widgets to the choices of a parameter node; None leaves them alone."""
+        if self.parameter is not None:
+            self.parameter.disconnectGui(self.gui)
+        self.parameter = parameter
+        if parameter is not None:
+            self.gui = parameter.connectGui(self.ui)
+        self.segment.follow(parameter)
+
+    def enter(self) -> None:
+        """The module is shown: look at the environment again, ask it for its tasks."""
+        self.environment.refresh()
+        self.onEnvironment()
+
+    def close(self) -> None:
+        """Stop what runs."""
+        self.segment.close()
+        self.batch.close()
+        self.environment.close()
+
+    def onEnvironment(self) -> None:
+        """Another environment, or none: say so, and ask it for its tasks."""
+        try:
+            command = self.environment.command()
+        except EnvironmentProblem as error:
+            link = _("Open Setup").replace(" ", "&nbsp;")
+            self.ui.bannerLabel.text = f"{error} <a href='setup'>{link}</a>"
+            self.ui.bannerLabel.visible = True
+            self.runs.close()
+        else:
+            self.ui.bannerLabel.visible = False
+            self.segment.askForTasks(command)
+        self.segment.refresh()
+
+    def onLink(self, _link: str = "") -> None:
+        """Open the tab Setup."""
+        self.ui.tabWidget.currentIndex = SETUP_TAB

@@ -1,0 +1,155 @@
+"""Which voxels the network sees, and in which order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from SAM2UNetLib import Inputs
+from SAM2UNetLib.Errors import InputError
+
+# (k, j, i) of 4 x 5 x 6; right-hand axes: i to the right hand, j to the front, k to the head
+NUMBERED = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+AXIAL = ([-1, 0, 0], [0, 1, 0])
+CORONAL = ([-1, 0, 0], [0, 0, 1])
+SAGITTAL = ([0, -1, 0], [0, 0, 1])
+LPS = np.diag([-1.0, -1.0, 2.5, 1.0])
+
+
+def test_a_whole_volume_is_its_slices_as_they_are_stored(volume):
+    found = Inputs.extract(volume(NUMBERED), "volume")
+    assert np.array_equal(found.array, NUMBERED)
+    assert (found.channels, found.whole, found.count) == ("grey", True, 4)
+
+
+def test_an_axial_view_takes_the_stored_slice(volume, slice_view):
+    node = volume(NUMBERED, matrix=LPS)
+    view = slice_view(*AXIAL, through=[-2, -2, 5.0])
+    found = Inputs.extract(node, "slice", sliceNode=view)
+    assert np.array_equal(found.array, NUMBERED[2:3])
+
+
+def test_a_coronal_view_has_the_head_on_top_and_the_left_on_the_right(volume, slice_view):
+    node = volume(NUMBERED, matrix=LPS)  # i runs to the left, j to the back, k to the head
+    view = slice_view(*CORONAL, through=[-2, -3, 4.0])
+    found = Inputs.extract(node, "slice", sliceNode=view)
+    assert np.array_equal(found.array[0], NUMBERED[::-1, 3, :])
+
+
+def test_a_sagittal_view_has_the_back_on_the_right(volume, slice_view):
+    node = volume(NUMBERED, matrix=LPS)
+    view = slice_view(*SAGITTAL, through=[-4, -3, 4.0])
+    found = Inputs.extract(node, "slice", sliceNode=view)
+    assert np.array_equal(found.array[0], NUMBERED[::-1, :, 4])
+
+
+def test_permuted_and_negative_axes_show_the_same_picture(volume, slice_view):
+    # i to the head, j to the right, k to the front: a volume stored as sagittal rows
+    matrix = np.array([[0, 1.0, 0, 0], [0, 0, 1.0, 0], [2.5, 0, 0, 0], [0, 0, 0, 1]])
+    node = volume(NUMBERED, matrix=matrix)
+    view = slice_view(*AXIAL, through=[1, 1, 5.0])  # i = 2
+    found = Inputs.extract(node, "slice", sliceNode=view)
+    # right of the picture is the patient's left (-j), top is the front (+k)
+    assert np.array_equal(found.array[0], NUMBERED[::-1, ::-1, 2])
+
+
+def test_the_parent_transform_moves_the_plane(volume, slice_view, transform):
+    node = volume(NUMBERED, matrix=LPS)
+    shift = np.eye(4)
+    shift[2, 3] = 5.0
+    transform(node, shift)
+    found = Inputs.extract(node, "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 7.5]))
+    assert np.array_equal(found.array[0], NUMBERED[1])
+
+
+def test_a_turned_parent_transform_makes_an_axial_view_cut_another_axis(
+    volume, slice_view, transform
+):
+    node = volume(NUMBERED, matrix=np.eye(4))
+    transform(node, [[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # j to the head
+    found = Inputs.extract(node, "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 3]))
+    assert found.array.shape == (1, 4, 6)
+    assert set(found.array.ravel()) == set(NUMBERED[:, 3, :].ravel())
+
+
+def test_a_range_is_cut_across_the_view(volume, slice_view):
+    node = volume(NUMBERED, matrix=LPS)
+    view = slice_view(*CORONAL, through=[-2, -3, 4.0])
+    found = Inputs.extract(node, "range", sliceNode=view, between=(1, 3))
+    assert np.array_equal(found.array, np.moveaxis(NUMBERED[::-1, 1:4, :], 1, 0))
+    assert not found.whole
+
+
+def test_colours_lose_their_alpha_and_nothing_else(volume):
+    rgba = np.random.default_rng(1).integers(0, 256, (1, 5, 6, 4), np.uint8)
+    found = Inputs.extract(volume(rgba), "volume")
+    assert found.channels == "rgb"
+    assert np.array_equal(found.array, rgba[..., :3])
+
+
+def test_frames_of_a_sequence_keep_their_order(sequence):
+    frames = np.random.default_rng(2).integers(0, 256, (7, 1, 5, 6, 3), np.uint8)
+    browser = sequence(frames)
+    assert Inputs.describe(browser).kind == "sequence"
+    assert np.array_equal(Inputs.extract(browser, "sequence").array, frames[:, 0])
+    some = Inputs.extract(browser, "range", between=(2, 4))
+    assert np.array_equal(some.array, frames[2:5, 0])
+    assert [part.item for part in some.parts] == [2, 3, 4]
+
+
+def test_eight_bit_greys_go_as_they_are_and_others_by_the_window_that_is_shown(volume):
+    assert Inputs.extract(volume(NUMBERED.astype(np.uint8)), "volume").window is None
+    node = volume(NUMBERED)
+    node.GetDisplayNode().AutoWindowLevelOff()
+    node.GetDisplayNode().SetWindowLevel(350, 40)
+    assert Inputs.extract(node, "volume").window == {"center": 40.0, "width": 350.0}
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "message"),
+    [
+        ("slice", {}, "no slice view"),
+        ("range", {"between": (2, 9)}, "3 to 10 are not among the 4 slices"),
+        ("sequence", {}, "is one volume"),
+        ("all", {}, "cannot be segmented"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_with_what_to_do(volume, what, options, message):
+    with pytest.raises(InputError, match=message):
+        Inputs.extract(volume(NUMBERED), what, **options)
+
+
+def test_a_view_beside_the_volume_is_refused(volume, slice_view):
+    with pytest.raises(InputError, match="beside the volume"):
+        Inputs.extract(volume(NUMBERED), "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 99]))
+
+
+def test_a_label_map_is_no_picture(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    with pytest.raises(InputError, match="holds no picture"):
+        Inputs.describe(node)
+
+
+def test_a_transform_that_bends_space_allows_volumes_but_no_views(volume, slice_view, scene):
+    node = volume(NUMBERED)
+    bend = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode")
+    import vtk
+
+    grid = vtk.vtkThinPlateSplineTransform()
+    bend.SetAndObserveTransformToParent(grid)
+    node.SetAndObserveTransformNodeID(bend.GetID())
+    assert np.array_equal(Inputs.extract(node, "volume").array, NUMBERED)
+    with pytest.raises(InputError, match="bends space"):
+        Inputs.extract(node, "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 1]))
+
+
+def test_a_task_is_refused_for_another_modality_only_where_it_is_known(volume, two_classes):
+    import slicer
+
+    node = volume(NUMBERED)
+    assert Inputs.fits(Inputs.describe(node), two_classes) == (True, "")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)  # Qt does it in Slicer
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")
+    info = Inputs.describe(node)
+    assert info.modality == "CT"
+    assert Inputs.fits(info, two_classes) == (False, "made for the modality US; this is CT")

@@ -1,0 +1,233 @@
+"""From the button to the segmentation, with the real worker and a small network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from SAM2UNetLib import Session as session_module
+from SAM2UNetLib.Placement import masksOf
+from SAM2UNetLib.SequenceResult import sequenceMasks
+from SAM2UNetLib.Session import Request, Session
+from SAM2UNetLib.WorkerProcess import WorkerProcess
+
+
+def request(node, bundle, what="volume", **options):
+    return Request(node, what, bundle=str(bundle), device="cpu", **options)
+
+
+@pytest.fixture
+def pictures():
+    return np.random.default_rng(6).integers(0, 256, (3, 40, 48), np.uint8)
+
+
+def by_the_library(bundle, frames, threshold):
+    """The masks that the package gives for `(N, H, W, 3)` frames."""
+    from sam2unet_core.segmenter import Segmenter
+
+    segmenter = Segmenter.open(bundle, device="cpu", runtime="exact")
+    return segmenter.probabilities(frames)
+
+
+def middle(bundle, pictures):
+    """A threshold that about half of the pixels reach, and the probabilities."""
+    frames = np.repeat(pictures[..., None], 3, axis=3)
+    found = by_the_library(bundle, frames, None)
+    return float(np.round(np.median(found), 4)), found
+
+
+def test_a_volume_s_segmentation_is_what_the_package_gives(session, volume, bundle, pictures, run):
+    node = volume(pictures)
+    threshold, probabilities = middle(bundle, pictures)
+    session.start(request(node, bundle, threshold=threshold))
+    told = run(session)
+    assert told[-1][0] == "finished", told
+    got = masksOf(told[-1][1], node, session.task)
+    expected = probabilities >= threshold
+    assert 0.2 < expected.mean() < 0.8
+    assert (got != expected).mean() < 1e-3  # probabilities travel in half precision, if at all
+    assert any(each[0] == "progress" for each in told)
+
+
+def test_the_threshold_moves_without_a_new_node_and_undo_empties_the_scene(
+    session, volume, scene, bundle, pictures, run
+):
+    node = volume(pictures)
+    threshold, probabilities = middle(bundle, pictures)
+    session.start(request(node, bundle, threshold=threshold))
+    run(session)
+    higher = float(np.quantile(probabilities, 0.9))
+    for value in (0.01, higher):  # the second waits for the first, or takes its place
+        assert session.rethreshold(value)
+    told = run(session)
+    while session.isBusy:
+        told += run(session)
+    got = masksOf(told[-1][1], node, session.task)
+    assert (got != (probabilities >= higher)).mean() < 5e-3
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+    session.undo()
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert not session.canRethreshold
+
+
+def test_a_colour_clip_gets_a_segmentation_a_frame(session, sequence, bundle, run):
+    frames = np.random.default_rng(7).integers(0, 256, (4, 1, 40, 48, 3), np.uint8)
+    browser = sequence(frames)
+    found = by_the_library(bundle, frames[:, 0], None)
+    threshold = float(np.round(np.median(found), 4))
+    session.start(request(browser, bundle, what="sequence", threshold=threshold))
+    told = run(session)
+    assert told[-1][0] == "finished", told
+    got, items = sequenceMasks(told[-1][1], browser, session.task)
+    assert items == [0, 1, 2, 3]
+    assert (got != (found >= threshold)).mean() < 1e-3
+
+
+def test_a_task_made_for_another_modality_is_refused_and_can_be_forced(
+    session, volume, scene, bundle, pictures, run
+):
+    import slicer
+
+    node = volume(pictures)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")
+    session.start(request(node, bundle))
+    told = run(session)
+    assert told[-1][0] == "failed"
+    assert "made for the modality ES; this is CT" in told[-1][1]
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    session.start(request(node, bundle, force=True))
+    assert run(session)[-1][0] == "finished"
+
+
+def test_cancelling_leaves_the_scene_as_it_was(session, volume, scene, bundle, run):
+    node = volume(np.zeros((200, 64, 64), np.uint8))
+    session.start(request(node, bundle))
+    told = []
+    while not any(each[0] == "progress" for each in told):
+        told += session.poll()
+        time.sleep(0.005)
+    session.cancel()
+    assert run(session)[-1][0] == "cancelled"
+    while session.isBusy:
+        session.poll()
+        time.sleep(0.005)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    session.start(request(volume(np.zeros((1, 64, 64), np.uint8)), bundle))
+    assert run(session)[-1][0] == "finished"
+
+
+def test_a_killed_worker_is_told_and_the_next_run_starts_another(
+    session, volume, scene, bundle, pictures, run
+):
+    if not hasattr(signal, "SIGKILL"):
+        pytest.skip("needs Linux or macOS: SIGKILL")
+    node = volume(np.zeros((200, 64, 64), np.uint8))
+    session.start(request(node, bundle))
+    told = []
+    while not any(each[0] == "progress" for each in told):
+        told += session.poll()
+        time.sleep(0.005)
+    os.kill(session.worker._process.pid, signal.SIGKILL)
+    told = run(session)
+    assert told[-1][0] == "failed"
+    assert "memory" in told[-1][2]
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    session.start(request(volume(pictures), bundle))
+    assert run(session)[-1][0] == "finished"
+
+
+def test_an_input_that_cannot_be_segmented_is_told_not_raised(session, volume, bundle, pictures):
+    session.start(request(volume(pictures), bundle, what="slice"))
+    ((kind, message, remedy),) = session.poll()
+    assert (kind, message) == ("failed", "no slice view is chosen")
+    assert remedy
+    assert not session.isBusy
+
+
+def test_a_worker_that_is_not_there_is_told_with_what_to_do(volume, bundle, pictures, tmp_path):
+    session = Session(WorkerProcess([str(tmp_path / "nothing")]))
+    session.start(request(volume(pictures), bundle))
+    ((kind, message, remedy),) = session.poll()
+    assert kind == "failed"
+    assert "cannot be started" in message
+    assert "repair the environment" in remedy
+
+
+def test_missing_weights_are_told_with_what_to_do(session, volume, pictures, run):
+    session.start(Request(volume(pictures), "volume", task="nerve_ultrasound", device="cpu"))
+    told = run(session)
+    assert told[-1][0] == "failed"
+    assert told[-1][2]
+    session.poll()
+    assert not session.isBusy
+
+
+def test_one_slice_never_holds_the_main_thread_for_long(session, volume, slice_view, bundle, run):
+    array = np.random.default_rng(8).integers(-1000, 1000, (60, 512, 512)).astype(np.int16)
+    node = volume(array)
+    view = slice_view([-1, 0, 0], [0, 1, 0], through=[-3, -3, 30])
+    ask = request(node, bundle, what="slice", sliceNode=view, threshold=0.3)
+    session.start(ask)
+    run(session)  # the worker is warm now
+    longest, told = 0.0, []
+    for _ in range(3):
+        before = time.thread_time()
+        session.start(ask)
+        longest, told = max(longest, time.thread_time() - before), []
+        while not (told and told[-1][0] in ("finished", "failed")):
+            before = time.thread_time()
+            told += session.poll()
+            longest = max(longest, time.thread_time() - before)
+            time.sleep(0.002)
+        assert told[-1][0] == "finished", told
+    print(f"longest hold {1000 * longest:.1f} ms")
+    assert longest < 0.2  # the goal is 0.05; a busy machine gets four times that
+
+
+def test_partial_results_are_seen_before_the_end(session, volume, bundle, monkeypatch, run):
+    monkeypatch.setattr(session_module, "PARTIAL_S", 0.0)
+    session.start(request(volume(np.zeros((6, 64, 64), np.uint8)), bundle))
+    told = run(session)
+    assert told[-1][0] == "finished"
+    assert {each[1] for each in told if each[0] == "partial"} == set(range(6))
+
+
+def test_a_network_that_cannot_be_loaded_does_not_fall_back_on_the_last_one(
+    session, volume, scene, bundle, pictures, run
+):
+    node = volume(pictures)
+    session.start(request(node, bundle))
+    assert run(session)[-1][0] == "finished"
+    session.undo()
+    session.start(replace(request(node, bundle), bundle=str(bundle / "nothing")))
+    assert run(session)[-1][0] == "failed"
+    while session.isBusy:
+        assert session.poll() == []
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert session.task is None
+
+
+def test_a_segmentation_that_was_removed_meanwhile_is_told(session, volume, scene, bundle, run):
+    session.start(request(volume(np.zeros((40, 64, 64), np.uint8)), bundle))
+    run(session, ("progress",))
+    scene.RemoveNode(scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"))
+    told = run(session)
+    assert told[-1][0] == "failed"
+    assert "was removed" in told[-1][1]
+    assert not session.isBusy
+
+
+def test_no_pixels_are_left_in_the_exchange_folder(session, volume, bundle, pictures, run):
+    session.start(request(volume(pictures), bundle))
+    run(session)
+    before = {path.name for path in session.worker.exchange.iterdir()}
+    session.start(request(volume(pictures), bundle))
+    run(session)
+    after = {path.name for path in session.worker.exchange.iterdir()}
+    assert len(after) <= len(before) + 1  # the kept probabilities of two results at most

@@ -1,0 +1,193 @@
+"""The tabs Folder and Setup, with real processes behind them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import panel_cases
+import qt_stand_ins
+import slicer
+import torch
+from PySide6 import QtCore
+from test_environment import STAND_IN, make_wheel
+
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import save_full
+from sam2unet_core.phantom import write_dataset
+from sam2unet_core.task import load_preset
+
+qt_stand_ins.speak_pythonqt(__name__)
+PATIENCE_MS = 180_000
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    with panel_cases.opened_panel(tmp_path) as opened:
+        yield opened
+
+
+def live(condition: Callable[[], bool]) -> None:
+    """Let Qt's timers run until a condition holds; it is looked at after each tick."""
+    loop, limit, tick = QtCore.QEventLoop(), QtCore.QTimer(), QtCore.QTimer()
+    limit.singleShot = True
+    limit.timeout.connect(loop.quit)
+    tick.timeout.connect(lambda: loop.quit() if condition() else None)
+    limit.start(PATIENCE_MS)
+    tick.start(20)
+    loop.exec()
+    assert condition()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "phantom", frames=3, seed=1, size=(64, 80))
+    return tmp_path / "phantom" / "images"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "nano.safetensors"
+    save_full(SAM2UNet("nano"), path, task=load_preset("polyp"))
+    return path
+
+
+def test_a_folder_is_segmented_and_its_report_opened(
+    opened: SimpleNamespace,
+    archive: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = []
+    monkeypatch.setattr(opened.panel.batch, "onReport", lambda: shown.append(True))
+    ui = opened.ui
+    assert not ui.batchRunButton.enabled
+    ui.weightsPath.currentPath = str(weights)
+    ui.batchInputPath.currentPath = str(archive)
+    ui.batchOutputPath.currentPath = str(tmp_path / "results")
+    ui.batchRunButton.click()
+    assert ui.batchCancelButton.enabled
+    live(lambda: opened.panel.batch.batch is None)
+    assert ui.batchStatusLabel.text.startswith("Done: 3 "), ui.batchLogTextEdit.plainText
+    assert opened.panel.batch.report == tmp_path / "results" / "report.html"
+    assert shown
+    assert ui.batchReportButton.enabled
+    assert len(list((tmp_path / "results").glob("*.mask.png"))) == 3
+
+
+def test_a_refused_folder_says_what_to_do(opened: SimpleNamespace, tmp_path: Path) -> None:
+    ui = opened.ui
+    ui.batchInputPath.currentPath = str(tmp_path / "not there")
+    ui.batchOutputPath.currentPath = str(tmp_path / "results")
+    ui.batchRunButton.click()
+    live(lambda: opened.panel.batch.batch is None)
+    assert "no such file" in ui.batchStatusLabel.text
+    assert ui.batchRunButton.enabled
+
+
+def test_a_cancelled_folder_says_that_it_can_go_on(
+    opened: SimpleNamespace, archive: Path, weights: Path, tmp_path: Path
+) -> None:
+    ui = opened.ui
+    ui.weightsPath.currentPath = str(weights)
+    ui.batchInputPath.currentPath = str(archive)
+    ui.batchOutputPath.currentPath = str(tmp_path / "results")
+    ui.batchRunButton.click()
+    process = opened.panel.batch.batch._process
+    ui.batchCancelButton.click()
+    assert process._process.poll() is not None
+    assert "running again goes on there" in ui.batchStatusLabel.text
+    assert ui.batchRunButton.enabled
+
+
+def test_how_far_a_folder_is_comes_from_the_manifest(tmp_path: Path) -> None:
+    batch = panel_cases.importlib.import_module("SAM2UNetLib.Batch")
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        (tmp_path / "in" / f"{number}.png").write_bytes(b"")
+    out = tmp_path / "in" / "out"  # results within the archive are not counted
+    out.mkdir()
+    (out / "x.png").write_bytes(b"")
+    request = batch.BatchRequest(tmp_path / "in", out, task="polyp", threshold=0.4, names="keep")
+    assert request.arguments()[-4:] == ["polyp", "--threshold", "0.4", "--keep-names"]
+    run = batch.Batch([sys.executable], request)
+    run._count()
+    lines = ['{"id": "a", "status": "done"}', '{"id": "b", "status": "failed"}', '{"id": "c", "sta']
+    (out / "manifest.jsonl").write_text("\n".join(lines))
+    run._read()
+    assert dict(run.state().done) == {"done": 1, "failed": 1}
+    assert run.state().total == 4
+    (out / "manifest.jsonl").write_text(
+        "\n".join(
+            [*lines[:2], '{"id": "c", "status": "done"}', '{"id": "b", "status": "done"}', ""]
+        )
+    )
+    run._read()
+    assert dict(run.state().done) == {"done": 3}
+
+
+def test_the_button_builds_the_environment_and_the_panel_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = []
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *_: questions.append(text) or True
+    )
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    core = {"sam2unet_core/__init__.py": "", "sam2unet_core/cli/__init__.py": ""}
+    make_wheel(wheels, "stand_in_torch", {"stand_in_torch.py": "WORKS = True\n"})
+    make_wheel(
+        wheels,
+        "sam2unet",
+        core | {"sam2unet_core/cli/main.py": STAND_IN},
+        requires="stand_in_torch",
+    )
+    with panel_cases.opened_panel(tmp_path, python="") as opened:
+        ui, setup = opened.ui, opened.panel.environment
+        setup.base = Path(sys.executable)
+        ui.wheelsPath.currentPath = str(wheels)
+        ui.buildButton.click()
+        assert "Nothing is fetched" in questions[0]
+        assert setup.builder is not None, ui.environmentStatusLabel.text
+        assert not ui.buildButton.enabled
+        live(lambda: setup.builder is None)
+        assert "is ready: sam2unet 9.9" in ui.environmentStatusLabel.text
+        assert ui.buildButton.text == "Rebuild..."
+        assert opened.logic.asked[-1][0] == "tasks"
+        assert opened.logic.asked[-1][1] == setup.own.command()
+        assert not ui.bannerLabel.isVisibleTo(opened.form)
+        assert "Collecting" in ui.environmentLogTextEdit.plainText or (
+            "Processing" in ui.environmentLogTextEdit.plainText
+        )
+        ui.removeButton.click()
+        assert "was removed" in ui.environmentStatusLabel.text
+        assert not setup.own.folder.exists()
+        assert "Setup tab" in ui.bannerLabel.text
+
+
+def test_an_existing_python_is_asked_whether_it_can_run(opened: SimpleNamespace) -> None:
+    ui = opened.ui
+    ui.checkButton.click()
+    live(lambda: opened.panel.environment.check is None)
+    assert "sam2unet 0." in ui.environmentStatusLabel.text
+    ui.pythonPath.currentPath = "/no/such/python"
+    ui.checkButton.click()
+    assert "no such file" in ui.environmentStatusLabel.text
+    assert not ui.applyButton.enabled
+
+
+def test_the_weights_that_were_downloaded_are_those_of_the_command_line() -> None:
+    from sam2unet_core.network.checkpoint.cache import cache_folder
+
+    environment = panel_cases.importlib.import_module("SAM2UNetLib.Environment")
+    assert environment.modelFolder() == cache_folder()
+    assert environment.modelFolder({"SAM2UNET_CACHE": "/x"}) == Path("/x/weights")

@@ -1,0 +1,294 @@
+"""The button is pressed, the real worker runs, and the segmentation is looked at."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pydicom
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import panel_cases
+import qt_stand_ins
+import slicer
+import slicer_stand_ins
+import torch
+from PySide6 import QtCore, QtWidgets
+
+from sam2unet_core.media.image import read_image
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import save_full
+from sam2unet_core.phantom import write_dataset
+from sam2unet_core.phantom.dicom import write_studies
+from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.task import load_preset
+
+qt_stand_ins.speak_pythonqt(__name__)
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "nano.safetensors"
+    save_full(SAM2UNet("nano"), path, task=load_preset("polyp"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """A drawn colonoscopy frame, `(H, W, 3)` uint8."""
+    folder = tmp_path_factory.mktemp("frames") / "phantom"
+    write_dataset(folder, frames=1, seed=1, size=(64, 80))
+    return read_image(next((folder / "images").iterdir()))
+
+
+@pytest.fixture
+def widget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The module as Slicer opens it, with this Python as its environment."""
+    monkeypatch.syspath_prepend(str(panel_cases.MODULE.parent))
+    with (
+        slicer_stand_ins.running_slicer(panel_cases.MODULE, tmp_path / "Slicer.ini") as running,
+        slicer_stand_ins.real_scene(),
+        panel_cases.no_error_in_a_slot(),
+    ):
+        settings = running.qt.QSettings()
+        settings.setValue("SAM2UNet/kind", "existing")
+        settings.setValue("SAM2UNet/python", sys.executable)
+        settings.setValue("SAM2UNet/device", "cpu")
+        settings.sync()
+        parent = qt_stand_ins.qMRMLWidget()
+        QtWidgets.QVBoxLayout(parent)
+        parent.isEntered = True
+        widget = importlib.import_module("SAM2UNet").SAM2UNetWidget(parent)
+        panel_cases.slice_view()
+        widget.setup()
+        widget.enter()
+        live(lambda: bool(widget.panel.segment.choice.entries))
+        try:
+            yield widget
+        finally:
+            widget.cleanup()
+
+
+def live(condition: Callable[[], bool]) -> None:
+    """Let Qt's timers run until a condition holds; it is looked at after each tick."""
+    loop, limit, tick = QtCore.QEventLoop(), QtCore.QTimer(), QtCore.QTimer()
+    limit.singleShot = True
+    limit.timeout.connect(loop.quit)
+    tick.timeout.connect(lambda: loop.quit() if condition() else None)
+    limit.start(PATIENCE_MS)
+    tick.start(5)
+    loop.exec()
+    assert condition()
+
+
+def colour_volume(pixels: np.ndarray, name: str = "Frame") -> object:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, pixels if pixels.ndim == 4 else pixels[None])
+    return node
+
+
+def choose(
+    widget: SimpleNamespace, node: object, *, what: str, weights: Path | None = None
+) -> None:
+    """Choose an image and a part of it; without weights, the starter network's are taken."""
+    widget.ui.inputSelector.setCurrentNode(node)
+    box = widget.ui.whatComboBox
+    box.currentIndex = box.findData(what)
+    widget.ui.weightsPath.currentPath = str(weights or "")
+
+
+def run(widget: SimpleNamespace) -> str:
+    """Press the button and return what the status line says at the end."""
+    assert widget.ui.applyButton.enabled, widget.ui.statusLabel.text
+    widget.ui.applyButton.click()
+    assert widget.panel.segment.running
+    live(lambda: not widget.panel.segment.running)
+    return widget.ui.statusLabel.text
+
+
+def expected(weights: Path | None, pixels: np.ndarray) -> np.ndarray:
+    """Return the segmenter's own probabilities of the frames, `(N, H, W)`."""
+    segmenter = Segmenter.open(weights=weights, device="cpu")
+    return segmenter.probabilities(pixels)[:, 0]
+
+
+def voxels(widget: SimpleNamespace, volume: object) -> np.ndarray:
+    node = widget.panel.segment.result
+    segment = node.GetSegmentation().GetNthSegmentID(0)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment, volume)
+
+
+def test_pressing_the_button_segments_the_frame_and_the_slider_changes_it(
+    widget: SimpleNamespace, frame: np.ndarray
+) -> None:
+    probability = expected(None, frame[None])[0]
+    low, high = (float(np.quantile(probability, q)) for q in (0.6, 0.95))
+    volume = colour_volume(frame)
+    choose(widget, volume, what="volume")
+    widget.ui.thresholdSlider.value = max(0.01, round(low, 2))
+    assert run(widget).startswith("Done in ")
+    found = voxels(widget, volume)[0]
+    assert 0.01 < found.mean() < 0.99
+    assert (found == (probability >= widget.ui.thresholdSlider.value)).mean() > 0.99
+
+    node = widget.panel.segment.result
+    segment = node.GetSegmentation().GetNthSegment(0)
+    assert segment.GetName() == "Polyp"
+    assert tag(segment, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
+
+    widget.ui.thresholdSlider.value = max(round(high, 2), widget.ui.thresholdSlider.value + 0.01)
+    live(lambda: widget.ui.statusLabel.text.startswith("Threshold "))
+    live(lambda: not widget.panel.segment.runs.busy)
+    changed = voxels(widget, volume)[0]
+    assert changed.sum() < found.sum()
+    assert (changed == (probability >= widget.ui.thresholdSlider.value)).mean() > 0.99
+    assert widget.panel.segment.result is node
+
+    widget.ui.undoButton.click()
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def tag(segment: object, name: str) -> str:
+    import vtk
+
+    value = vtk.mutable("")
+    segment.GetTag(name, value)
+    return str(value)
+
+
+def test_the_current_slice_of_the_view_is_segmented_and_the_others_are_left(
+    widget: SimpleNamespace, frame: np.ndarray
+) -> None:
+    stack = np.stack([frame, frame[::-1], frame[:, ::-1]])
+    volume = colour_volume(stack)
+    volume.SetSpacing(0.5, 0.5, 3.0)
+    view = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
+    view.SetOrientationToAxial() if hasattr(view, "SetOrientationToAxial") else None
+    view.JumpSliceByOffsetting(0, 0, 3.0)
+    view.SetSliceOffset(3.0)
+    probability = expected(None, stack[1:2])[0]
+    choose(widget, volume, what="slice")
+    widget.ui.thresholdSlider.value = max(0.01, round(float(np.median(probability)), 2))
+    assert run(widget).startswith("Done in "), widget.ui.statusLabel.text
+    found = voxels(widget, volume)
+    assert found[0].sum() == found[2].sum() == 0
+    assert (found[1] == (probability >= widget.ui.thresholdSlider.value)).mean() > 0.98
+
+
+def test_cancelling_a_run_leaves_no_result_and_the_next_run_works(
+    widget: SimpleNamespace, weights: Path, frame: np.ndarray
+) -> None:
+    volume = colour_volume(np.stack([frame] * 40))
+    choose(widget, volume, what="volume", weights=weights)
+    widget.ui.applyButton.click()
+    live(lambda: widget.ui.progressBar.maximum == 40)
+    widget.ui.cancelButton.click()
+    live(lambda: not widget.panel.segment.running)
+    assert "Cancelled" in widget.ui.statusLabel.text
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    widget.ui.whatComboBox.currentIndex = 1
+    widget.ui.firstSpinBox.value, widget.ui.lastSpinBox.value = 2, 3
+    assert run(widget).startswith("Done in ")
+
+
+def test_a_worker_that_is_killed_is_a_failure_with_a_remedy_and_the_next_run_works(
+    widget: SimpleNamespace, weights: Path, frame: np.ndarray
+) -> None:
+    volume = colour_volume(np.stack([frame] * 40))
+    choose(widget, volume, what="volume", weights=weights)
+    widget.ui.applyButton.click()
+    live(lambda: widget.ui.progressBar.maximum == 40)
+    widget.panel.segment.runs.session.worker._process.kill()
+    live(lambda: not widget.panel.segment.running)
+    assert "worker" in widget.ui.statusLabel.text
+    assert widget.ui.applyButton.enabled
+    widget.ui.inputSelector.setCurrentNode(colour_volume(frame, "One"))
+    widget.ui.whatComboBox.currentIndex = widget.ui.whatComboBox.findData("volume")
+    assert run(widget).startswith("Done in ")
+
+
+def test_weights_that_are_none_are_a_failure_with_a_remedy(
+    widget: SimpleNamespace, tmp_path: Path, frame: np.ndarray
+) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights at all")
+    choose(widget, colour_volume(frame), what="volume", weights=broken)
+    status = run(widget)
+    assert status.startswith("<b>")
+    assert "not weights" in status
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_one_slice_never_blocks_the_main_thread_for_long(
+    widget: SimpleNamespace, weights: Path, frame: np.ndarray
+) -> None:
+    """No call of the panel's timer takes long; a generous limit, since machines are shared."""
+    volume = colour_volume(np.tile(frame, (8, 6, 1))[:512, :480])
+    choose(widget, volume, what="volume", weights=weights)
+    run(widget)  # the network is loaded, and Python has imported what it needs
+    segment, longest = widget.panel.segment, 0.0
+    widget.ui.applyButton.click()
+    while segment.running:
+        started = time.perf_counter()
+        segment.onTimer()
+        longest = max(longest, time.perf_counter() - started)
+        QtCore.QThread.msleep(5)
+    assert longest < 0.5
+    assert widget.ui.statusLabel.text.startswith("Done in ")
+
+
+def test_a_dicom_video_goes_from_the_file_to_segmentations_and_back_to_dicom_seg(
+    widget: SimpleNamespace, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import test_dicom_plugin as plugin_cases
+
+    write_studies(tmp_path / "phantom", frames=6, seed=3, size=(64, 80))
+    file = next(str(p) for p in (tmp_path / "phantom/studies/video").rglob("*") if p.is_file())
+    instance = str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID)
+    inserted = []
+
+    class Database(plugin_cases.Database):
+        isOpen = True
+
+        def fileForInstance(self, uid: str) -> str:
+            return file if uid == instance else ""
+
+        def instanceValue(self, uid: str, tag: str) -> str:
+            return self.fileValue(file, tag) if uid == instance else ""
+
+        def insert(self, path: str, store: bool) -> None:
+            inserted.append(path)
+
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
+    with plugin_cases.installed(monkeypatch) as module:
+        reader = module.SAM2UNetDICOMVideoPluginClass()
+        (loadable,) = reader.examine([[file]])
+        assert reader.load(loadable)
+    browser = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+    choose(widget, browser, what="sequence", weights=weights)
+    widget.ui.thresholdSlider.value = 0.5
+    assert run(widget).startswith("Done in "), widget.ui.statusLabel.text
+
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr(
+        QtWidgets.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(out))
+    )
+    widget.ui.exportButton.click()
+    live(lambda: not widget.panel.segment.running)
+    assert widget.ui.statusLabel.text.startswith("Written: "), widget.ui.statusLabel.text
+    (written,) = out.glob("*.dcm")
+    seg = pydicom.dcmread(written)
+    assert seg.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.4"
+    assert seg.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
+    assert instance in str(seg.ReferencedSeriesSequence)
+    assert inserted == [str(written)]

@@ -1,0 +1,267 @@
+"""The panel in each of its states, with runs that say what they are told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import panel_cases
+import qt_stand_ins
+import slicer
+
+qt_stand_ins.speak_pythonqt(__name__)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    with panel_cases.opened_panel(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ready(opened: SimpleNamespace) -> SimpleNamespace:
+    """A panel with tasks, a view and an image."""
+    panel_cases.slice_view()
+    opened.image = panel_cases.colour_volume()
+    say(opened, ("tasks", panel_cases.entries()))
+    return opened
+
+
+def say(opened: SimpleNamespace, *events: tuple) -> None:
+    """Let the logic say something and the panel's timer hear it."""
+    opened.logic.events += events
+    opened.panel.segment.onTimer()
+
+
+def asked(opened: SimpleNamespace, what: str) -> list[tuple]:
+    return [each for each in opened.logic.asked if each[0] == what]
+
+
+def test_without_an_environment_a_banner_leads_to_the_setup_tab(tmp_path: Path) -> None:
+    with panel_cases.opened_panel(tmp_path, python="") as opened:
+        assert "Press Build on the Setup tab" in opened.ui.bannerLabel.text
+        assert not opened.ui.applyButton.enabled
+        opened.ui.bannerLabel.linkActivated.emit("setup")
+        assert opened.ui.tabWidget.currentIndex == 2
+        assert opened.ui.buildButton.enabled
+        assert not opened.ui.removeButton.enabled
+
+
+def test_with_an_environment_its_tasks_are_asked_for(opened: SimpleNamespace) -> None:
+    (_, command), *_ = asked(opened, "tasks")
+    assert command[0] == sys.executable
+    assert opened.ui.bannerLabel.text == ""
+
+
+def test_without_an_image_the_button_says_what_is_missing(opened: SimpleNamespace) -> None:
+    say(opened, ("tasks", panel_cases.entries()))
+    assert not opened.ui.applyButton.enabled
+    assert "Load an image first" in opened.ui.statusLabel.text
+
+
+def test_with_an_image_and_a_task_the_button_starts_a_run(ready: SimpleNamespace) -> None:
+    assert ready.ui.statusLabel.text == "Ready."
+    ready.ui.applyButton.click()
+    ((_, fields),) = asked(ready, "start")
+    assert fields["entry"].name == "polyp"
+    assert fields["parameter"].inputNode is ready.image
+    assert fields["parameter"].what == "slice"
+    assert fields["between"] is None
+    assert not ready.ui.applyButton.enabled
+    assert ready.ui.cancelButton.enabled
+    assert not ready.ui.taskComboBox.enabled
+
+
+def test_progress_shows_the_time_left(ready: SimpleNamespace) -> None:
+    ready.ui.applyButton.click()
+    say(ready, ("progress", 30, 120, 95.0))
+    assert ready.ui.progressBar.maximum == 120
+    assert ready.ui.progressBar.value == 30
+    assert ready.ui.statusLabel.text == "30 of 120, about 2 min left"
+
+
+def test_a_finished_run_can_be_undone_refined_and_saved(ready: SimpleNamespace) -> None:
+    ready.ui.applyButton.click()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Colon polyp")
+    ready.logic.canUndo = True
+    say(ready, ("finished", node))
+    assert ready.ui.statusLabel.text.startswith("Done in ")
+    assert ready.ui.applyButton.enabled
+    assert ready.ui.exportButton.enabled
+    ready.ui.undoButton.click()
+    assert asked(ready, "undo")
+    assert not ready.ui.exportButton.enabled
+
+
+def test_moving_the_threshold_after_a_run_asks_once_for_the_newest_value(
+    ready: SimpleNamespace,
+) -> None:
+    ready.ui.thresholdSlider.value = 0.6
+    assert not asked(ready, "rethreshold")  # nothing was run yet
+    ready.ui.applyButton.click()
+    say(ready, ("finished", slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")))
+    ready.logic.busy = True
+    for value in (0.5, 0.4, 0.3):
+        ready.ui.thresholdSlider.value = value
+        ready.panel.segment.onTimer()
+    assert not asked(ready, "rethreshold")  # the last one is still being worked on
+    ready.logic.busy = False
+    ready.panel.segment.onTimer()
+    assert asked(ready, "rethreshold") == [("rethreshold", 0.3)]
+
+
+def test_cancelling_waits_for_the_runs_last_word(ready: SimpleNamespace) -> None:
+    ready.ui.applyButton.click()
+    ready.ui.cancelButton.click()
+    assert asked(ready, "cancel")
+    assert not ready.ui.applyButton.enabled
+    say(ready, ("cancelled",))
+    assert ready.ui.applyButton.enabled
+    assert "Cancelled" in ready.ui.statusLabel.text
+
+
+def test_a_failure_says_what_and_what_to_do_and_leaves_no_stale_state(
+    ready: SimpleNamespace,
+) -> None:
+    ready.ui.applyButton.click()
+    say(ready, ("failed", "the GPU's memory does not suffice", "choose CPU under Advanced"))
+    assert ready.ui.statusLabel.text == (
+        "<b>The GPU's memory does not suffice.</b> Choose CPU under Advanced."
+    )
+    assert "GPU's memory" in ready.ui.logTextEdit.plainText
+    assert ready.ui.applyButton.enabled
+    assert not ready.ui.cancelButton.enabled
+    assert not ready.ui.exportButton.enabled
+
+
+def test_a_run_that_cannot_begin_is_a_failure_too(
+    ready: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("python: cannot be started")
+
+    monkeypatch.setattr(ready.logic, "start", refuse)
+    ready.ui.applyButton.click()
+    assert "cannot be started" in ready.ui.statusLabel.text
+    assert ready.ui.applyButton.enabled
+
+
+def test_a_task_that_is_not_made_for_the_image_is_grey_with_the_reason_and_can_be_forced(
+    ready: SimpleNamespace,
+) -> None:
+    node = panel_cases.colour_volume("Fundus", modality="OP")
+    ready.ui.inputSelector.setCurrentNode(node)
+    polyp = ready.ui.taskComboBox.model().item(0)
+    assert not polyp.isEnabled()
+    assert "ES, XC" in polyp.toolTip()
+    assert "this is OP" in ready.ui.taskNoteLabel.text
+    assert "not made for this image" in ready.ui.statusLabel.text
+    assert not ready.ui.applyButton.enabled
+    ready.ui.forceCheckBox.checked = True
+    assert polyp.isEnabled()
+    assert ready.ui.applyButton.enabled
+    assert "run all the same" in ready.ui.taskNoteLabel.text
+    ready.ui.applyButton.click()
+    assert asked(ready, "start")[0][1]["parameter"].force is True
+
+
+def test_a_task_without_weights_says_where_to_choose_some(ready: SimpleNamespace) -> None:
+    ready.ui.taskComboBox.currentIndex = 2
+    assert "(no weights)" in ready.ui.taskComboBox.currentText
+    assert "choose a weights file under Advanced" in ready.ui.statusLabel.text
+    ready.ui.weightsPath.currentPath = "/data/mine.safetensors"
+    assert ready.ui.applyButton.enabled
+
+
+def test_another_task_offers_its_own_threshold(ready: SimpleNamespace) -> None:
+    ready.ui.taskComboBox.currentIndex = 1
+    assert ready.ui.thresholdSlider.value == pytest.approx(0.4)
+
+
+def test_a_label_map_is_no_image(ready: SimpleNamespace) -> None:
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
+    ready.ui.inputSelector.setCurrentNode(empty)
+    assert "holds no picture" in ready.ui.statusLabel.text
+    assert not ready.ui.applyButton.enabled
+
+
+def test_a_range_shows_its_rows_and_must_not_end_before_it_begins(ready: SimpleNamespace) -> None:
+    ready.form.show()
+    ready.ui.whatComboBox.currentIndex = 1
+    assert ready.ui.firstSpinBox.isVisibleTo(ready.form)
+    ready.ui.firstSpinBox.value = 5
+    ready.ui.lastSpinBox.value = 2
+    assert "ends before it begins" in ready.ui.statusLabel.text
+    ready.ui.lastSpinBox.value = 7
+    ready.ui.applyButton.click()
+    assert asked(ready, "start")[0][1]["between"] == (4, 6)
+
+
+def test_what_is_chosen_is_kept_in_the_scene(ready: SimpleNamespace) -> None:
+    ready.ui.thresholdSlider.value = 0.35
+    ready.ui.minimumSizeSpinBox.value = 40
+    ready.ui.smoothingSpinBox.value = 1.5
+    ready.ui.keepLargestCheckBox.checked = True
+    ready.ui.whatComboBox.currentIndex = 2
+    node = ready.logic.parameter.parameterNode
+    assert float(node.GetParameter("threshold")) == pytest.approx(0.35)
+    assert node.GetParameter("minimumSize") == "40"
+    assert node.GetParameter("keepLargest") == "True"
+    assert node.GetParameter("what") == "volume"
+    assert node.GetNodeReferenceID("inputNode") == ready.image.GetID()
+    node.SetParameter("minimumSize", "12")
+    assert ready.ui.minimumSizeSpinBox.value == 12
+
+
+def test_the_users_choices_outlive_slicer(tmp_path: Path) -> None:
+    with panel_cases.opened_panel(tmp_path) as opened:
+        opened.ui.deviceComboBox.currentIndex = 1
+        opened.ui.wheelsPath.currentPath = "/wheels"
+    with panel_cases.opened_panel(tmp_path) as opened:
+        assert opened.ui.deviceComboBox.itemData(opened.ui.deviceComboBox.currentIndex) == "cpu"
+        assert opened.ui.wheelsPath.currentPath == "/wheels"
+        assert opened.ui.existingRadioButton.checked
+
+
+def test_the_log_can_be_copied(ready: SimpleNamespace) -> None:
+    ready.panel.segment.fail("something", "do something")
+    ready.ui.copyLogButton.click()
+    text = slicer.app.clipboard().text()
+    assert "Something. Do something." in text
+    assert "the worker's log" in text
+
+
+def test_another_bundle_is_asked_about_before_it_is_taken(
+    ready: SimpleNamespace, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = []
+    answers = iter([False, True])
+
+    def ask(text: str, *_: Any) -> bool:
+        questions.append(text)
+        return next(answers)
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", ask)
+    choice = ready.panel.segment.choice
+    entry = panel_cases.importlib.import_module("SAM2UNetLib.TaskCatalog").readBundle(
+        repository / "monai_bundle"
+    )
+    choice.add(entry)
+    assert len(choice.entries) == 3
+    choice.add(entry)
+    assert "did not come with this module" in questions[0]
+    assert choice.current.bundle == repository / "monai_bundle"
+    assert ready.panel.segment.batchOptions()["bundle"] == str(repository / "monai_bundle")
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    catalog = panel_cases.importlib.import_module("SAM2UNetLib.TaskCatalog")
+    with pytest.raises(catalog.BundleProblem, match="configs and models"):
+        catalog.readBundle(tmp_path)
