@@ -183,7 +183,7 @@ def write_array(
     path = inside(folder, reference["file"])
     try:
         with path.open("wb") as stream:
-            little.tofile(stream)
+            stream.write(little.reshape(-1).view(np.uint8).data)
     except OSError:
         path.unlink(missing_ok=True)
         raise

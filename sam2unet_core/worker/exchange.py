@@ -90,6 +90,13 @@ class Exchange:
             self._held = set()
         self._delete(files)
 
+    def remove(self) -> None:
+        """Remove the folder with all arrays, the client's too; other files, if any, stay in it."""
+        self.clean()
+        self._delete(set(self.folder.glob(f"*{ARRAY_SUFFIX}")))
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
     def _delete(self, files: set[Path]) -> None:
         for path in files:
             with contextlib.suppress(OSError):  # on Windows: the client has it open

@@ -22,6 +22,16 @@ def watch(pid: int, ended: Callable[[], None]) -> None:
     threading.Thread(target=look, daemon=True, name="watch-parent").start()
 
 
+def ended_within(pid: int, seconds: float) -> bool:
+    """Wait for the end of a process; return whether it came in time."""
+    limit = time.monotonic() + seconds
+    while is_running(pid):
+        if time.monotonic() >= limit:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 if sys.platform == "win32":  # pragma: no cover - os.kill would end the process there
     import ctypes
 

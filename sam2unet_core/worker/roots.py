@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from sam2unet_core.protocol import ProtocolError
+
+_HEADERS = (".mhd", ".nhdr")
+_DATA_FILE = re.compile(r"^[ \t]*(?:ElementDataFile[ \t]*=|data ?file[ \t]*:)(.*)$", re.I | re.M)
+_LONGEST_HEADER = 1 << 20
 
 
 class Roots:
@@ -35,6 +40,8 @@ class Roots:
             )
         if not path.exists():
             raise ProtocolError("not_found", "no such file or folder", "check the path")
+        if path.suffix.lower() in _HEADERS and path.is_file():
+            self._check_header(path)
         return path
 
     def check_tree(self, folder: Path) -> None:
@@ -50,6 +57,8 @@ class Roots:
                 folders.clear()
                 continue
             entered.add(real)
+            if not self._holds(Path(parent)):  # a junction of Windows, which is no link
+                raise _leads_out()
             self.check(Path(parent, name) for name in (*folders, *names))
 
     def check(self, paths: Iterable[Path]) -> None:
@@ -60,15 +69,29 @@ class Roots:
         """
         for path in paths:
             if path.is_symlink() and not self._holds(path):
-                raise ProtocolError(
-                    "not_allowed",
-                    "the folder holds a link that leads out of the allowed folders",
-                    "remove the link, or start the worker with --allow-root for where it leads",
-                )
+                raise _leads_out()
+
+    def _check_header(self, path: Path) -> None:
+        """Refuse the header of a volume whose voxels lie in a file out of the allowed folders."""
+        with path.open("rb") as stream:
+            text = stream.read(_LONGEST_HEADER).decode("latin-1")
+        named = _DATA_FILE.search(text)
+        names = [] if named is None else [named[1], *text[named.end() :].splitlines()]
+        for name in names:  # a list of files follows the word LIST
+            if name.strip() and not self._holds(path.parent / name.strip()):
+                raise _leads_out()
 
     def _holds(self, path: Path) -> bool:
         try:
             resolved = path.resolve()
-        except (OSError, RuntimeError):  # a link that leads to itself
+        except (OSError, RuntimeError, ValueError):  # a link that leads to itself, no path at all
             return False
         return any(resolved.is_relative_to(folder) for folder in self._folders)
+
+
+def _leads_out() -> ProtocolError:
+    return ProtocolError(
+        "not_allowed",
+        "there is a link, or the name of a data file, that leads out of the allowed folders",
+        "remove it, or start the worker with --allow-root for where it leads",
+    )

@@ -20,12 +20,14 @@ from sam2unet_core.worker.failures import CancelledError, failure
 from sam2unet_core.worker.fields import Fields, check_head, request_id
 from sam2unet_core.worker.greeting import hello
 from sam2unet_core.worker.job import Job
-from sam2unet_core.worker.parent import watch
+from sam2unet_core.worker.parent import ended_within, watch
 from sam2unet_core.worker.roots import Roots
 
 logger = logging.getLogger(__name__)
 GRACE_S = 5.0
 """How long the work in hand may take to stop once the client is gone."""
+LAST_BREATH_S = 2.0
+"""How long a process may take to be gone after its streams have closed."""
 
 
 def serve(
@@ -36,7 +38,8 @@ def serve(
     Args:
         exchange: folder for arrays, private to this user; what this worker puts there is deleted.
         allow_roots: folders below which requests may name files.
-        parent: number of the process to end with, for clients whose children inherit the stream.
+        parent: number of the process to end with, for clients whose children inherit the stream;
+            the exchange folder is removed after it, with the client's own arrays.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     folder = Exchange(exchange)
@@ -47,6 +50,8 @@ def serve(
     if parent is not None:
         watch(parent, server.end)
     server.run()
+    if parent is not None and not server.was_told and ended_within(parent, LAST_BREATH_S):
+        folder.remove()  # nobody else is left to do it
     logging.shutdown()
     os._exit(0)  # the listening thread holds the stream's lock, which a usual exit waits for
 
@@ -58,9 +63,13 @@ class Server:
         channel: the client.
         engine: does the work.
         exchange: its files are deleted at the end.
+
+    Attributes:
+        was_told: whether the client said `shutdown`.
     """
 
     def __init__(self, channel: Channel, engine: Engine, exchange: Exchange) -> None:
+        self.was_told = False
         self._channel = channel
         self._engine = engine
         self._exchange = exchange
@@ -111,6 +120,9 @@ class Server:
     def _take(self, identifier: int, operation: str, fields: Fields) -> None:
         with self._lock:
             if self._job is not None and self._job.identifier == identifier:
+                if operation == "cancel":  # under the request's own number: one answer for both
+                    self._job.stop()
+                    return
                 self._send(
                     event(None, "failed", **failure(_wrong("id: belongs to a running request")))
                 )
@@ -141,18 +153,18 @@ class Server:
         self._work.put(lambda: self._do(job, operation, fields))
 
     def _cancel(self, identifier: int, fields: Fields) -> None:
+        # Without a number it means the request in hand; no other word makes a cancel fail.
         wanted = fields.integer("id_to_cancel", None, low=0, high=2**53 - 1)
-        fields.end()
         with self._lock:
             job = self._job
-            found = job is not None and job.identifier == wanted
+            found = job is not None and wanted in (None, job.identifier)
             if job is not None and found:
                 job.stop()
         self._send(event(identifier, "finished", result={"cancelled": found}))
 
     def _shut_down(self, identifier: int) -> None:
         with self._lock:
-            self._closing = True
+            self._closing = self.was_told = True
             if self._job is not None:
                 self._job.stop()
         self._work.put(lambda: self._send(event(identifier, "finished", result={})))

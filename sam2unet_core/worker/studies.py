@@ -71,7 +71,8 @@ class Studies:
         """
         path = self.file(text)
         status = path.stat()
-        key = (str(path), status.st_mtime_ns, status.st_size)
+        # times of archives are coarse and pictures of one size: the file itself counts too
+        key = (str(path), status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns)
         if again or self._last is None or self._last[0] != key:
             if path.is_dir():
                 self._roots.check_tree(path)

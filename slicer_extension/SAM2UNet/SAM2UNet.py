@@ -102,8 +102,7 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
         """The scene's nodes are about to go: nothing may be written to them any more."""
-        self.panel.follow(None)
-        self.logic.runs.forget()
+        self.panel.forget()
 
     def onSceneEndClose(self, _caller: Any, _event: Any) -> None:
         """Begin anew if the module is shown."""

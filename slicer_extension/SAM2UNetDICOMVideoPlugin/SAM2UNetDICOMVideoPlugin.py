@@ -97,8 +97,8 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
             return False
         try:
             return self._load(loadable, reader)
-        except ReadingProblem as error:
-            slicer.util.errorDisplay(str(error))
+        except Exception as error:  # a full disk, no memory: the same
+            slicer.util.errorDisplay(str(error) or type(error).__name__)
             return False
         finally:
             reader.close()
@@ -120,7 +120,7 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
                 slicer.util.updateVolumeFromArray(frame, pixels[None])  # (1, H, W, 3)
                 value = f"{index / rate:.3f}" if rate else str(index)
                 sequence.SetDataNodeAtValue(frame, value)
-        except ReadingProblem:
+        except Exception:
             slicer.mrmlScene.RemoveNode(sequence)
             raise
         finally:

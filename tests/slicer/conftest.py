@@ -18,8 +18,9 @@ if sys.version_info[:2] != (3, 11):  # there are no other wheels of slicer-core
     collect_ignore_glob = ["test_*.py"]
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "slicer_extension" / "SAM2UNet"
-if str(MODULE) not in sys.path:
-    sys.path.insert(0, str(MODULE))
+for path in (MODULE, Path(__file__).parent):
+    if str(path) not in sys.path:
+        sys.path.insert(0, str(path))
 LOGICS = {
     "volumes": "vtkSlicerVolumesLogic",
     "segmentations": "vtkSlicerSegmentationsModuleLogic",
@@ -157,6 +158,14 @@ def two_classes() -> dict[str, Any]:
             item(2, "vessel", "59820001", [0, 102, 204], None),
         ],
     }
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> tuple[Path, Any, list[str]]:
+    """The folder of a CT of four slices, their values and their instance UIDs, by place."""
+    from dicom_cases import write_ct
+
+    return (tmp_path / "ct", *write_ct(tmp_path / "ct"))
 
 
 @pytest.fixture(scope="session")

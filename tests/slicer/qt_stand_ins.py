@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import types
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -18,9 +19,6 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 from shibokensupport import feature
-
-# isort: split
-from __feature__ import true_property  # type: ignore[import-not-found]  # noqa: F401
 
 TRUE_PROPERTY = 2
 HEADER = 26
@@ -34,6 +32,18 @@ def speak_pythonqt(*modules: str) -> None:
         feature.pyside_feature_dict[name] = TRUE_PROPERTY
 
 
+def _switch_on() -> None:
+    """Begin with properties; PySide looks into every loaded module then, which PyTorch's refuse."""
+    hidden = {n: m for n, m in sys.modules.items() if n.partition(".")[0] == "torch"}
+    for name in hidden:
+        del sys.modules[name]
+    try:
+        from __feature__ import true_property  # type: ignore[import-not-found]  # noqa: F401
+    finally:
+        sys.modules.update(hidden)
+
+
+_switch_on()
 speak_pythonqt(__name__, "slicer.util")
 
 

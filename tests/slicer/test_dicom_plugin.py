@@ -231,6 +231,27 @@ def test_loading_can_be_cancelled(
     assert "cancelled" in plugin.errors[0]
 
 
+def test_a_disk_that_is_full_leaves_no_half_video(
+    plugin: SimpleNamespace, studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reader:
+        framesPerSecond = 25.0
+
+        def frames(self, _expected: int) -> Iterator[tuple[int, np.ndarray]]:
+            yield 0, np.zeros((48, 64, 3), np.uint8)
+            raise OSError("the disk is full")
+
+        def close(self) -> None:
+            plugin.shown.append("closed")
+
+    monkeypatch.setattr(plugin.module, "makeReader", lambda _file: Reader())
+    (loadable,) = plugin.reader.examine([files(studies / "video")])
+    assert plugin.reader.load(loadable) is False
+    assert plugin.errors == ["the disk is full"]
+    assert plugin.shown == ["closed"]
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSequenceNode") == 0
+
+
 def true_frames(file: str) -> np.ndarray:
     """Return the frames as FFmpeg decodes the stream by itself: `(N, H, W, 3)` uint8."""
     dataset = pydicom.dcmread(file)

@@ -160,6 +160,45 @@ def test_a_python_that_makes_no_virtual_environment_is_given_a_folder(
     assert not (own.folder / "venv").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS: a script as Python")
+def test_packages_of_slicers_python_do_not_count_as_the_environments(
+    own: Env.OwnEnvironment, wheels: Path, tmp_path: Path
+) -> None:
+    """PythonSlicer sets PYTHONPATH to Slicer's packages, and PYTHONHOME, for all it starts."""
+    slicers = tmp_path / "Slicer" / "site-packages"
+    slicers.mkdir(parents=True)
+    with zipfile.ZipFile(wheels / "stand_in_torch-9.9-py3-none-any.whl") as archive:
+        archive.extractall(slicers)
+    before = sorted(slicers.rglob("*"))
+    base = tmp_path / "PythonSlicer"
+    base.write_text(
+        f'#!/bin/sh\nexport PYTHONHOME="{sys.base_prefix}" PYTHONPATH="{slicers}"\n'
+        f'exec "{BASE}" "$@"\n'
+    )
+    base.chmod(0o755)
+    builder = Builders.EnvironmentBuilder(planned(own, wheels, base))
+    builder.start()
+    events = carry_out(builder)
+    assert events[-1] == ("finished", "sam2unet 9.9, torch 8.8"), builder.log
+    assert own.marker["mode"] == "venv"
+    assert list((own.folder / "venv").rglob("stand_in_torch.py"))
+    assert sorted(slicers.rglob("*")) == before
+
+
+def test_slicers_python_is_its_launcher_and_never_slicer_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, application = tmp_path / "bin", tmp_path / "MacOS" / "Slicer"
+    monkeypatch.setattr(sys, "executable", str(application))
+    monkeypatch.setenv("PATH", str(programs))
+    assert Env.slicerPython() != application
+    programs.mkdir()
+    launcher = programs / ("PythonSlicer.exe" if sys.platform == "win32" else "PythonSlicer")
+    launcher.write_bytes(b"")
+    launcher.chmod(0o755)
+    assert Env.slicerPython() == launcher
+
+
 def test_it_is_removed_whole_but_never_a_folder_of_someone_else(
     own: Env.OwnEnvironment, wheels: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +256,7 @@ def test_a_plan_says_what_and_how_much_before_anything_is_done(
     own: Env.OwnEnvironment, wheels: Path, tmp_path: Path
 ) -> None:
     plan = Plans.makePlan(own, BASE, torch=Plans.torchBuild("cu128"))
+    assert "sources of sam2unet are not beside the module" in plan.problem
     assert "9.5 GB" in plan.text()
     assert "3.6 GB are fetched" in plan.text()
     assert str(own.folder) in plan.text()
@@ -235,7 +275,8 @@ def test_sources_beside_the_module_are_installed_with_their_constraints(
     plan = Plans.makePlan(own, BASE, source=repository, torch=Plans.torchBuild("cpu"))
     install = plan.steps("venv")[-1].command
     assert install[-1] == f"{repository}[video]"
-    assert install[install.index("-c") + 1] == str(repository / "constraints.txt")
+    pip = install[install.index("install") :]
+    assert pip[pip.index("-c") + 1] == str(repository / "constraints.txt")
     assert install[install.index("--extra-index-url") + 1].endswith("/whl/cpu")
     target = plan.steps("target")[0].command
     assert target[target.index("--target") + 1] == str(own.folder / "site")

@@ -8,53 +8,11 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from dicom_cases import SECONDARY_CAPTURE, SHAPE, SPACING, header
+from pydicom.uid import generate_uid
 from SAM2UNetLib import Inputs
+from SAM2UNetLib.Runs import addToDatabase
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic
-
-CT_STORAGE = UID("1.2.840.10008.5.1.4.1.1.2")
-SECONDARY_CAPTURE = UID("1.2.840.10008.5.1.4.1.1.7.4")  # multi-frame true colour
-SHAPE = (4, 12, 10)
-SPACING = (2.5, 0.8, 0.6)  # slice, row, column
-
-
-def header(sop_class):
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = sop_class
-    ds.SOPInstanceUID = generate_uid()
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    ds.PatientID, ds.PatientName = "P1", "Doe^J"
-    ds.PatientBirthDate = ds.PatientSex = ds.AccessionNumber = ds.StudyID = ""
-    ds.StudyDate = ds.StudyTime = ds.ReferringPhysicianName = ds.Manufacturer = ""
-    ds.Rows, ds.Columns = SHAPE[1:]
-    return ds
-
-
-@pytest.fixture
-def ct(tmp_path):
-    """A stack of four slices whose file names and instance numbers run against their places."""
-    array = np.random.default_rng(9).integers(-500, 500, SHAPE).astype(np.int16)
-    study, series, frame = generate_uid(), generate_uid(), generate_uid()
-    folder, uids = tmp_path / "ct", []
-    folder.mkdir()
-    for k, plane in enumerate(array):
-        ds = header(CT_STORAGE)
-        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
-        ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "CT", 1, len(array) - k
-        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        ds.ImagePositionPatient = [-20, -30, 100 + SPACING[0] * k]
-        ds.PixelSpacing, ds.SliceThickness = list(SPACING[1:]), SPACING[0]
-        ds.PositionReferenceIndicator = ""
-        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-        ds.RescaleIntercept, ds.RescaleSlope = 0, 1
-        ds.PixelData = plane.tobytes()
-        ds.save_as(folder / f"{len(array) - k}.dcm", enforce_file_format=True)
-        uids.append(ds.SOPInstanceUID)
-    return folder, array, uids
 
 
 @pytest.fixture
@@ -202,3 +160,31 @@ def test_a_study_outside_the_allowed_folders_is_refused_and_nothing_is_written(
     assert told[-1][0] == "failed"
     assert not (tmp_path / "s.dcm").exists()
     assert not list(session.worker.exchange.glob("*.dcm"))
+
+
+class Database:
+    """The part of CTK's `ctkDICOMDatabase` that is used; notes in which order."""
+
+    def __init__(self, *, isOpen: bool) -> None:
+        self.isOpen, self.asked = isOpen, []
+
+    def prepareInsert(self):
+        self.asked.append("prepare")
+
+    def insert(self, filePath, storeFile=True, generateThumbnail=True):
+        self.asked.append((filePath, storeFile, generateThumbnail))
+
+    def updateDisplayedFields(self):
+        self.asked.append("fields")
+
+
+def test_the_file_goes_into_slicer_s_database_as_a_copy_without_a_picture(scene, monkeypatch):
+    import slicer
+
+    for isOpen, expected in ((True, ["prepare", ("a.dcm", True, False), "fields"]), (False, [])):
+        database = Database(isOpen=isOpen)
+        monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+        addToDatabase("a.dcm")
+        assert database.asked == expected
+    monkeypatch.delattr(slicer, "dicomDatabase")
+    addToDatabase("a.dcm")  # Slicer without its DICOM module

@@ -7,6 +7,7 @@ import pytest
 from SAM2UNetLib import Inputs
 from SAM2UNetLib.Placement import masksOf
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic
+from SAM2UNetLib.Voxels import EMPTY, Points, sizeOf
 
 SIZE = 24
 RIGHT = np.array([1.0, 0.0, 0.0])
@@ -106,3 +107,56 @@ def test_a_tilt_below_half_a_voxel_takes_the_plane_itself(volume, slice_view):
     node = volume(array, matrix=np.eye(4))
     view = slice_view(RIGHT, [0, 1, 0.01], [11.5, 11.5, 12.1])
     assert np.array_equal(Inputs.extract(node, "slice", sliceNode=view).array[0], array[12])
+
+
+def test_single_voxels_are_read_and_written_in_an_array_that_holds_only_some_of_them():
+    rng = np.random.default_rng(13)
+    indices = np.unique(rng.integers(0, 9, (200, 3)), axis=0).astype(np.int32)
+    points = Points(indices)
+    values = rng.random(len(indices)) < 0.5
+    for extent in (
+        (0, 8, 0, 8, 0, 8),
+        (2, 5, 0, 8, 3, 12),
+        (-3, 2, 4, 4, 1, 6),
+        (9, 9, 0, 1, 0, 1),
+    ):
+        array = np.full(sizeOf(extent), 7, np.uint8)
+        points.put(values, array, extent, label=3)
+        expected = np.full_like(array, 7)
+        inside = np.zeros(len(indices), bool)
+        for n, (i, j, k) in enumerate(indices.tolist()):
+            at = (k - extent[4], j - extent[2], i - extent[0])
+            if all(0 <= p < size for p, size in zip(at, array.shape, strict=True)):
+                expected[at] = 3 * values[n]
+                inside[n] = True
+        assert np.array_equal(array, expected)
+        assert np.array_equal(points.take(array, extent, label=3), values & inside)
+    chosen = indices[values]
+    low, high = chosen.min(axis=0), chosen.max(axis=0)
+    assert points.bounds(values) == (low[0], high[0], low[1], high[1], low[2], high[2])
+    assert points.bounds(np.zeros(len(indices), bool)) == EMPTY
+
+
+@pytest.mark.parametrize("beside", [0, 5])
+def test_a_segment_that_holds_other_voxels_keeps_them_when_it_grows(
+    ramp, slice_view, two_classes, beside
+):
+    import slicer
+
+    logic = SegmentationLogic()
+    node = logic.apply(
+        Inputs.extract(ramp, "slice", sliceNode=slice_view([1, 0, 0], [0, 1, 0], [1, 1, beside])),
+        np.ones((1, 2, SIZE, SIZE), np.uint8),
+        two_classes,
+    )
+    found = Inputs.extract(ramp, "slice", sliceNode=slice_view(RIGHT, UP, CENTRE))
+    shape = (1, 2, *found.array.shape[1:])
+    logic.apply(found, np.ones(shape, np.uint8), two_classes, segmentationNode=node)
+    k, j, _ = np.indices((SIZE, SIZE, SIZE))
+    crossed = np.floor(11.5 + (j - 11.5) * np.tan(np.radians(30)) + 0.5) == k
+    for index in (0, 1):
+        segment_id = node.GetSegmentation().GetNthSegmentID(index)
+        got = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, ramp) > 0
+        assert np.array_equal(got, crossed | (k == beside))
+    logic.undo()
+    assert np.array_equal(masksOf(node, ramp, two_classes)[:, 0] > 0, k == beside)

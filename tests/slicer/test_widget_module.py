@@ -84,8 +84,10 @@ def test_closing_the_scene_leaves_a_panel_that_works(widget: SimpleNamespace) ->
     panel_cases.colour_volume()
     widget.enter()
     assert widget.ui.inputSelector.currentNode() is not None
+    widget.panel.segment.running = True
     slicer.mrmlScene.Clear()
     slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.StartCloseEvent)
+    assert not widget.panel.segment.running
     assert widget.panel.parameter is None
     slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndCloseEvent)
     assert widget.panel.parameter is not None

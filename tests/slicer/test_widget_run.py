@@ -265,8 +265,14 @@ def test_a_dicom_video_goes_from_the_file_to_segmentations_and_back_to_dicom_seg
         def instanceValue(self, uid: str, tag: str) -> str:
             return self.fileValue(file, tag) if uid == instance else ""
 
-        def insert(self, path: str, store: bool) -> None:
+        def prepareInsert(self) -> None:
+            assert not inserted
+
+        def insert(self, path: str, store: bool, thumbnail: bool) -> None:
             inserted.append(path)
+
+        def updateDisplayedFields(self) -> None:
+            assert inserted
 
     monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
     with plugin_cases.installed(monkeypatch) as module:

@@ -141,6 +141,47 @@ def test_a_failure_says_what_and_what_to_do_and_leaves_no_stale_state(
     assert not ready.ui.exportButton.enabled
 
 
+def test_closing_the_scene_ends_a_run_and_another_can_begin(ready: SimpleNamespace) -> None:
+    ready.ui.applyButton.click()
+    ready.panel.forget()
+    assert asked(ready, "forget")
+    assert ready.ui.statusLabel.text == "The run was ended."
+    ready.panel.follow(ready.logic.parameter)
+    assert ready.ui.applyButton.enabled
+    assert not ready.ui.cancelButton.enabled
+    assert not ready.ui.exportButton.enabled
+
+
+def test_an_environment_that_goes_ends_a_run(ready: SimpleNamespace) -> None:
+    python = ready.ui.pythonPath.currentPath
+    ready.ui.applyButton.click()
+    ready.ui.pythonPath.currentPath = ""
+    assert asked(ready, "close")
+    assert not ready.ui.cancelButton.enabled
+    ready.ui.pythonPath.currentPath = python
+    assert ready.ui.applyButton.enabled
+
+
+def test_nothing_runs_in_an_environment_whose_folder_is_cleared(ready: SimpleNamespace) -> None:
+    ready.ui.applyButton.click()
+    ready.panel.batch.batch = SimpleNamespace(cancel=lambda: [("cancelled",)])
+    ready.panel.environment.onRelease()
+    assert asked(ready, "close")
+    assert ready.panel.batch.batch is None
+    assert not ready.ui.cancelButton.enabled
+
+
+def test_a_slider_that_was_moved_just_before_the_module_is_left_does_no_harm(
+    ready: SimpleNamespace,
+) -> None:
+    ready.ui.applyButton.click()
+    say(ready, ("finished", slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")))
+    ready.ui.thresholdSlider.value = 0.3
+    ready.panel.follow(None)
+    ready.panel.segment.onTimer()
+    assert not asked(ready, "rethreshold")
+
+
 def test_a_run_that_cannot_begin_is_a_failure_too(
     ready: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

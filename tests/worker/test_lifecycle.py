@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sam2unet_core import protocol
+
 PATIENCE_S = 60
 LONG = np.zeros((400, 64, 64), np.uint8)
 """So many frames that no cancel comes too late."""
@@ -69,6 +71,33 @@ def test_a_cancelled_load_or_an_unknown_one_does_no_harm(worker: Any, weights: P
     assert ends[loading]["event"] == ("cancelled" if cancelled else "finished")
     assert worker.result("cancel", id_to_cancel=loading) == {"cancelled": False}
     assert worker.result("cancel", id_to_cancel=10**9) == {"cancelled": False}
+
+
+def test_a_cancel_without_a_number_stops_what_runs(worker: Any) -> None:
+    running = segment_long(worker)
+    wait_for(worker, running, "progress", 1)
+    asked = worker.send("cancel")
+    ends: dict[int, dict[str, Any]] = {}
+    while len(ends) < 2:
+        event = worker.next()
+        if event["event"] in ("finished", "failed", "cancelled"):
+            ends[event["id"]] = event
+    assert ends[asked]["result"] == {"cancelled": True}
+    assert ends[running]["event"] == "cancelled"
+    assert worker.result("cancel") == {"cancelled": False}
+
+
+def test_a_cancel_under_the_requests_own_number_has_one_answer(worker: Any) -> None:
+    running = segment_long(worker)
+    wait_for(worker, running, "progress", 1)
+    worker.write(protocol.encode(protocol.request(running, "cancel")))
+    after = worker.send("hello")
+    ends = []
+    while after not in [end["id"] for end in ends] or running not in [end["id"] for end in ends]:
+        event = worker.next()
+        if event["event"] in ("finished", "failed", "cancelled"):
+            ends.append(event)
+    assert [end["event"] for end in ends if end["id"] == running] == ["cancelled"]
 
 
 def test_a_cancel_stops_within_a_frame(start: Any, weights: Path) -> None:
@@ -217,6 +246,36 @@ def test_it_ends_with_the_process_it_was_told_of_though_the_stream_stays_open(
         told.kill()
         told.wait()
         assert client.process.wait(PATIENCE_S) == 0
+
+
+@needs_posix
+def test_what_a_killed_client_left_in_the_exchange_folder_goes_with_it(tmp_path: Path) -> None:
+    """The client's own arrays are pictures of patients, and it cannot remove them any more."""
+    folder, other = tmp_path / "exchange", tmp_path / "shared"
+    for each in (folder, other):
+        each.mkdir()
+        (each / "input.raw").write_bytes(b"pixels")
+    (other / "notes.txt").write_text("not ours")
+    code = f"""
+import os, subprocess, sys
+for folder in ({str(folder)!r}, {str(other)!r}):
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "sam2unet_core.cli", "worker", "--exchange", folder,
+         "--parent", str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker.stdin.write(b'{{"v": 1, "id": 1, "op": "hello"}}\\n')
+    worker.stdin.flush()
+    worker.stdout.readline()
+print("ready", flush=True)
+worker.wait()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe) as client:
+        assert client.stdout.readline() == b"ready\n", client.stderr.read()
+        client.kill()
+        client.wait()
+        client.stderr.read()  # the workers have it too: it ends when all are gone
+    assert not folder.exists()
+    assert [path.name for path in other.iterdir()] == ["notes.txt"]
 
 
 @needs_linux

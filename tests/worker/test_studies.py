@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from sam2unet_core.phantom.dicom import has_video, write_studies
+from sam2unet_core.protocol import ProtocolError
+from sam2unet_core.worker.roots import Roots
+from sam2unet_core.worker.studies import Studies
 
 FRAMES, SIZE = 4, (64, 96)
 
@@ -217,3 +222,73 @@ def test_a_real_ct_by_path_has_the_masks_of_its_array(
     one, other = (worker.array(each["probabilities"]) for each in (by_array, by_path))
     assert np.ptp(one) > 0.05
     np.testing.assert_array_equal(one, other)
+
+
+def test_another_file_of_the_same_size_and_time_under_the_same_name_is_read_anew(
+    studies: Path, tmp_path: Path
+) -> None:
+    """Archives keep times to two seconds, and pictures of one device have one size."""
+    source = sorted(study(studies, "endoscopy").rglob("*.dcm"))[0]
+    dataset, files = pydicom.dcmread(source), []
+    for number in "12":
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"2.25.777{number}"
+        files.append(tmp_path / f"{number}.dcm")
+        dataset.save_as(files[-1])
+        os.utime(files[-1], (1_600_000_000, 1_600_000_000))
+    assert files[0].stat().st_size == files[1].stat().st_size
+    opened, name = Studies(Roots([tmp_path])), tmp_path / "000000.dcm"
+    for file in files:
+        name.unlink(missing_ok=True)
+        os.link(file, name)
+        (series,) = opened.scan(str(name), check=lambda: None).series
+        assert series.instances[0].sop_instance_uid == f"2.25.777{file.stem}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS: links for everyone")
+def test_a_folder_that_leads_out_without_being_a_link_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So do junctions of Windows; here, links that say they are none."""
+    allowed, outside = tmp_path / "allowed", tmp_path / "outside"
+    allowed.mkdir()
+    outside.mkdir()
+    (allowed / "way").symlink_to(outside, target_is_directory=True)
+    monkeypatch.setattr(Path, "is_symlink", lambda _self: False)
+    with pytest.raises(ProtocolError, match="leads out"):
+        Roots([allowed]).check_tree(allowed)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        (
+            "v.mhd",
+            "ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\n"
+            "ElementDataFile = {}\n",
+        ),
+        (
+            "v.nhdr",
+            "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: raw\ndata file: {}\n",
+        ),
+    ],
+)
+def test_voxels_of_a_volume_lie_in_the_allowed_folders_too(
+    tmp_path: Path, name: str, header: str
+) -> None:
+    allowed, outside = tmp_path / "allowed", tmp_path / "outside"
+    for folder in (allowed, outside):
+        folder.mkdir()
+        (folder / "voxels.raw").write_bytes(bytes(range(64)))
+    opened = Studies(Roots([allowed]))
+    for way in (
+        str(outside / "voxels.raw"),
+        "../outside/voxels.raw",
+        "LIST\n../outside/voxels.raw",
+    ):
+        (allowed / name).write_text(header.format(way))
+        for path in (allowed / name, allowed):
+            with pytest.raises(ProtocolError, match="leads out"):
+                opened.series(str(path), 0, check=lambda: None)
+    (allowed / name).write_text(header.format("voxels.raw"))
+    series = opened.series(str(allowed / name), 0, check=lambda: None)
+    assert [frame.pixels.shape for frame in opened.frames(series, None)] == [(4, 4, 3)] * 4

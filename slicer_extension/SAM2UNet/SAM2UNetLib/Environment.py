@@ -196,10 +196,17 @@ def modelFolder(variables: Mapping[str, str] | None = None) -> Path:
 
 
 def slicerPython() -> Path:
-    """Return the Python that Slicer brings, with its launcher where there is one."""
+    """Return the Python that Slicer brings, with its launcher where there is one.
+
+    Inside Slicer the running program may be Slicer itself: that is never returned.
+    """
+    found = shutil.which("PythonSlicer")  # Slicer puts its folder on PATH
+    if found is not None:
+        return Path(found)
     here = Path(sys.executable)
     launcher = here.with_name("PythonSlicer" + here.suffix)
-    return launcher if launcher.is_file() else here
+    is_python = "python" in here.name.lower()
+    return here if is_python and not launcher.is_file() else launcher
 
 
 def _removeTree(path: Path) -> None:

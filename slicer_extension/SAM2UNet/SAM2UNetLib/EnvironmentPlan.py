@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .BackgroundProcess import END_OF_SLICER
 from .Environment import SITE, OwnEnvironment
 
 DISTRIBUTION = "sam2unet[video]"
@@ -24,6 +25,18 @@ PROBE = (
     "assert sys.version_info[:2] >= (3, 11), sys.version; print(json.dumps(sys.version_info[:3]))"
 )
 """What the new environment's Python must be able to do: Slicer's may lack its libraries there."""
+
+PIP_ELSEWHERE = (
+    "import os, subprocess, sys, pip; "
+    f"own = {{name: value for name, value in os.environ.items() if name not in {END_OF_SLICER}}}; "
+    "runner = os.path.join(os.path.dirname(os.path.abspath(pip.__file__)), '__pip-runner__.py'); "
+    "sys.exit(subprocess.call([sys.argv[1], '-I', runner, *sys.argv[2:]], env=own))"
+)
+"""Runs the base Python's pip in another Python; the arguments are that Python and pip's own.
+
+`pip --python` hands on PYTHONHOME and PYTHONPATH, which PythonSlicer sets: pip would take Slicer's
+packages for the new environment's and leave them out of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,9 @@ class Plan:
                 f"Needs about {_size(self.torch.diskMb)}, but only {_size(self.freeMb)} are free "
                 f"at {self.environment.folder}. Free some space or choose another folder."
             )
+        if self.source is None and self.wheels is None:
+            # By its name alone a package index could hand out anybody's package of that name.
+            return "The sources of sam2unet are not beside the module. Choose a folder of wheels."
         return ""
 
     def text(self) -> str:
@@ -122,10 +138,9 @@ class Plan:
             mode: `venv`, or `target` where the base Python cannot make a working one.
         """
         own = self.environment
-        pip = [str(self.base), "-m", "pip"]
         if mode == "target":
-            into = ["--target", str(own.folder / SITE)]
-            return [Step("Installing packages", [*pip, "install", *into, *self._install()])]
+            pip = [str(self.base), "-m", "pip", "install", "--target", str(own.folder / SITE)]
+            return [Step("Installing packages", [*pip, *self._install()])]
         venv = str(own.folder / "venv")
         python = str(own.python)
         return [
@@ -134,7 +149,10 @@ class Plan:
                 [str(self.base), "-m", "venv", "--clear", "--without-pip", venv],
             ),
             Step("Trying its Python", [python, "-I", "-c", PROBE]),
-            Step("Installing packages", [*pip, "--python", python, "install", *self._install()]),
+            Step(
+                "Installing packages",
+                [str(self.base), "-c", PIP_ELSEWHERE, python, "install", *self._install()],
+            ),
         ]
 
     def _install(self) -> list[str]:

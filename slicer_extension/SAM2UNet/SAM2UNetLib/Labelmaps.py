@@ -78,8 +78,7 @@ def writeVoxels(
     grown = _emptyLabelmap(wanted, toRas)
     target = _array(grown)
     if 0 not in sizeOf(extent):
-        held = _array(image) == segment.GetLabelValue()
-        Box(extent).put(held, target, wanted, label=1)
+        Box(extent).copy(_array(image), target, wanted, label=segment.GetLabelValue())
     voxels.put(values, target, wanted, label=1)
     segment.SetLabelValue(1)
     segment.AddRepresentation(BINARY, grown)

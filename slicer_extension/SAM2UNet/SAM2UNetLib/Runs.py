@@ -12,6 +12,7 @@ import slicer
 
 from . import Inputs
 from .DicomSource import DicomSource
+from .Errors import ResultError
 from .Session import Request, Session
 from .TaskCatalog import TaskCatalog
 from .WorkerProcess import WorkerProcess
@@ -27,7 +28,8 @@ class Runs:
         self._command: list[str] = []
         self._folders: set[Path] = set()
         self._refining = False
-        self._last: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}
+        self._done: dict[str, Any] = {}
 
     @property
     def busy(self) -> bool:
@@ -94,7 +96,7 @@ class Runs:
         folders = [entry.bundle] if entry.bundle is not None else []
         folders += [Path(weights).parent] if weights else []
         session = self._sessionOf(command, folders)
-        self._last = {"inputNode": parameter.inputNode, "load": request.load()}
+        self._asked = {"image": parameter.inputNode, "load": request.load()}
         session.start(request)
 
     def rethreshold(self, parameter: Any) -> None:
@@ -103,12 +105,17 @@ class Runs:
             self._refining = self.session.rethreshold(**self._refinement(parameter))
 
     def exportDicomSeg(self, segmentationNode: Any, folder: str) -> None:
-        """Write the last run's segmentation, as it is now, as a DICOM object into a folder.
+        """Write the last run's result, as it is now, as a DICOM object into a folder.
+
+        It is written for the image that it was made of, whatever was begun since.
 
         Raises:
+            ResultError: it is another segmentation, or its run is not known any more.
             InputError: the image did not come from the DICOM database.
         """
-        image = self._last["inputNode"]
+        if not self._done or segmentationNode is not self._done["result"]:
+            raise ResultError("this is not the result of the last run", "segment again, then save")
+        image = self._done["image"]
         info = Inputs.describe(image)
         database = getattr(slicer, "dicomDatabase", None)
         path = self.source.gather(info.instanceUids, database)
@@ -116,10 +123,10 @@ class Runs:
         self.session.exportDicomSeg(
             segmentationNode,
             image,
-            task=self.session.task,
+            task=self._done["task"],
             source=path,
             output=Path(folder) / f"{name}.dcm",
-            load=self._last["load"],
+            load=self._done["load"],
         )
 
     def poll(self) -> list[tuple]:
@@ -130,8 +137,11 @@ class Runs:
                 self._refining = self.session.isBusy
                 events.append(("refined", event[1]))
                 continue
+            if event[0] == "finished":
+                self._done = {**self._asked, "result": event[1], "task": self.session.task}
+            if event[0] in ("exported", "failed", "cancelled"):
+                self.source.clear()  # a study's files stay no longer than its export takes
             if event[0] == "exported":
-                self.source.clear()
                 addToDatabase(event[1])
             events.append(event)
         return events
@@ -149,7 +159,7 @@ class Runs:
     def forget(self) -> None:
         """The scene goes: end a run and hold nothing of it."""
         session, self.session = self.session, None
-        self._last = {}
+        self._asked, self._done = {}, {}
         if session is not None:
             session.close()
 
@@ -191,7 +201,15 @@ class Runs:
 
 
 def addToDatabase(file: str) -> None:
-    """Add a DICOM file to Slicer's database, if one is open; a copy of the file goes there."""
+    """Add a DICOM file to Slicer's database, if one is open; a copy of the file goes there.
+
+    The application's own database is asked, not an indexer: that one waits in an event loop of its
+    own, and only the former tells its views what was added.
+    """
     database = getattr(slicer, "dicomDatabase", None)
-    if database is not None and database.isOpen:
-        database.insert(file, True)
+    if database is None or not database.isOpen:
+        return
+    database.prepareInsert()  # the patient or study may have been deleted since the last insertion
+    store, thumbnail = True, False  # a segmentation has no picture to make a thumbnail of
+    database.insert(file, store, thumbnail)
+    database.updateDisplayedFields()

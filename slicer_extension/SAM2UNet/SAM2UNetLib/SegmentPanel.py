@@ -127,6 +127,13 @@ class SegmentPanel:
         self.runs.close()
         self.running = False
 
+    def forget(self) -> None:
+        """The runs were ended from elsewhere: show no run and no result any more."""
+        ended, self.running, self._refine, self.result = self.running, False, False, None
+        self.refresh()
+        if ended:
+            self.say(_("The run was ended."))
+
     def onApply(self) -> None:
         """Begin a run."""
         try:
@@ -180,7 +187,8 @@ class SegmentPanel:
             self.fail(f"{type(error).__name__}: {error}", _("Copy the log, then try again."))
             self._timer.stop()
             return
-        if self._refine and not self.running and not self.runs.busy:
+        idle = not self.running and not self.runs.busy
+        if self._refine and idle and self.parameter is not None:
             self._refine = False
             self.runs.rethreshold(self.parameter)
         if not self.running and not self.runs.busy:
@@ -237,9 +245,8 @@ class SegmentPanel:
 
     def onDevice(self) -> None:
         """Another device; Slicer keeps it for this user."""
-        keep(
-            "device", self.ui.deviceComboBox.itemData(self.ui.deviceComboBox.currentIndex) or "auto"
-        )
+        chosen = self.ui.deviceComboBox.itemData(self.ui.deviceComboBox.currentIndex)
+        keep("device", chosen or "auto")
 
     def onRefinement(self) -> None:
         """A slider was moved: the last result follows, without the network."""
@@ -249,8 +256,7 @@ class SegmentPanel:
 
     def onCopyLog(self) -> None:
         """Put the panel's log and the worker's on the clipboard."""
-        text = f"{self.ui.logTextEdit.plainText}\n\n{self.runs.log}"
-        slicer.app.clipboard().setText(text)
+        slicer.app.clipboard().setText(f"{self.ui.logTextEdit.plainText}\n\n{self.runs.log}")
 
     def _begin(self, text: str) -> None:
         self.running, self._refine = True, False
@@ -261,8 +267,7 @@ class SegmentPanel:
         self._timer.start()
 
     def _progress(self, done: int, total: int, secondsLeft: float | None) -> None:
-        self.ui.progressBar.maximum = total
-        self.ui.progressBar.value = done
+        self.ui.progressBar.maximum, self.ui.progressBar.value = total, done
         text = _("{done} of {total}").format(done=done, total=total)
         if secondsLeft is not None and done < total:
             text += _(", about {time} left").format(time=minutes(secondsLeft))
@@ -271,9 +276,8 @@ class SegmentPanel:
     def _finish(self, node: Any) -> None:
         self.result = node
         self._end()
-        seconds = time.monotonic() - self._started
         text = _("Done in {seconds:.1f} s: {name}. Move the threshold to change the result.")
-        self.say(text.format(seconds=seconds, name=node.GetName()))
+        self.say(text.format(seconds=time.monotonic() - self._started, name=node.GetName()))
 
     def _end(self) -> None:
         self.running = False

@@ -8,13 +8,14 @@ exchange folder in another one.
 
 from __future__ import annotations
 
-import threading
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import Inputs, protocol
+from .Conversation import Conversation
 from .Errors import ModuleError
 from .Request import Request
 from .SegmentationLogic import SegmentationLogic
@@ -23,15 +24,11 @@ from .Texts import _
 from .WorkerProcess import Event, WorkerProcess
 
 __all__ = ["Request", "Session"]
-Report = tuple[Any, ...]
-"""("status", text), ("progress", done, total, seconds left or None), ("partial", picture),
-("finished", node), ("failed", message, remedy), ("cancelled",), ("exported", path)."""
-
 PARTIAL_S = 0.5
 """Pictures are shown as they come, but not more often than this."""
 
 
-class Session:
+class Session(Conversation):
     """One user's work with the worker: a run at a time, then live changes of its threshold.
 
     Args:
@@ -50,29 +47,17 @@ class Session:
         onOther: Callable[[Event], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.worker = worker
+        super().__init__(worker, onOther)
         self.logic = logic or SegmentationLogic()
         self.task: dict[str, Any] | None = None
         self.notice: str | None = None
-        self._onOther = onOther
         self._clock = clock
-        self._reports: list[Report] = []
         self._request: Request | None = None
         self._extraction: Inputs.Extraction | None = None
-        self._written: dict[str, Any] | None = None
-        self._thread: threading.Thread | None = None
-        self._troubles: list[str] = []
-        self._ids: dict[int, str] = {}
         self._handle: str | None = None
         self._started = self._shown = 0.0
-        self._cancelled = False
         self._next: dict[str, Any] | None = None
         self._export: Path | None = None
-
-    @property
-    def isBusy(self) -> bool:
-        """Whether a run, a change of the threshold or an export is not finished."""
-        return bool(self._ids) or self._thread is not None
 
     @property
     def canRethreshold(self) -> bool:
@@ -85,8 +70,7 @@ class Session:
             self._fail(_("A run is not finished."), _("Wait for it, or cancel it."))
             return
         self._cancelled, self._handle, self._next = False, None, None
-        self._request, self._written, self._troubles = request, None, []
-        self.task = self.notice = None
+        self._request, self.task, self.notice = request, None, None
         try:
             self._extraction = Inputs.extract(
                 request.inputNode,
@@ -99,46 +83,16 @@ class Session:
             self._fail(error.message, error.remedy)
             return
         except OSError as error:
-            self._fail(
-                _("The worker cannot be started: {reason}").format(reason=error.strerror or error),
-                _("Build or repair the environment, then try again."),
-            )
+            remedy = _("Build or repair the environment, then try again.")
+            if error.errno == errno.ENOSPC:
+                remedy = _("Free some disk space and try again.")
+            reason = error.strerror or error
+            self._fail(_("The worker cannot be started: {reason}").format(reason=reason), remedy)
             return
         self._started = self._clock()
-        self._reports.append(("status", _("Loading the network...")))
+        self._tell("status", _("Loading the network..."))
         self._ask("load", **request.load())
-        self._thread = threading.Thread(target=self._writePixels, daemon=True)
-        self._thread.start()
-
-    def poll(self) -> list[Report]:
-        """Do what can be done without waiting, and return what happened since the last call."""
-        for event in self.worker.poll():
-            kind = self._ids.get(event.get("id"))
-            if kind is None:
-                if self._onOther is not None:
-                    self._onOther(event)
-                continue
-            if event["event"] in protocol.TERMINAL:
-                del self._ids[event["id"]]
-            try:
-                self._handleEvent(kind, event)
-            except (ModuleError, protocol.ProtocolError) as error:
-                self._fail(error.message, error.remedy)
-            except OSError as error:
-                self._fail(str(error.strerror or error), _("Free some disk space and try again."))
-        self._collectThread()
-        reports, self._reports = self._reports, []
-        return reports
-
-    def cancel(self) -> None:
-        """End the run; what it wrote into the scene is taken back when it has ended."""
-        if not self.isBusy:
-            return
-        self._cancelled = True
-        self._reports.append(("status", _("Cancelling...")))
-        for identifier, kind in list(self._ids.items()):
-            if kind != "cancel":
-                self._ids[self.worker.cancel(identifier)] = "cancel"
+        self._handover.begin(self._extraction.array)
 
     def rethreshold(
         self,
@@ -204,16 +158,12 @@ class Session:
         try:
             masks, frames = storedMasks(segmentationNode, inputNode, task)
             self.worker.start()
-            reference = protocol.write_array(self.worker.exchange, masks)
-        except (ModuleError, protocol.ProtocolError) as error:
-            self._fail(error.message, error.remedy)
-            return
-        except OSError as error:
-            self._fail(str(error.strerror or error), _("Free some disk space and try again."))
+            reference = self._handover.write(masks)
+        except (ModuleError, protocol.ProtocolError, OSError) as error:
+            self._failWith(error)
             return
         self._cancelled, self._export = False, Path(output)
-        self._written = reference
-        self._reports.append(("status", _("Writing DICOM SEG...")))
+        self._tell("status", _("Writing DICOM SEG..."))
         self._ask(
             "write_seg",
             load=load or {"task": task["name"]},
@@ -226,40 +176,24 @@ class Session:
 
     def close(self) -> None:
         """End the worker."""
-        self.worker.stop()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
-        self._thread, self._ids, self._handle = None, {}, None
+        super().close()
+        self._handle = None
 
-    def _ask(self, operation: str, **fields: Any) -> None:
-        self._ids[self.worker.request(operation, **fields)] = operation
-
-    def _writePixels(self) -> None:
-        try:
-            self._written = protocol.write_array(self.worker.exchange, self._extraction.array)
-        except OSError as error:
-            self._troubles.append(str(error.strerror or error))
-        except protocol.ProtocolError as error:
-            self._troubles.append(error.message)
-
-    def _collectThread(self) -> None:
-        """Ask for the segmentation once the network is loaded and the pixels are written."""
-        if self._thread is None or self._thread.is_alive() or self._ids:
-            return
-        self._thread = None
-        if self._troubles:
+    def _handedOver(self) -> None:
+        """Ask for the segmentation: the network is loaded and the pixels are written."""
+        if self._cancelled:
+            self._tell("cancelled")
+        elif self._handover.trouble is not None:
             self._fail(
                 _("The pictures cannot be handed to the worker: {reason}").format(
-                    reason=self._troubles[0]
+                    reason=self._handover.trouble
                 ),
                 _("Free some disk space, or segment fewer frames."),
             )
-        elif self._cancelled:
-            self._reports.append(("cancelled",))
         elif self.task is not None:
             self._segment(self._request, self._extraction)
         if not self._ids:  # it came to nothing
-            self._remove(self._written)
+            self._handover.remove()
 
     def _segment(self, request: Request, extraction: Inputs.Extraction) -> None:
         fitting, reason = Inputs.fits(Inputs.describe(request.inputNode), self.task)
@@ -279,8 +213,12 @@ class Session:
         self._extraction = extraction.withoutPixels()
         self._started = self._clock()
         window = None if self.task.get("window") else extraction.window
-        given = {"array": self._written, "channels": extraction.channels, "window": window}
-        self._reports.append(("status", _("Segmenting...")))
+        given = {
+            "array": self._handover.reference,
+            "channels": extraction.channels,
+            "window": window,
+        }
+        self._tell("status", _("Segmenting..."))
         self._ask("segment", input=given, probabilities=False, **request.adjustment())
 
     def _handleEvent(self, kind: str, event: Event) -> None:
@@ -290,9 +228,9 @@ class Session:
             self._fail(event["message"], event.get("remedy", ""))
         elif name == "cancelled":
             self._takeBack(kind)
-            self._reports.append(("cancelled",))
+            self._tell("cancelled")
         elif kind == "segment" and name == "progress":
-            self._reports.append(("progress", event["done"], event["total"], self._left(event)))
+            self._tell("progress", event["done"], event["total"], self._left(event))
         elif kind == "segment" and name == "partial":
             self._showPartial(event)
         elif name == "finished":
@@ -307,14 +245,13 @@ class Session:
             self._complete(kind, result)
 
     def _complete(self, kind: str, result: dict[str, Any]) -> None:
-        masks = protocol.read_array(self.worker.exchange, result["masks"])
-        self._remove(result["masks"])
+        masks = self._handover.take(result["masks"])
         if kind == "segment":
-            self._remove(self._written)
+            self._handover.remove()
             self._handle = result.get("result")
             if self._cancelled:  # the end was faster
                 self._takeBack(kind)
-                self._reports.append(("cancelled",))
+                self._tell("cancelled")
                 return
         if self._handle is None:  # taken back meanwhile
             return
@@ -323,7 +260,7 @@ class Session:
             self._ask("rethreshold", result=self._handle, **fields)
             return
         node = self.logic.complete(masks, surface=self._request.surface)
-        self._reports.append(("finished", node))
+        self._tell("finished", node)
 
     def _showPartial(self, event: Event) -> None:
         """Show a picture, unless the last one was shown just now: the end shows all."""
@@ -333,34 +270,25 @@ class Session:
         masks = protocol.read_array(self.worker.exchange, event["file"])
         self.logic.updatePartial(event["frame"], masks)
         self._shown = now
-        self._reports.append(("partial", event["frame"]))
+        self._tell("partial", event["frame"])
 
     def _left(self, event: Event) -> float | None:
         done, total = event["done"], event["total"]
         return (self._clock() - self._started) / done * (total - done) if done else None
 
     def _keepExport(self, result: dict[str, Any]) -> None:
-        made = protocol.inside(self.worker.exchange, result["file"])
-        self._export.parent.mkdir(parents=True, exist_ok=True)
-        part = self._export.with_name(f"{self._export.name}.part")
-        part.write_bytes(made.read_bytes())
-        part.replace(self._export)
-        made.unlink(missing_ok=True)
-        self._remove(self._written)
-        self._reports.append(("exported", str(self._export)))
+        self._handover.remove()
+        self._handover.keep(result["file"], self._export)
+        self._tell("exported", str(self._export))
 
     def _takeBack(self, kind: str) -> None:
         """Leave no half-made result behind."""
         if kind in ("segment", "write_seg"):
-            self._remove(self._written)
+            self._handover.remove()
         if kind == "segment":
             self.logic.undo()
             self._handle = None
 
-    def _remove(self, reference: dict[str, Any] | None) -> None:
-        if reference is not None and self.worker.exchange is not None:
-            protocol.inside(self.worker.exchange, reference["file"]).unlink(missing_ok=True)
-
     def _fail(self, message: str, remedy: str) -> None:
         self._next = None
-        self._reports.append(("failed", message, remedy))
+        super()._fail(message, remedy)

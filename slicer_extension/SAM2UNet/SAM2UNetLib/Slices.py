@@ -6,6 +6,7 @@ Positions are RAS in mm, as in MRML; indices are (i, j, k).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations
 
 import numpy as np
@@ -45,12 +46,12 @@ class SliceView:
         toIjk = np.linalg.inv(toWorld) @ arrayOf(sliceNode.GetSliceToRAS())
         return cls(toIjk, tuple(volumeNode.GetImageData().GetDimensions()))
 
-    @property
+    @cached_property
     def covector(self) -> Matrix:
         """`(4,)` w with w . (i, j, k, 1) = distance from the plane in mm."""
         return np.linalg.inv(self.toIjk)[2]
 
-    @property
+    @cached_property
     def steepest(self) -> int:
         """The voxel axis (0 for i) that the plane crosses most steeply, in steps of voxels."""
         return int(np.argmax(np.abs(self.covector[:3])))
@@ -111,21 +112,22 @@ class SliceView:
         Raises:
             InputError: the plane lies beside the volume.
         """
-        voxels = self._crossed()
+        depth, met = self._crossed()
         toSlice = np.linalg.inv(self.toIjk)
-        i, j, k = voxels.T
-        right, up = (row[0] * i + row[1] * j + row[2] * k + row[3] for row in toSlice[:2])
+        right, up = (self._onPlane(row, depth)[met] for row in toSlice[:2])
         pitch = float(np.linalg.norm(toSlice[:3, :3], axis=0).min())
         left, top = float(right.min()), float(up.max())
-        columns = np.floor((right - left) / pitch + 0.5).astype(np.intp)
-        rows = np.floor((top - up) / pitch + 0.5).astype(np.intp)
+        columns = _rounded(right - left, pitch)
+        rows = _rounded(top - up, pitch)
         shape = (int(rows.max()) + 1, int(columns.max()) + 1)
         axes = self.toIjk.copy()
         axes[:, 0] = self.toIjk[:, 0] * pitch
         axes[:, 1] = -self.toIjk[:, 1] * pitch
         axes[:, 3] = self.toIjk @ np.array([left, top, 0, 1])
         picture = _resliced(image, axes, shape)
-        return picture, Oblique(shape, voxels, rows * shape[1] + columns)
+        rows *= shape[1]
+        rows += columns
+        return picture, Oblique(shape, self._indices(depth, met), rows.astype(np.intp))
 
     def _depths(self) -> tuple[float, float]:
         """Return the least and greatest index along `steepest` that the plane reaches."""
@@ -135,23 +137,52 @@ class SliceView:
         depths = -(corners @ w[others] + w[3]) / w[axis]
         return float(depths.min()), float(depths.max())
 
-    def _crossed(self) -> NDArray[np.intp]:
+    @property
+    def _others(self) -> tuple[int, int]:
+        first, second = (a for a in range(3) if a != self.steepest)
+        return first, second
+
+    def _crossed(self) -> tuple[Matrix, NDArray[np.intp] | slice]:
+        """Return, for each column of voxels along `steepest`, where the plane meets it.
+
+        Returns:
+            A grid of indices along `steepest`, over the other two axes, and which of them, counted
+            flat, lie in the volume.
+        """
         axis, w = self.steepest, self.covector
-        first, second = (a for a in range(3) if a != axis)
+        first, second = self._others
         slopes = -w / w[axis]
         along = slopes[first] * np.arange(self.size[first]) + slopes[3] + 0.5
         across = slopes[second] * np.arange(self.size[second])
-        depth = np.floor(along[:, None] + across)
-        met = np.nonzero((depth >= 0) & (depth < self.size[axis]))
-        if not len(met[0]):
+        depth = along[:, None] + across
+        np.floor(depth, out=depth)
+        inside = (depth >= 0) & (depth < self.size[axis])
+        if inside.all():
+            return depth, slice(None)
+        met = np.flatnonzero(inside)
+        if not len(met):
             raise InputError(
                 "the slice view does not meet the volume",
                 "move the slice view into the volume, or choose another slice view",
             )
-        indices = np.empty((len(met[0]), 3), np.intp)
-        indices[:, first], indices[:, second] = met
-        indices[:, axis] = depth[met]
-        return indices
+        return depth, met
+
+    def _onPlane(self, row: Matrix, depth: Matrix) -> Matrix:
+        """Return, flat, `row . (i, j, k, 1)` of the voxels of a grid of `_crossed`."""
+        first, second = self._others
+        values = row[self.steepest] * depth
+        values += (row[first] * np.arange(self.size[first]))[:, None]
+        values += row[second] * np.arange(self.size[second]) + row[3]
+        return values.reshape(-1)
+
+    def _indices(self, depth: Matrix, met: NDArray[np.intp] | slice) -> NDArray[np.int32]:
+        """Return `(M, 3)` (i, j, k) of the voxels of a grid of `_crossed`."""
+        first, second = self._others
+        found = np.empty((3, depth.size), np.int32)
+        found[first].reshape(depth.shape)[:] = np.arange(self.size[first])[:, None]
+        found[second].reshape(depth.shape)[:] = np.arange(self.size[second])
+        found[self.steepest] = depth.reshape(-1)
+        return found[:, met].T
 
 
 def ijkToWorld(volumeNode: object) -> Matrix:
@@ -186,6 +217,13 @@ def matrixOf(array: Matrix) -> vtk.vtkMatrix4x4:
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(np.asarray(array, float).ravel().tolist())
     return matrix
+
+
+def _rounded(lengths: Matrix, pitch: float) -> Matrix:
+    """Return lengths in whole pitches, halves upwards; `lengths` is used up."""
+    lengths /= pitch
+    lengths += 0.5
+    return np.floor(lengths, out=lengths)
 
 
 def _resliced(image: vtk.vtkImageData, axes: Matrix, shape: tuple[int, int]) -> NDArray[np.generic]:

@@ -53,16 +53,23 @@ class Box:
         values[_overlap(self.extent, extent)] = source[_overlap(extent, self.extent)] == label
         return values
 
+    def copy(
+        self, source: NDArray[np.generic], target: NDArray[np.uint8], extent: Extent, *, label: int
+    ) -> None:
+        """Write 1 where `source`, of this box, holds `label`, else 0, into an array as `put`."""
+        there, here = _overlap(extent, self.extent), _overlap(self.extent, extent)
+        np.equal(source[here], label, out=target.view(bool)[there])
+
 
 @dataclass(frozen=True)
 class Points:
     """Single voxels; values are `(M,)` arrays.
 
     Attributes:
-        indices: `(M, 3)` intp, as (i, j, k); each voxel once.
+        indices: `(M, 3)` int32, as (i, j, k); each voxel once.
     """
 
-    indices: NDArray[np.intp]
+    indices: NDArray[np.int32]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,31 +78,54 @@ class Points:
 
     def bounds(self, values: NDArray[np.bool_]) -> Extent:
         """Return the least extent that holds every true value; EMPTY where none is."""
-        hits = self.indices[values]
-        if not len(hits):
-            return EMPTY
-        low, high = hits.min(axis=0).tolist(), hits.max(axis=0).tolist()
-        return (low[0], high[0], low[1], high[1], low[2], high[2])
+        if values.all():
+            return self._extent
+        return _extentOf(self._columns[:, np.flatnonzero(values)])
 
     def put(
         self, values: NDArray[np.bool_], target: NDArray[np.generic], extent: Extent, *, label: int
     ) -> None:
         """Write `label` where values are true, else 0, into an array of that extent, clipped."""
         inside, at = self._within(extent)
-        target[at] = values[inside] * target.dtype.type(label)
+        np.put(target, at, values[inside] * target.dtype.type(label))
 
     def take(self, source: NDArray[np.generic], extent: Extent, *, label: int) -> NDArray[np.bool_]:
         """Return where an array of that extent holds `label`; false outside it."""
         values = np.zeros(self.shape, bool)
         inside, at = self._within(extent)
-        values[inside] = source[at] == label
+        values[inside] = source.take(at) == label
         return values
 
-    def _within(self, extent: Extent) -> tuple[NDArray[np.bool_], tuple[NDArray[np.intp], ...]]:
-        low, high = np.array(extent[::2]), np.array(extent[1::2])
-        inside = ((self.indices >= low) & (self.indices <= high)).all(axis=1)
-        i, j, k = (self.indices[inside] - low).T
-        return inside, (k, j, i)
+    @cached_property
+    def _columns(self) -> NDArray[np.int32]:
+        return np.ascontiguousarray(self.indices.T)
+
+    @cached_property
+    def _extent(self) -> Extent:
+        return _extentOf(self._columns)
+
+    @cached_property
+    def _known(self) -> dict[Extent, tuple[NDArray[np.bool_] | slice, NDArray[np.intp]]]:
+        return {}  # of the last extent: the classes of a task share it
+
+    def _within(self, extent: Extent) -> tuple[NDArray[np.bool_] | slice, NDArray[np.intp]]:
+        """Return which points lie in an extent, and their places in its array, counted flat."""
+        if extent not in self._known:
+            inside: NDArray[np.bool_] | slice = slice(None)
+            columns = self._columns
+            if union(extent, self._extent) != tuple(extent):
+                inside = np.ones(self.shape, bool)
+                for axis, column in enumerate(columns):
+                    inside &= (column >= extent[2 * axis]) & (column <= extent[2 * axis + 1])
+                columns = columns[:, inside]
+            _, rows, width = sizeOf(extent)
+            at = np.multiply(columns[2], rows * width, dtype=np.intp)
+            at += columns[1] * np.int32(width)
+            at += columns[0]
+            at -= extent[0] + width * (extent[2] + rows * extent[4])
+            self._known.clear()
+            self._known[extent] = (inside, at)
+        return self._known[extent]
 
 
 @dataclass(frozen=True)
@@ -150,12 +180,12 @@ class Oblique:
 
     Attributes:
         shape: (rows, columns) of the picture.
-        voxelIndices: `(M, 3)` (i, j, k) of the voxels of the plane.
+        voxelIndices: `(M, 3)` int32 (i, j, k) of the voxels of the plane.
         pixelIndices: `(M,)` for each of them its pixel, counted row by row.
     """
 
     shape: tuple[int, int]
-    voxelIndices: NDArray[np.intp]
+    voxelIndices: NDArray[np.int32]
     pixelIndices: NDArray[np.intp]
 
     count = 1
@@ -190,6 +220,14 @@ def union(first: Extent, second: Extent) -> Extent:
         return first
     ends = zip(first, second, strict=True)
     return tuple(min(pair) if n % 2 == 0 else max(pair) for n, pair in enumerate(ends))
+
+
+def _extentOf(columns: NDArray[np.int32]) -> Extent:
+    """Return the least extent that holds points given as `(3, M)`."""
+    if not columns.size:
+        return EMPTY
+    ends = [(int(column.min()), int(column.max())) for column in columns]
+    return (*ends[0], *ends[1], *ends[2])
 
 
 def _overlap(extent: Extent, other: Extent) -> tuple[slice, slice, slice]:

@@ -30,7 +30,7 @@ class Panel:
             ui,
             source=source,
             onChange=self.onEnvironment,
-            onRelease=runs.close,
+            onRelease=self.release,
         )
         self.segment = SegmentPanel(ui, runs=runs, command=self.environment.command)
         self.batch = BatchPanel(
@@ -55,6 +55,22 @@ class Panel:
         self.environment.refresh()
         self.onEnvironment()
 
+    def forget(self) -> None:
+        """The scene goes: end a run, hold nothing of it, follow nothing."""
+        self.follow(None)
+        self.runs.forget()
+        self.segment.forget()
+
+    def endRuns(self) -> None:
+        """End all that runs in the environment, and show it."""
+        self.runs.close()
+        self.segment.forget()
+
+    def release(self) -> None:
+        """The environment's folder is about to be cleared: end all that runs in it."""
+        self.endRuns()
+        self.batch.onCancel()
+
     def close(self) -> None:
         """Stop what runs."""
         self.segment.close()
@@ -69,7 +85,7 @@ class Panel:
             link = _("Open Setup").replace(" ", "&nbsp;")
             self.ui.bannerLabel.text = f"{error} <a href='setup'>{link}</a>"
             self.ui.bannerLabel.visible = True
-            self.runs.close()
+            self.endRuns()
         else:
             self.ui.bannerLabel.visible = False
             self.segment.askForTasks(command)
