@@ -15,7 +15,7 @@ from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import load_model, read_info
 from sam2unet_core.postprocess import label_map
 from sam2unet_core.runtimes.torch_runtime import TorchRuntime, choose_device
-from sam2unet_core.task import Task, installed_bundle, load_preset
+from sam2unet_core.task import Task, installed_bundle, load_preset, presets
 
 RUNTIMES = ("auto", "exact")
 
@@ -122,8 +122,15 @@ def load_for_inference(file: Path | str) -> SAM2UNet:
 
 
 def unmeasured(task: Task) -> Task:
-    """Return the task without its weights and what was measured of them: others are used."""
-    return replace(task, weights=None, metrics={})
+    """Return the task without its weights and all that belongs to them, as others are used.
+
+    That is what was measured of them, the temperature that was fitted to them, and the image size
+    that they were trained at: a preset of the same name has the task's usual one.
+    """
+    if task.weights is None:
+        return replace(task, metrics={})
+    size = load_preset(task.name).image_size if task.name in presets() else task.image_size
+    return replace(task, weights=None, metrics={}, temperature=1.0, image_size=size)
 
 
 def bundled_weights(bundle: Path, task: Task) -> Path:

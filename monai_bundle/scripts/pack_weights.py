@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sam2unet_core.network.checkpoint import load_model, read_info, save_full
 from sam2unet_core.task import Task, Weights
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("summary", type=Path, nargs="?", help="summary.json of an evaluation")
     parser.add_argument("--on", default="", help="what was measured on, in words")
     parser.add_argument("--task", help="name of the task, the bundle's own by default")
+    parser.add_argument("--image_size", type=int, nargs=2, help="in place of the training's")
     parser.add_argument("--calibration", type=Path, help="what calibrate.py wrote")
     a = parser.parse_args()
 
@@ -44,8 +46,8 @@ def main() -> None:
         before,
         weights=None,
         metrics={},
-        image_size=trained.image_size,
-        temperature=fitted.get("temperature", before.temperature),
+        image_size=tuple(a.image_size or trained.image_size),
+        temperature=fitted.get("temperature", 1.0),
     )
     packed = BUNDLE / "models" / ("model.safetensors" if is_own else f"{task.name}.safetensors")
     save_full(network, packed, task=task, dtype=torch.float16)
@@ -56,18 +58,25 @@ def main() -> None:
         metrics["calibration_error"] = fitted["ece"]
     replace(task, weights=weights, metrics=metrics).save(task_file)
     if is_own:
-        _write_for_monai(packed, metrics)
+        _write_for_monai(packed, task, metrics)
 
 
-def _write_for_monai(packed: Path, metrics: dict[str, object]) -> None:
-    rounded = load_model(packed).state_dict()
-    half = {k: v.half() if v.is_floating_point() else v for k, v in rounded.items()}
-    exact = all(torch.equal(half[k].to(v.dtype), v) for k, v in rounded.items())
-    torch.save(half if exact else rounded, BUNDLE / "models" / "model.pt")
+def _write_for_monai(packed: Path, task: Task, metrics: dict[str, object]) -> None:
+    state = load_model(packed).state_dict()
+    torch.save({k: _smallest(v) for k, v in state.items()}, BUNDLE / "models" / "model.pt")
     metadata_file = BUNDLE / "configs" / "metadata.json"
     metadata = json.loads(metadata_file.read_text(encoding="utf-8"))
     metadata["eval_metrics"] = metrics
+    formats = metadata["network_data_format"]
+    formats["inputs"]["image"]["spatial_shape"] = list(task.image_size)
+    formats["outputs"]["pred"]["spatial_shape"] = list(task.image_size)
     metadata_file.write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+
+
+def _smallest(values: Tensor) -> Tensor:
+    """Return 16-bit floats where they hold the very same values."""
+    half = values.half() if values.is_floating_point() else values
+    return half if torch.equal(half.to(values.dtype), values) else values
 
 
 def _measured(summary: Path, on: str) -> dict[str, object]:

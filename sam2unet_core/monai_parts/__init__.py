@@ -7,6 +7,7 @@ from sam2unet_core.monai_parts.configuration import (
     read_task,
     report_errors_in_one_line,
     run_folder,
+    training_task,
 )
 from sam2unet_core.monai_parts.distributed import process_device, start_process_group
 from sam2unet_core.monai_parts.frames import LoadFramed, Prepared, ToMasksd, as_items
@@ -80,5 +81,6 @@ __all__ = [
     "tensorboard_handler",
     "trainable_parameters",
     "training_network",
+    "training_task",
     "write_evaluation",
 ]

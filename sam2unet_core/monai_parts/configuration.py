@@ -65,12 +65,26 @@ def check_overrides() -> None:
         raise ConfigError(f"no such setting: {'; '.join(hints)} (set in {files[0].name})")
 
 
-def read_task(
-    bundle_root: str,
-    task: str | None = None,
-    weights: str | None = None,
-    image_size: Sequence[int] | None = None,
+def training_task(
+    bundle_root: str, task: str | None = None, image_size: Sequence[int] | None = None
 ) -> Task:
+    """Return the task to train for: that of `read_task`, without what belongs to its weights.
+
+    Args:
+        bundle_root: folder of the bundle.
+        task: as in `read_task`.
+        image_size: `(height, width)` of the network's input in place of the task's.
+
+    Raises:
+        TaskError: there is no such task, or the image size is none.
+    """
+    found = unmeasured(read_task(bundle_root, task))
+    if image_size is None:
+        return found
+    return Task.from_dict(found.to_dict() | {"image_size": list(image_size)})
+
+
+def read_task(bundle_root: str, task: str | None = None, weights: str | None = None) -> Task:
     """Return the task to run.
 
     Args:
@@ -78,19 +92,11 @@ def read_task(
         task: a `task.json`, or the name of a task that comes with the package.
         weights: a weights file; without `task`, the task that it holds is taken. With neither,
             the bundle's own task.
-        image_size: `(height, width)` of the network's input in place of the task's.
 
     Raises:
         TaskError: there is no such task, or the file is not one.
         WeightsError: the weights file cannot be read.
     """
-    found = _find_task(bundle_root, task, weights)
-    if image_size is None:
-        return found
-    return Task.from_dict(found.to_dict() | {"image_size": list(image_size)})
-
-
-def _find_task(bundle_root: str, task: str | None, weights: str | None) -> Task:
     own = Path(bundle_root) / "configs" / "task.json"
     if task is None:
         held = read_info(weights).task if weights else None

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sam2unet_core.monai_parts import training_task
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import load_model, read_info, save_full
 from sam2unet_core.task import Task
@@ -48,8 +49,9 @@ def test_paper_recipe_is_the_default(configs):
     assert (settings["epochs"], settings["batch_size"]) == (20, 12)
     assert (settings["learning_rate"], settings["weight_decay"]) == (1e-3, 5e-4)
     assert settings["lr_scheduler"]["eta_min"] == 1e-7
-    task = Task.load(configs / "task.json")
-    assert task.image_size == (352, 352)
+    assert settings["task_def"] == "$parts.training_task(@bundle_root, @task, @image_size)"
+    assert training_task(str(configs.parent)).image_size == (352, 352)
+    assert training_task(str(configs.parent), None, [64, 96]).image_size == (64, 96)
 
 
 def test_a_frozen_trunk_stays_out_of_the_checkpoint_and_unchanged(

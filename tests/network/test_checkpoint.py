@@ -201,6 +201,16 @@ def test_custom_network_is_rebuilt_from_its_full_file(build: Callable, tmp_path:
     )
 
 
+def test_statistics_beyond_float16_stay_what_they_are(tmp_path):
+    model = SAM2UNet("nano")
+    variance = model.rfb4.conv_res.bn.running_var
+    variance.fill_(126_691.4375)  # as a trained starter has
+    save_full(model, tmp_path / "half", task=None, dtype=torch.float16)
+    again = load_model(tmp_path / "half")
+    assert torch.equal(again.rfb4.conv_res.bn.running_var, variance)
+    assert torch.equal(again.head.weight, model.head.weight.half().float())
+
+
 def test_half_precision_file_is_half_as_large_and_read_as_float32(
     build: Callable, tmp_path: Path
 ) -> None:

@@ -47,13 +47,15 @@ def save_full(
         model: the network.
         path: the file to write; one that is there is replaced when the new one is complete.
         task: what the network was trained for.
-        dtype: float32, or float16 for half the size; it is read back as float32.
+        dtype: float32, or float16 for half the size; it is read back as float32. The statistics of
+            batch normalisation stay float32: they are few, and variances leave float16's range.
 
     Raises:
         WeightsError: as `save_delta`, or a value is too large for float16.
     """
+    weights = {name for name, _ in model.named_parameters()}
     state = {
-        key: value.to(dtype) if value.is_floating_point() else value
+        key: value.to(dtype) if key in weights else value
         for key, value in model.state_dict().items()
     }
     _write(state, path, kind=FULL, variant=model.variant, trunk=trunk_hash(state), task=task)
