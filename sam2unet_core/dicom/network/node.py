@@ -101,6 +101,7 @@ def open_node_sender(
         contexts=_contexts(library, files),
         ae_title=node.ae_title,
         tls_args=(context, node.host) if context else None,
+        evt_handlers=[(library.evt.EVT_CONN_CLOSE, _wake)],
     )
     if not association.is_established:
         raise NetworkError(f"{node}: {_why_not(association, node, context)}")
@@ -134,6 +135,11 @@ def _syntaxes(path: Path) -> tuple[str, str]:
     """Return the SOP class and the transfer syntax of a file."""
     meta = read_file_meta_info(path)
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+def _wake(event: Any) -> None:
+    """End the wait for an answer: a connection that is lost before the wait begins ends none."""
+    event.assoc.dimse.msg_queue.put((None, None))
 
 
 def _why_not(association: Any, node: Node, context: ssl.SSLContext | None) -> str:
