@@ -70,7 +70,7 @@ class PrecisionInferer(Inferer):
         return nullcontext()
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> torch.optim.Optimizer:
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     """Have `optimizer` shorten its gradient to `max_norm` before each step; 0 leaves it as it is.
 
     The hook runs inside `step`, where a loss scaler has taken its factor out again.
@@ -87,7 +87,6 @@ def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> torch.o
             nn.utils.clip_grad_norm_(parameters, max_norm)
 
         optimizer.register_step_pre_hook(clip)
-    return optimizer
 
 
 class ScaledBatch:

@@ -13,6 +13,7 @@ from sam2unet_core.monai_parts import (
     PrecisionInferer,
     ScaledBatch,
     WeightAverage,
+    clip_gradients,
 )
 from sam2unet_core.network import SAM2UNet
 
@@ -60,6 +61,21 @@ def test_scales_are_drawn_and_image_and_label_stay_together():
         sizes.add(tuple(image.shape[-2:]))
         torch.testing.assert_close(image[:, :1], label)
     assert sizes == {(64, 96), (96, 128)}  # 144 is 4.5 times 32, and goes to the even 4
+
+
+def test_a_gradient_longer_than_the_norm_is_shortened_before_the_step():
+    steps = {}
+    for norm in (0.0, 1.0):
+        weight = torch.nn.Parameter(torch.zeros(2))
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        clip_gradients(optimizer, norm)
+        weight.grad = torch.tensor([3.0, 4.0])  # of length 5
+        optimizer.step()
+        steps[norm] = -weight.detach()
+    torch.testing.assert_close(steps[0.0], torch.tensor([3.0, 4.0]))
+    torch.testing.assert_close(steps[1.0], torch.tensor([0.6, 0.8]))
+    with pytest.raises(ConfigError, match="clip_norm -1"):
+        clip_gradients(optimizer, -1)
 
 
 def test_average_moves_what_trains_and_shares_the_frozen_trunk(network):

@@ -12,6 +12,7 @@ from torch import nn
 
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.network import VARIANTS, SAM2UNet, Variant
+from sam2unet_core.network.blocks import join_channels
 from sam2unet_core.network.keys import is_trunk_key
 
 UP4 = 110_848
@@ -227,3 +228,21 @@ def test_importing_the_network_needs_nothing_heavy_but_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+def test_joining_channels_leaves_gradients_what_they_are_and_makes_them_dense():
+    plain = [torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last) for _ in "ab"]
+    seen, gradients = [], []
+    for join in (lambda m: torch.cat(m, 1), lambda m: join_channels(m, training=True)):
+        maps = [each.clone().requires_grad_() for each in plain]
+        inner = [each * 2 for each in maps]
+        (join(inner) * torch.arange(6.0)[:, None, None]).sum().backward()
+        gradients.append([each.grad for each in maps])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    inner = [(each.clone().requires_grad_() * 2) for each in plain]
+    joined = join_channels(inner, training=True)
+    inner[0].register_hook(
+        lambda g: seen.append(g.is_contiguous(memory_format=torch.channels_last))
+    )
+    joined.mul(joined).sum().backward()
+    assert seen == [True]

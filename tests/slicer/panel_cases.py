@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,10 @@ import numpy as np
 import qt_stand_ins
 import slicer
 import slicer_stand_ins
+from PySide6 import QtCore
 
 qt_stand_ins.speak_pythonqt(__name__)
+PATIENCE_MS = 60_000
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "slicer_extension" / "SAM2UNet" / "SAM2UNet.py"
 POLYP = {
@@ -156,3 +158,15 @@ def slice_view(name: str = "Red") -> Any:
     node.SetName(name)
     node.SetLayoutName(name)
     return slicer.mrmlScene.AddNode(node)
+
+
+def live(condition: Callable[[], bool], *, patience_ms: int = PATIENCE_MS) -> None:
+    """Let Qt's timers run until a condition holds; it is looked at after each tick."""
+    loop, limit, tick = QtCore.QEventLoop(), QtCore.QTimer(), QtCore.QTimer()
+    limit.singleShot = True
+    limit.timeout.connect(loop.quit)
+    tick.timeout.connect(lambda: loop.quit() if condition() else None)
+    limit.start(patience_ms)
+    tick.start(5)
+    loop.exec()
+    assert condition()

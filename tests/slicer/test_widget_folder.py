@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,6 @@ import panel_cases
 import qt_stand_ins
 import slicer
 import torch
-from PySide6 import QtCore
 from test_environment import STAND_IN, make_wheel
 
 from sam2unet_core.network import SAM2UNet
@@ -24,25 +23,14 @@ from sam2unet_core.phantom import write_dataset
 from sam2unet_core.task import load_preset
 
 qt_stand_ins.speak_pythonqt(__name__)
-PATIENCE_MS = 180_000
+
+PATIENCE_MS = 180_000  # a whole environment is built, or a folder segmented
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[SimpleNamespace]:
     with panel_cases.opened_panel(tmp_path) as opened:
         yield opened
-
-
-def live(condition: Callable[[], bool]) -> None:
-    """Let Qt's timers run until a condition holds; it is looked at after each tick."""
-    loop, limit, tick = QtCore.QEventLoop(), QtCore.QTimer(), QtCore.QTimer()
-    limit.singleShot = True
-    limit.timeout.connect(loop.quit)
-    tick.timeout.connect(lambda: loop.quit() if condition() else None)
-    limit.start(PATIENCE_MS)
-    tick.start(20)
-    loop.exec()
-    assert condition()
 
 
 @pytest.fixture
@@ -75,7 +63,7 @@ def test_a_folder_is_segmented_and_its_report_opened(
     ui.batchOutputPath.currentPath = str(tmp_path / "results")
     ui.batchRunButton.click()
     assert ui.batchCancelButton.enabled
-    live(lambda: opened.panel.batch.batch is None)
+    panel_cases.live(lambda: opened.panel.batch.batch is None, patience_ms=PATIENCE_MS)
     assert ui.batchStatusLabel.text.startswith("Done: 3 "), ui.batchLogTextEdit.plainText
     assert opened.panel.batch.report == tmp_path / "results" / "report.html"
     assert shown
@@ -88,7 +76,7 @@ def test_a_refused_folder_says_what_to_do(opened: SimpleNamespace, tmp_path: Pat
     ui.batchInputPath.currentPath = str(tmp_path / "not there")
     ui.batchOutputPath.currentPath = str(tmp_path / "results")
     ui.batchRunButton.click()
-    live(lambda: opened.panel.batch.batch is None)
+    panel_cases.live(lambda: opened.panel.batch.batch is None, patience_ms=PATIENCE_MS)
     assert "no such file" in ui.batchStatusLabel.text
     assert ui.batchRunButton.enabled
 
@@ -159,7 +147,7 @@ def test_the_button_builds_the_environment_and_the_panel_uses_it(
         assert "Nothing is fetched" in questions[0]
         assert setup.builder is not None, ui.environmentStatusLabel.text
         assert not ui.buildButton.enabled
-        live(lambda: setup.builder is None)
+        panel_cases.live(lambda: setup.builder is None, patience_ms=PATIENCE_MS)
         assert "is ready: sam2unet 9.9" in ui.environmentStatusLabel.text
         assert ui.buildButton.text == "Rebuild..."
         assert opened.logic.asked[-1][0] == "tasks"
@@ -177,7 +165,7 @@ def test_the_button_builds_the_environment_and_the_panel_uses_it(
 def test_an_existing_python_is_asked_whether_it_can_run(opened: SimpleNamespace) -> None:
     ui = opened.ui
     ui.checkButton.click()
-    live(lambda: opened.panel.environment.check is None)
+    panel_cases.live(lambda: opened.panel.environment.check is None, patience_ms=PATIENCE_MS)
     assert "sam2unet 0." in ui.environmentStatusLabel.text
     ui.pythonPath.currentPath = "/no/such/python"
     ui.checkButton.click()

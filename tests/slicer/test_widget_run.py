@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,7 +31,6 @@ from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import load_preset
 
 qt_stand_ins.speak_pythonqt(__name__)
-PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -71,23 +70,11 @@ def widget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNa
         panel_cases.slice_view()
         widget.setup()
         widget.enter()
-        live(lambda: bool(widget.panel.segment.choice.entries))
+        panel_cases.live(lambda: bool(widget.panel.segment.choice.entries))
         try:
             yield widget
         finally:
             widget.cleanup()
-
-
-def live(condition: Callable[[], bool]) -> None:
-    """Let Qt's timers run until a condition holds; it is looked at after each tick."""
-    loop, limit, tick = QtCore.QEventLoop(), QtCore.QTimer(), QtCore.QTimer()
-    limit.singleShot = True
-    limit.timeout.connect(loop.quit)
-    tick.timeout.connect(lambda: loop.quit() if condition() else None)
-    limit.start(PATIENCE_MS)
-    tick.start(5)
-    loop.exec()
-    assert condition()
 
 
 def colour_volume(pixels: np.ndarray, name: str = "Frame") -> object:
@@ -111,7 +98,7 @@ def run(widget: SimpleNamespace) -> str:
     assert widget.ui.applyButton.enabled, widget.ui.statusLabel.text
     widget.ui.applyButton.click()
     assert widget.panel.segment.running
-    live(lambda: not widget.panel.segment.running)
+    panel_cases.live(lambda: not widget.panel.segment.running)
     return widget.ui.statusLabel.text
 
 
@@ -146,8 +133,8 @@ def test_pressing_the_button_segments_the_frame_and_the_slider_changes_it(
     assert tag(segment, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
 
     widget.ui.thresholdSlider.value = max(round(high, 2), widget.ui.thresholdSlider.value + 0.01)
-    live(lambda: widget.ui.statusLabel.text.startswith("Threshold "))
-    live(lambda: not widget.panel.segment.runs.busy)
+    panel_cases.live(lambda: widget.ui.statusLabel.text.startswith("Threshold "))
+    panel_cases.live(lambda: not widget.panel.segment.runs.busy)
     changed = voxels(widget, volume)[0]
     assert changed.sum() < found.sum()
     assert (changed == (probability >= widget.ui.thresholdSlider.value)).mean() > 0.99
@@ -190,9 +177,9 @@ def test_cancelling_a_run_leaves_no_result_and_the_next_run_works(
     volume = colour_volume(np.stack([frame] * 40))
     choose(widget, volume, what="volume", weights=weights)
     widget.ui.applyButton.click()
-    live(lambda: widget.ui.progressBar.maximum == 40)
+    panel_cases.live(lambda: widget.ui.progressBar.maximum == 40)
     widget.ui.cancelButton.click()
-    live(lambda: not widget.panel.segment.running)
+    panel_cases.live(lambda: not widget.panel.segment.running)
     assert "Cancelled" in widget.ui.statusLabel.text
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     widget.ui.whatComboBox.currentIndex = 1
@@ -206,9 +193,9 @@ def test_a_worker_that_is_killed_is_a_failure_with_a_remedy_and_the_next_run_wor
     volume = colour_volume(np.stack([frame] * 40))
     choose(widget, volume, what="volume", weights=weights)
     widget.ui.applyButton.click()
-    live(lambda: widget.ui.progressBar.maximum == 40)
+    panel_cases.live(lambda: widget.ui.progressBar.maximum == 40)
     widget.panel.segment.runs.session.worker._process.kill()
-    live(lambda: not widget.panel.segment.running)
+    panel_cases.live(lambda: not widget.panel.segment.running)
     assert "worker" in widget.ui.statusLabel.text
     assert widget.ui.applyButton.enabled
     widget.ui.inputSelector.setCurrentNode(colour_volume(frame, "One"))
@@ -290,7 +277,7 @@ def test_a_dicom_video_goes_from_the_file_to_segmentations_and_back_to_dicom_seg
         QtWidgets.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(out))
     )
     widget.ui.exportButton.click()
-    live(lambda: not widget.panel.segment.running)
+    panel_cases.live(lambda: not widget.panel.segment.running)
     assert widget.ui.statusLabel.text.startswith("Written: "), widget.ui.statusLabel.text
     (written,) = out.glob("*.dcm")
     seg = pydicom.dcmread(written)
