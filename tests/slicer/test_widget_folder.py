@@ -129,6 +129,7 @@ def test_the_button_builds_the_environment_and_the_panel_uses_it(
     monkeypatch.setattr(
         slicer.util, "confirmOkCancelDisplay", lambda text, *_: questions.append(text) or True
     )
+    monkeypatch.delenv("PIP_QUIET", raising=False)  # pip's own lines are looked for below
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     core = {"sam2unet_core/__init__.py": "", "sam2unet_core/cli/__init__.py": ""}
