@@ -1,14 +1,17 @@
-"""Find everything to segment in the files and folders a user names, whatever the medium."""
+"""Find everything to segment in the files and folders a user names, whatever the medium.
+
+What reads DICOM is imported with the first DICOM file: with its libraries it takes a third of a
+second, which plain pictures do not need.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam2unet_core.dicom.files import holds_results, is_dicom, is_directory_file, relative_to, walk
-from sam2unet_core.dicom.header import Header, read_header
-from sam2unet_core.dicom.read import find_headers, series_of
 from sam2unet_core.errors import ConfigError, InputError
 from sam2unet_core.media.image import IMAGE_SUFFIXES
 from sam2unet_core.media.picture import picture_series
@@ -16,6 +19,9 @@ from sam2unet_core.media.planes import Plane, reslice
 from sam2unet_core.media.video import VIDEO_SUFFIXES, video_series
 from sam2unet_core.media.volume import VOLUME_SUFFIXES, volume_series
 from sam2unet_core.types import Series, Skipped
+
+if TYPE_CHECKING:
+    from sam2unet_core.dicom.header import Header
 
 SeriesFilter = Callable[[Series], bool]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -128,25 +134,34 @@ def _matches(series: Series, name: str, patterns: list[str]) -> bool:
 
 def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Skipped]:
     if path.is_file() and is_directory_file(path):
-        headers = []
-        for found in find_headers(path):
-            if isinstance(found, Skipped):
-                yield found
-            elif _first_time(found.path, seen):
-                headers.append(found)
-        yield from series_of(headers, path.parent)
+        yield from _find_listed(path, seen)
         return
-    headers = []
+    headers: list[Header] = []
     for file in walk(path, out=out) if path.is_dir() else iter([path]):
         if isinstance(file, Skipped):
             yield file
         elif _first_time(file, seen):
-            found_here = _look_at(file, path)
-            if isinstance(found_here, Header):
-                headers.append(found_here)
+            found = _look_at(file, path)
+            if isinstance(found, Series | Skipped):
+                yield found
             else:
-                yield found_here
-    yield from series_of(headers, path)
+                headers.append(found)
+    if headers:
+        from sam2unet_core.dicom.read import series_of  # noqa: PLC0415 - see above
+
+        yield from series_of(headers, path)
+
+
+def _find_listed(dicomdir: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
+    from sam2unet_core.dicom.read import find_headers, series_of  # noqa: PLC0415 - see above
+
+    headers = []
+    for found in find_headers(dicomdir):
+        if isinstance(found, Skipped):
+            yield found
+        elif _first_time(found.path, seen):
+            headers.append(found)
+    yield from series_of(headers, dicomdir.parent)
 
 
 def _first_time(file: Path, seen: set[Path]) -> bool:
@@ -161,6 +176,8 @@ def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
     relative, name = relative_to(file, source), file.name.lower()
     try:
         if is_dicom(file) or name.endswith(_DICOM_SUFFIXES):
+            from sam2unet_core.dicom.header import read_header  # noqa: PLC0415 - see above
+
             return read_header(file, relative)
     except OSError as error:
         message = f"{file.name}: cannot be read ({error.strerror})"

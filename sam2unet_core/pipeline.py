@@ -222,13 +222,18 @@ def _probabilities(
         part = batch[start : start + batch_size.frames]
         segmenter.runtime.batch_size = batch_size.frames
         try:
-            found = segmenter.probabilities(np.stack([frame.pixels for frame in part]))
+            found = segmenter.probabilities(_stacked(part))
         except (torch.OutOfMemoryError, MemoryError):
             _free(segmenter)
             batch_size.halve()
             continue
         yield from found
         start += len(part)
+
+
+def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
+    """Return the pixels `(N, H, W, 3)`; those of one frame are not copied."""
+    return np.stack([f.pixels for f in frames]) if len(frames) > 1 else frames[0].pixels[None]
 
 
 def _free(segmenter: Segmenter) -> None:

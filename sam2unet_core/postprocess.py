@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from sam2unet_core.task import Task
@@ -29,21 +29,19 @@ def to_probabilities(logits: Tensor, task: Task) -> Tensor:
 
 
 def class_masks(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:
-    """Threshold each class and drop components smaller than its `min_area_px`.
+    """Threshold each class and drop components that are too small or too doubtful.
 
     Args:
         probabilities: `(K, H, W)` in 0 to 1.
-        task: gives the threshold and the smallest areas.
+        task: gives the threshold, the peak that a component has to reach and its least area.
 
     Returns:
         `(K, H, W)`; classes may overlap.
     """
     masks = probabilities >= task.threshold
-    for index, item in enumerate(task.classes):
-        if item.min_area_px > 1:
-            components, _ = ndimage.label(masks[index], EIGHT_NEIGHBOURS)
-            areas = np.bincount(components.ravel())
-            masks[index] &= (areas >= item.min_area_px)[components]
+    for mask, found, item in zip(masks, probabilities, task.classes, strict=True):
+        if mask.any() and (item.min_area_px > 1 or task.peak_threshold > task.threshold):
+            _drop_components(mask, found, peak=task.peak_threshold, least_px=item.min_area_px)
     return masks
 
 
@@ -60,3 +58,16 @@ def label_map(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.uint
     masks = class_masks(probabilities, task)
     likeliest = np.where(masks, probabilities, -1.0).argmax(axis=0) + 1
     return np.where(masks.any(axis=0), likeliest, 0).astype(np.uint8)
+
+
+def _drop_components(
+    mask: NDArray[np.bool_], probability: NDArray[np.float32], *, peak: float, least_px: int
+) -> None:
+    """Clear the components of a mask `(H, W)` that are smaller or whose peak is lower, in place."""
+    count, components, statistics, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
+    kept = statistics[:, cv2.CC_STAT_AREA] >= least_px
+    reached = np.zeros(count, bool)
+    reached[components[probability >= peak]] = True
+    mask &= (kept & reached)[components]

@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sam2unet_core.errors import ConfigError, DataError, MissingWeightsError, WeightsError
+from sam2unet_core.errors import DataError, MissingWeightsError, WeightsError
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.checkpoint import load_model, read_info
+from sam2unet_core.network.checkpoint.formats import read_checkpoint, read_task
+from sam2unet_core.network.checkpoint.loading import build_model
 from sam2unet_core.postprocess import label_map
-from sam2unet_core.runtimes.torch_runtime import TorchRuntime, choose_device
+from sam2unet_core.runtimes import open_runtime, weights_type
+from sam2unet_core.runtimes.torch_runtime import choose_device
 from sam2unet_core.task import Task, installed_bundle, load_preset, presets
-
-RUNTIMES = ("auto", "exact")
 
 
 class Segmenter:
@@ -25,9 +26,10 @@ class Segmenter:
 
     Args:
         task: what the network's channels mean.
-        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`.
+        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32. It is taken over:
+            optimised for inference in place, it cannot be trained or saved any more.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        runtime: `auto` or `exact`.
+        runtime: one of `sam2unet_core.runtimes.RUNTIMES`.
 
     Raises:
         WeightsError: the network has another number of channels than the task.
@@ -37,8 +39,6 @@ class Segmenter:
     def __init__(
         self, task: Task, network: nn.Module, *, device: str = "auto", runtime: str = "auto"
     ) -> None:
-        if runtime not in RUNTIMES:
-            raise ConfigError(f"runtime {runtime!r}: there are {', '.join(RUNTIMES)}")
         channels = getattr(network, "num_classes", task.num_channels)
         if channels != task.num_channels:
             raise WeightsError(
@@ -46,7 +46,7 @@ class Segmenter:
                 f"{task.num_channels}; give weights of that task"
             )
         self.task = task
-        self.runtime = TorchRuntime(network, task, device=choose_device(device))
+        self.runtime = open_runtime(runtime, network, task, device=choose_device(device))
 
     @classmethod
     def open(
@@ -67,7 +67,7 @@ class Segmenter:
             weights: a weights file in place of the bundle's own. A file that holds its task
                 brings it along, unless `bundle` or `task` is given.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-            runtime: `auto` or `exact`.
+            runtime: one of `sam2unet_core.runtimes.RUNTIMES`.
 
         Raises:
             TaskError: the task cannot be read.
@@ -78,7 +78,8 @@ class Segmenter:
         folder = Path(bundle) if bundle is not None else installed_bundle()
         chosen = choose_task(folder, task, weights, bundle_given=bundle is not None)
         file = Path(weights) if weights is not None else bundled_weights(folder, chosen)
-        network = load_for_inference(file)
+        matrices = weights_type(runtime, device=choose_device(device))
+        network = load_for_inference(file, matrices=matrices)
         return cls(chosen, network, device=device, runtime=runtime)
 
     def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -106,31 +107,45 @@ class Segmenter:
         return np.stack(maps) if maps else np.zeros(frames.shape[:3], np.uint8)
 
 
-def load_for_inference(file: Path | str) -> SAM2UNet:
+def load_for_inference(file: Path | str, *, matrices: torch.dtype = torch.float32) -> SAM2UNet:
     """Return the network of a weights file that can segment.
+
+    Args:
+        file: whole network or delta.
+        matrices: type of large matrices, see `load_model`.
 
     Raises:
         WeightsError: it cannot be read, or holds SAM2's trunk alone.
         MissingWeightsError: it is a delta, and its trunk is not on this machine.
     """
-    if not read_info(file).has_decoder:
+    checkpoint = read_checkpoint(file, matrices=matrices)
+    if not checkpoint.has_decoder:
         raise WeightsError(
             f"{file}: holds SAM2's trunk alone, which segments nothing by itself; train with it "
             "(`sam2unet train --data DIR -o RUN`) and give the run's model.safetensors"
         )
-    return load_model(file)
+    return build_model(checkpoint)
 
 
 def unmeasured(task: Task) -> Task:
     """Return the task without its weights and all that belongs to them, as others are used.
 
-    That is what was measured of them, the temperature that was fitted to them, and the image size
-    that they were trained at: a preset of the same name has the task's usual one.
+    That is what was measured of them, the temperature and the peak that were fitted to them,
+    whether mirror images are averaged, and the image size that they were trained at: a preset of
+    the same name has the task's usual one.
     """
     if task.weights is None:
         return replace(task, metrics={})
     size = load_preset(task.name).image_size if task.name in presets() else task.image_size
-    return replace(task, weights=None, metrics={}, temperature=1.0, image_size=size)
+    return replace(
+        task,
+        weights=None,
+        metrics={},
+        temperature=1.0,
+        flip_average=False,
+        peak_threshold=0.0,
+        image_size=size,
+    )
 
 
 def bundled_weights(bundle: Path, task: Task) -> Path:
@@ -170,8 +185,10 @@ def choose_task(
     own = Task.load(folder / "configs" / "task.json")
     if weights is not None:
         own = unmeasured(own)
+    if task is not None and task != own.name:
+        return load_preset(task) if weights is None else unmeasured(load_preset(task))
     if task is not None:
-        return own if task == own.name else load_preset(task)
+        return own
     if weights is not None and not bundle_given:
-        return read_info(weights).task or own
+        return read_task(weights) or own
     return own

@@ -88,6 +88,9 @@ class Task:
             network then has one channel more than there are classes, for the background).
         threshold: a pixel belongs to a class at or above this probability.
         temperature: logits are divided by this before the activation.
+        flip_average: average the probabilities with those of the frame's mirror image.
+        peak_threshold: a connected component is kept where its probability reaches this somewhere
+            (hysteresis thresholding); 0 keeps all.
         metrics: what was measured, for the model card.
         paper: published settings and results, where the task is one of the paper's.
     """
@@ -100,6 +103,8 @@ class Task:
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     threshold: float = 0.5
     temperature: float = 1.0
+    flip_average: bool = False
+    peak_threshold: float = 0.0
     accepts: Accepts = field(default_factory=Accepts)
     window: Window | None = None
     weights: Weights | None = None
@@ -123,8 +128,9 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `task.json`."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if not content["paper"]:
-            del content["paper"]
+        for key, usual in (("paper", {}), ("flip_average", False), ("peak_threshold", 0.0)):
+            if content[key] == usual:
+                del content[key]
         return {"schema": SCHEMA, **content}
 
     def save(self, path: Path | str) -> None:
@@ -245,9 +251,17 @@ def _check(task: Task) -> None:
         raise ValueError(f"activation is {task.activation!r}, expected sigmoid or softmax")
     if min(task.image_size) < 32:
         raise ValueError(f"image_size is {task.image_size}, expected 32 or more")
-    if not 0 < task.threshold < 1:
-        raise ValueError(f"threshold is {task.threshold}, expected between 0 and 1")
-    if task.temperature <= 0:
-        raise ValueError(f"temperature is {task.temperature}, expected above 0")
+    _check_numbers(task)
     if any(len(c.rgb) != 3 or not all(0 <= v <= 255 for v in c.rgb) for c in task.classes):
         raise ValueError("rgb: expected three values from 0 to 255")
+
+
+def _check_numbers(task: Task) -> None:
+    if not 0 < task.threshold < 1:
+        raise ValueError(f"threshold is {task.threshold}, expected between 0 and 1")
+    if not 0 <= task.peak_threshold < 1:
+        raise ValueError(f"peak_threshold is {task.peak_threshold}, expected from 0 to below 1")
+    if not isinstance(task.flip_average, bool):
+        raise ValueError(f"flip_average is {task.flip_average!r}, expected true or false")
+    if task.temperature <= 0:
+        raise ValueError(f"temperature is {task.temperature}, expected above 0")

@@ -5,8 +5,10 @@
 Lesion-free pictures are made of three kinds: the largest part of each held-out frame that no mask
 touches (at least a third of each side, so it still shows a piece of bowel), phantom frames without
 a polyp, and pictures of another kind (`--others FOLDER`). A false finding is a connected component
-of more than 0.5 % of the picture. Writes `OUT/false_findings.json`, and the pictures and overlays
-below `OUT`, which hold parts of the data set: keep them where its terms are kept.
+of more than 0.5 % of the picture. `--section validation` takes the frames that the training
+validated on in place of the held-out ones: give the split that the training had. Writes
+`OUT/false_findings.json`, and the pictures and overlays below `OUT`, which hold parts of the data
+set: keep them where its terms are kept.
 """
 
 import argparse
@@ -18,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sam2unet_core.data import read_dataset
+from sam2unet_core.data import Sample, load_split, read_dataset
 from sam2unet_core.media.image import image_files, overlay, read_image, read_mask, write_image
+from sam2unet_core.monai_parts.negatives import free_parts
 from sam2unet_core.phantom import draw_frame
 from sam2unet_core.postprocess import EIGHT_NEIGHBOURS
 from sam2unet_core.segmenter import Segmenter
@@ -34,13 +37,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--datalist", type=Path)
+    parser.add_argument("--groups", type=Path)
     parser.add_argument("--section", default="testing", help="section of the data list")
+    parser.add_argument("--val_fraction", type=float, default=0.1, help="as in the training")
+    parser.add_argument("--seed", type=int, default=0, help="as in the training")
+    parser.add_argument("--task", help="name of the task, the bundle's own by default")
     parser.add_argument("--others", type=Path, help="folder of pictures of another kind")
     parser.add_argument("--weights", type=Path, help="in place of the bundle's own")
     parser.add_argument("-o", "--output", type=Path, required=True)
     a = parser.parse_args()
-    segmenter = Segmenter.open(weights=a.weights)
-    samples = read_dataset(a.dataset, datalist=a.datalist, section=a.section)
+    segmenter = Segmenter.open(task=a.task, weights=a.weights)
+    samples = _samples(a)
     classes = segmenter.task.classes
     kinds: dict[str, Iterator[NDArray[np.uint8]]] = {
         "crops": _crops((read_image(s.image), read_mask(s.mask, classes)) for s in samples),
@@ -68,29 +75,25 @@ def main() -> None:
     print(text)
 
 
+def _samples(a: argparse.Namespace) -> list[Sample]:
+    if a.section == "validation":
+        split = load_split(
+            a.dataset,
+            datalist=a.datalist,
+            groups=a.groups,
+            val_fraction=a.val_fraction,
+            seed=a.seed,
+        )
+        return split.validation
+    return read_dataset(a.dataset, datalist=a.datalist, section=a.section, groups=a.groups)
+
+
 def _crops(
     pairs: Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
 ) -> Iterator[NDArray[np.uint8]]:
     for pixels, mask in pairs:
-        rows, columns = largest_free(mask > 0)
-        if min((rows.stop - rows.start) / len(mask), _width(columns) / mask.shape[1]) >= SIDE:
-            yield np.ascontiguousarray(pixels[rows, columns])
-
-
-def largest_free(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return the largest of the four parts above, below, left and right of all that is set."""
-    height, width = mask.shape
-    whole = (slice(0, height), slice(0, width))
-    if not mask.any():
-        return whole
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    parts = [
-        (slice(0, int(rows[0])), whole[1]),
-        (slice(int(rows[-1]) + 1, height), whole[1]),
-        (whole[0], slice(0, int(columns[0]))),
-        (whole[0], slice(int(columns[-1]) + 1, width)),
-    ]
-    return max(parts, key=lambda part: (part[0].stop - part[0].start) * _width(part[1]))
+        for part in free_parts(mask > 0, least=SIDE)[:1]:
+            yield np.ascontiguousarray(pixels[part])
 
 
 def count_large(mask: NDArray[np.bool_]) -> int:
@@ -98,10 +101,6 @@ def count_large(mask: NDArray[np.bool_]) -> int:
     components, _ = ndimage.label(mask, EIGHT_NEIGHBOURS)
     areas = np.bincount(components.ravel())[1:]
     return int((areas > SHARE * mask.size).sum())
-
-
-def _width(part: slice) -> int:
-    return int(part.stop - part.start)
 
 
 if __name__ == "__main__":

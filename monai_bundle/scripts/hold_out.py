@@ -5,7 +5,8 @@
 Frames that look alike are kept on one side: two frames are one group when their difference hashes
 (256 bits, of the frame shrunk to 17 x 16 greys) differ in at most 40 bits. A group is held out when
 sha256 of its first frame's name, as a number, is a multiple of 8. Nothing is drawn at random, and
-a frame that is added later moves no other one unless it looks like it.
+a frame that is added later moves no other one unless it looks like it. Both numbers can be given:
+noisy pictures, as of ultrasound, need more bits, and a small set may hold out more.
 """
 
 import argparse
@@ -29,13 +30,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--alike_bits", type=int, default=ALIKE_BITS)
+    parser.add_argument("--one_in", type=int, default=ONE_IN, help="group that is held out")
     arguments = parser.parse_args()
     samples = read_dataset(arguments.dataset)
-    groups = group_by_looks([difference_hash(sample.image) for sample in samples])
+    hashes = [difference_hash(sample.image) for sample in samples]
+    groups = group_by_looks(hashes, alike_bits=arguments.alike_bits)
     first = {group: samples[groups.index(group)].name for group in set(groups)}
     sections: dict[str, list[dict[str, str]]] = {"training": [], "testing": []}
     for sample, group in zip(samples, groups, strict=True):
-        section = "testing" if is_held_out(first[group]) else "training"
+        held_out = is_held_out(first[group], one_in=arguments.one_in)
+        section = "testing" if held_out else "training"
         sections[section].append(_entry(sample, arguments.dataset))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "datalist.json").write_text(json.dumps(sections, indent=1), encoding="utf-8")
@@ -44,7 +49,7 @@ def main() -> None:
         writer.writerow(("name", "group"))
         writer.writerows((s.name, first[g]) for s, g in zip(samples, groups, strict=True))
     counts = {name: len(entries) for name, entries in sections.items()}
-    print(f"{counts}, {len(samples) - len(first)} frames look like another")
+    print(f"{counts} in {len(first)} groups, {len(samples) - len(first)} frames look like another")
 
 
 def difference_hash(image: Path) -> np.ndarray:
@@ -55,16 +60,16 @@ def difference_hash(image: Path) -> np.ndarray:
     return (cells[:, 1:] > cells[:, :-1]).ravel()
 
 
-def group_by_looks(hashes: list[np.ndarray]) -> list[int]:
+def group_by_looks(hashes: list[np.ndarray], *, alike_bits: int = ALIKE_BITS) -> list[int]:
     """Return a group number for each hash; alike ones are linked, directly or through others."""
     stacked = np.array(hashes)
     distances = (stacked[:, None] != stacked[None]).sum(-1)
-    return list(connected_components(distances <= ALIKE_BITS)[1])
+    return list(connected_components(distances <= alike_bits)[1])
 
 
-def is_held_out(name: str) -> bool:
+def is_held_out(name: str, *, one_in: int = ONE_IN) -> bool:
     """Return whether the group whose first frame bears this name is held out."""
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % ONE_IN == 0
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % one_in == 0
 
 
 def _entry(sample: Sample, dataset: Path) -> dict[str, str]:

@@ -3,9 +3,10 @@
     python monai_bundle/scripts/pack_weights.py RUN/model.safetensors EVAL/summary.json --on "..."
 
 Writes `models/model.safetensors` (16-bit), `models/model.pt` (the same values, for MONAI's tools),
-and the entries `weights`, `metrics` and `temperature` of `configs/task.json` and `eval_metrics` of
-`configs/metadata.json`. With `--task NAME` for another task than the bundle's own:
-`models/NAME.safetensors` and `configs/tasks/NAME.json` alone. Measure the packed file, not the
+what belongs to weights in `configs/task.json` (file, metrics, image size, temperature, peak
+threshold, whether mirror images are averaged) and `eval_metrics` of `configs/metadata.json`. With
+`--task NAME` for another task than the bundle's own: `models/NAME.safetensors` and
+`configs/tasks/NAME.json` alone. Measure the packed file, not the
 run's: 16 bits round a little.
 """
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--on", default="", help="what was measured on, in words")
     parser.add_argument("--task", help="name of the task, the bundle's own by default")
     parser.add_argument("--image_size", type=int, nargs=2, help="in place of the training's")
+    parser.add_argument("--flip_average", action="store_true", help="average with the mirror image")
     parser.add_argument("--calibration", type=Path, help="what calibrate.py wrote")
     a = parser.parse_args()
 
@@ -48,6 +50,8 @@ def main() -> None:
         metrics={},
         image_size=tuple(a.image_size or trained.image_size),
         temperature=fitted.get("temperature", 1.0),
+        flip_average=a.flip_average,
+        peak_threshold=fitted.get("peak_threshold", 0.0),
     )
     packed = BUNDLE / "models" / ("model.safetensors" if is_own else f"{task.name}.safetensors")
     save_full(network, packed, task=task, dtype=torch.float16)

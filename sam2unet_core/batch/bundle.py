@@ -5,16 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import torch
-
 from sam2unet_core.batch.outcome import Outcome
 from sam2unet_core.batch.run import run
 from sam2unet_core.batch.settings import AUTO, Settings
 from sam2unet_core.errors import OutputError, SAM2UNetError
 from sam2unet_core.inputs import find_inputs
-from sam2unet_core.network import SAM2UNet
 from sam2unet_core.segmenter import Segmenter
-from sam2unet_core.task import Task
 from sam2unet_core.types import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -26,10 +22,8 @@ class FolderRun:
     Args:
         dataset_dir: folder of inputs.
         output_dir: folder for the results.
-        task: what the network's channels mean.
-        network: the network, with its weights.
-        weights_file: the file these came from; its hash stands in every result.
-        device: where the network runs.
+        segmenter: segments with the network.
+        weights_file: the file its weights came from; its hash stands in every result.
         overlays: also write pictures with outlines.
         probabilities: also write probability maps.
     """
@@ -38,16 +32,14 @@ class FolderRun:
         self,
         dataset_dir: str,
         output_dir: str,
-        task: Task,
-        network: SAM2UNet,
+        segmenter: Segmenter,
         weights_file: str,
-        device: torch.device | str = "cpu",
         overlays: bool = False,
         probabilities: bool = False,
     ) -> None:
         self._inputs, self._out = Path(dataset_dir), Path(output_dir)
         self._weights = Path(weights_file)
-        self._segmenter = Segmenter(task, network, device=str(device))
+        self._segmenter = segmenter
         more = [("overlay", overlays), ("probabilities", probabilities)]
         wanted = tuple(name for name, asked in more if asked)
         self._settings = Settings(formats=(AUTO, *wanted))

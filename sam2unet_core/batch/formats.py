@@ -1,11 +1,15 @@
-"""Which files a unit gets: the formats asked for, as far as its kind of source can have them."""
+"""Which files a unit gets: the formats asked for, as far as its kind of source can have them.
+
+Writers of DICOM, volumes and video are imported when the first unit needs them: with their
+libraries they take longer to import than a picture takes to segment.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +24,13 @@ from sam2unet_core.batch.outputs import (
 )
 from sam2unet_core.batch.settings import AUTO
 from sam2unet_core.batch.units import Unit
-from sam2unet_core.dicom.secondary_capture import SecondaryCaptureWriter
-from sam2unet_core.dicom.seg import SegType, SegWriter
-from sam2unet_core.dicom.structured_report import ReportWriter
 from sam2unet_core.errors import GeometryError
 from sam2unet_core.media.planes import source_series, to_source
-from sam2unet_core.media.video_writer import AnnotatedVideoWriter
-from sam2unet_core.media.volume_writer import LabelMapWriter
 from sam2unet_core.pipeline import FrameResult
 from sam2unet_core.types import Frame, Series
+
+if TYPE_CHECKING:
+    from sam2unet_core.dicom.seg import SegType
 
 Opener = Callable[[Job, ExitStack], Sink]
 
@@ -87,13 +89,15 @@ def unfit(name: str, unit: Unit) -> str:
 
 def _seg(job: Job, stack: ExitStack) -> Sink:
     """Write a DICOM SEG of the whole unit."""
+    from sam2unet_core.dicom.seg import SegWriter  # noqa: PLC0415 - see above
+
     writer = stack.enter_context(
         SegWriter(
             job.staging.file(Target(f"{job.unit.base}.seg.dcm", "seg")),
             source_series(job.unit.series),
             task=job.model.task,
             provenance=job.provenance,
-            seg_type=cast(SegType, job.settings.seg_type),
+            seg_type=cast("SegType", job.settings.seg_type),
         )
     )
 
@@ -105,6 +109,8 @@ def _seg(job: Job, stack: ExitStack) -> Sink:
 
 def _nifti(job: Job, stack: ExitStack) -> Sink:
     """Write a NIfTI label map of the whole unit."""
+    from sam2unet_core.media.volume_writer import LabelMapWriter  # noqa: PLC0415 - see above
+
     suffix = ".nii.gz" if job.unit.dicom else ".mask.nii.gz"
     path = job.staging.file(Target(f"{job.unit.base}{suffix}", "nifti"))
     writer = stack.enter_context(LabelMapWriter(path, source_series(job.unit.series)))
@@ -117,6 +123,10 @@ def _nifti(job: Job, stack: ExitStack) -> Sink:
 
 def _secondary_capture(job: Job, stack: ExitStack) -> Sink:
     """Write the overlays as one DICOM secondary capture."""
+    from sam2unet_core.dicom.secondary_capture import (  # noqa: PLC0415 - see above
+        SecondaryCaptureWriter,
+    )
+
     path = job.staging.file(Target(f"{job.unit.base}.sc.dcm", "sc"))
     writer = stack.enter_context(
         SecondaryCaptureWriter(
@@ -128,6 +138,8 @@ def _secondary_capture(job: Job, stack: ExitStack) -> Sink:
 
 def _structured_report(job: Job, stack: ExitStack) -> Sink:
     """Write areas and counts as a DICOM structured report."""
+    from sam2unet_core.dicom.structured_report import ReportWriter  # noqa: PLC0415 - see above
+
     path = job.staging.file(Target(f"{job.unit.base}.sr.dcm", "sr"))
     writer = stack.enter_context(
         ReportWriter(path, job.unit.series, task=job.model.task, provenance=job.provenance)
@@ -139,6 +151,8 @@ def _overlay(job: Job, stack: ExitStack) -> Sink:
     """Write an annotated video of what moves, a picture a frame of what does not."""
     if not job.unit.moving or importlib.util.find_spec("av") is None:
         return overlay_images(job)
+    from sam2unet_core.media.video_writer import AnnotatedVideoWriter  # noqa: PLC0415 - see above
+
     path = job.staging.file(Target(f"{job.unit.base}.overlay.mp4", "overlay"))
     forced = "; forced on a source it is not made for" if job.settings.force_task else ""
     caption = f"{job.model.task.title}: research only{forced}"

@@ -6,14 +6,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam2unet_core.batch.manifest import Output
 from sam2unet_core.batch.settings import Model, Settings
 from sam2unet_core.batch.units import Unit
-from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.media.image import overlay, write_image, write_mask, write_probability
 from sam2unet_core.pipeline import FrameResult
 from sam2unet_core.types import file_sha256
+
+if TYPE_CHECKING:
+    from sam2unet_core.dicom.uids import Provenance
 
 STAGING = ".part"
 
@@ -48,12 +51,18 @@ class Staging:
 
     def create(self) -> None:
         """Make the folder, empty."""
-        self.remove()
-        self._folder.mkdir(parents=True)
+        try:
+            self._folder.mkdir(parents=True)
+        except FileExistsError:
+            self.remove()
+            self._folder.mkdir(parents=True)
 
     def remove(self) -> None:
         """Remove the folder with what is left in it."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self._folder.rmdir()  # nothing is, after the only file of a picture was published
+        except OSError:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def file(self, target: Target) -> Path:
         """Return where to write a file for now; its folder is made."""

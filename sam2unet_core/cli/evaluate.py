@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +45,12 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     task: Annotated[
         str | None, typer.Option(help="Task by name, or a task.json; `sam2unet tasks` lists them.")
     ] = None,
+    datalist: Annotated[
+        Path | None, typer.Option(help="MONAI data list (JSON): measure one section of it.")
+    ] = None,
+    section: Annotated[
+        str | None, typer.Option(help="Section of the data list, testing by default.")
+    ] = None,
     groups: Annotated[
         Path | None, typer.Option(help="CSV with the columns name and group (patient, sequence).")
     ] = None,
@@ -62,10 +70,11 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
 ) -> None:
     """Measure predictions against masks, image by image."""
-    from sam2unet_core.evaluation import Options, compare_with_paper, evaluate_folders
+    from sam2unet_core.evaluation import Options, compare_with_paper
 
     if not 0 < lesion_iou <= 1:
         raise DataError(f"--lesion-iou {lesion_iou:g}: expected above 0, up to 1")
+    measure = _measurement(pred, gt, datalist=datalist, section=section, groups=groups)
     options = Options(
         threshold=threshold,
         spacing_mm=_spacing(spacing),
@@ -74,12 +83,9 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     )
     with Progress(console=Console(stderr=True), transient=True) as bar:
         job = bar.add_task("measuring", total=None)
-        found = evaluate_folders(
-            pred,
-            gt,
+        found = measure(
             task=_task(task or compare_paper),
             protocol=protocol.value,
-            groups=groups,
             options=options,
             progress=lambda done, total: bar.update(job, completed=done, total=total),
         )
@@ -96,6 +102,21 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     _show(found, comparison)
     for file in files:
         typer.echo(f"wrote {file}")
+
+
+def _measurement(
+    pred: Path, gt: Path, *, datalist: Path | None, section: str | None, groups: Path | None
+) -> Callable[..., Evaluation]:
+    """Return what measures the whole of `gt`, or one section of a data list."""
+    from sam2unet_core.data import read_dataset
+    from sam2unet_core.evaluation import evaluate_folders, evaluate_samples
+
+    if datalist is not None:
+        samples = read_dataset(gt, datalist=datalist, section=section or "testing", groups=groups)
+        return partial(evaluate_samples, pred, samples)
+    if section is not None:
+        raise DataError(f"--section {section}: of which data list? give it with --datalist")
+    return partial(evaluate_folders, pred, gt, groups=groups)
 
 
 def _show(found: Evaluation, comparison: Comparison | None) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sam2unet_core.cli.imports import importing_torch
 from sam2unet_core.errors import ConfigError, DataError, LockedError, NetworkError, OutputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ REFUSED = 4
 """Exit code: OUT is locked or holds results of other settings."""
 FAILED = 3
 """Exit code: some inputs failed."""
-UPGRADE = "`sam2unet weights fetch sam2_hiera_large`, then `sam2unet train --data DIR -o RUN`"
+WEB = "dicomweb+"
+"""How the address of an input on a server begins; what reads those is imported for them alone."""
+UPGRADE = (
+    "`sam2unet weights fetch sam2_hiera_large`, then `sam2unet train --task {} --data DIR -o RUN`"
+)
 """What gets a better network than the bundle's own."""
 
 
@@ -70,7 +75,7 @@ def segment(  # noqa: PLR0913 - the options of the command
         str, typer.Option(help="Of DICOM SEG: binary, fractional or labelmap.")
     ] = "binary",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    runtime: Annotated[str, typer.Option(help="auto or exact.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto, exact, fast, openvino or onnx.")] = "auto",
     batch_size: Annotated[
         int, typer.Option(min=1, help="Frames that go through the network together.")
     ] = 4,
@@ -121,7 +126,8 @@ def segment(  # noqa: PLR0913 - the options of the command
         if merge:
             _merge([Path(each) for each in inputs], output, quiet=quiet or as_json)
             return
-        from sam2unet_core.batch import Settings, Shard
+        with importing_torch():
+            from sam2unet_core.batch import Settings, Shard
 
         settings = Settings(
             formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
@@ -146,7 +152,7 @@ def segment(  # noqa: PLR0913 - the options of the command
         show = not (quiet or as_json)
         note = segmenter.task.metrics.get("note")
         if note and show:
-            typer.echo(f"{note}; for better: {UPGRADE}", err=True)
+            typer.echo(f"{note}; for better: {UPGRADE.format(segmenter.task.name)}", err=True)
         with _local(inputs, show=show) as paths:
             items = _find(paths, settings, output)
             outcome = _run(items, output, settings, segmenter, sha256, show=show)
@@ -188,16 +194,22 @@ def open_segmenter(
     if weights is not None and not weights.is_file():
         raise DataError(f"{weights}: no such weights file")
     chosen = Task.load(task) if task is not None and task.endswith(".json") else task
+    folder = bundle or installed_bundle()
     segmenter = Segmenter.open(bundle, task=chosen, weights=weights, device=device, runtime=runtime)
-    file = weights or bundled_weights(bundle or installed_bundle(), segmenter.task)
     if threshold is not None:
         segmenter.task = replace(segmenter.task, threshold=threshold)
-    return segmenter, file_sha256(file)
+    own = segmenter.task.weights
+    if weights is None and own is not None:  # `open` has compared the file with it
+        return segmenter, own.sha256
+    return segmenter, file_sha256(weights or bundled_weights(folder, segmenter.task))
 
 
 @contextmanager
 def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
     """Fetch what lies on servers, and return paths."""
+    if not any(each.startswith(WEB) for each in inputs):
+        yield [Path(each) for each in inputs]
+        return
     from rich.progress import Progress as Bar
 
     from sam2unet_core.dicom.network import local_paths

@@ -51,7 +51,7 @@ def _overview(chosen: list[Task]) -> Table:
     caption = "sam2unet tasks NAME shows one in full"
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, caption=caption)
     table.add_column("Task", min_width=19)
-    table.add_column("Classes", max_width=12)
+    table.add_column("Classes", max_width=11)
     for column in ("Size", "DICOM", "Paper", "Weights"):
         table.add_column(column, no_wrap=column != "DICOM")
     for task in chosen:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom import dcmread
-
 from sam2unet_core.dicom.quiet import quiet
 from sam2unet_core.dicom.storage import DIRECTORY
 from sam2unet_core.types import Skipped
@@ -75,6 +73,8 @@ def is_dicom(path: Path) -> bool:
 
 def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
     """Yield the files that a DICOMDIR names; those outside its folder or absent are skipped."""
+    from pydicom import dcmread  # noqa: PLC0415 - what is no DICOM is told without it
+
     folder = dicomdir.parent
     with quiet():
         directory = dcmread(dicomdir)
@@ -105,6 +105,8 @@ def is_directory_file(path: Path) -> bool:
 
 
 def _media_class(stream: BinaryIO) -> str:
+    from pydicom import dcmread  # noqa: PLC0415 - as above
+
     dataset = dcmread(stream, specific_tags=["SOPClassUID"], stop_before_pixels=True, force=True)
     return str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
-
-from pydicom import config
 
 _T = TypeVar("_T")
 _lock = threading.Lock()
@@ -21,7 +20,11 @@ _users = 0
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings and the check of values while any thread is inside."""
+    """Silence warnings and the check of values while any thread is inside.
+
+    pydicom is not imported for it. Where it comes later, the check of values ends with the next
+    block that is entered; all that read headers enter one.
+    """
     _enter()
     try:
         yield
@@ -49,9 +52,12 @@ def _enter() -> None:
             silence.__enter__()
             _silences.append(silence)
             warnings.simplefilter("ignore")
+            _log.disabled = True
+        if not _former_modes and "pydicom" in sys.modules:
+            from pydicom import config  # noqa: PLC0415 - it is there already
+
             _former_modes.append(config.settings.reading_validation_mode)
             config.settings.reading_validation_mode = config.IGNORE
-            _log.disabled = True
 
 
 def _leave() -> None:
@@ -59,6 +65,9 @@ def _leave() -> None:
     with _lock:
         _users -= 1
         if _users == 0:
-            config.settings.reading_validation_mode = _former_modes.pop()
+            if _former_modes:
+                from pydicom import config  # noqa: PLC0415 - it is there already
+
+                config.settings.reading_validation_mode = _former_modes.pop()
             _log.disabled = False
             _silences.pop().__exit__(None, None, None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydicom.uid import UID
-
 VIDEO_SYNTAXES: dict[str, str] = {
     **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in ("100", "100.1", "101", "101.1")), "mpeg"),
     **dict.fromkeys(
@@ -66,4 +64,6 @@ def is_multiframe(sop_class_uid: str, frames: int) -> bool:
 
 def name_of(uid: str) -> str:
     """Return the standard's name of a UID, else the UID."""
+    from pydicom.uid import UID  # noqa: PLC0415 - the tables above are used without pydicom
+
     return str(UID(uid).name)

@@ -6,8 +6,10 @@ import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from pydicom.uid import UID
+if TYPE_CHECKING:
+    from pydicom.uid import UID
 
 SOFTWARE = "SAM2-UNet"
 MANUFACTURER = "SAM2-UNet bundle contributors"
@@ -81,4 +83,6 @@ def derived_uid(key: str, *roles: str | int) -> UID:
     bits = int.from_bytes(digest[:16], "big")
     bits = bits & ~(0xF << 76) | 0x8 << 76  # version 8
     bits = bits & ~(0x3 << 62) | 0x2 << 62  # the RFC's variant
+    from pydicom.uid import UID  # noqa: PLC0415 - pictures have a provenance and no UIDs
+
     return UID(f"2.25.{uuid.UUID(int=bits).int}")

@@ -25,7 +25,8 @@ from sam2unet_core.evaluation.reading import (
     read_maps,
     with_threshold,
 )
-from sam2unet_core.evaluation.result import Evaluation, Row, summarise_clinical, summarise_paper
+from sam2unet_core.evaluation.result import Evaluation, summarise_clinical, summarise_paper
+from sam2unet_core.evaluation.strata import Row
 from sam2unet_core.metrics import PaperProtocol, score_class
 from sam2unet_core.task import Task
 
@@ -160,6 +161,7 @@ def _score(case: Case, *, task: Task, options: Options) -> Iterator[Row]:
             "specificity": found.specificity,
             f"hd95_{unit}": found.hd95,
             f"assd_{unit}": found.assd,
+            "share": float((case.truth == each.value).mean()),
             "in_mask": int(found.truth),
             "in_prediction": int(found.predicted),
             "lesions": found.lesions.truth,

@@ -122,7 +122,8 @@ def match_targets(
     """Pair every target with its prediction.
 
     Predictions may lie below `images/`, `masks/` or `masks/images/`, as they do where whole data
-    sets were segmented.
+    sets were segmented; and where only a data set's `images/` were, its samples may be named by
+    that folder too.
 
     Returns:
         The pairs, and the names of predictions without a target.
@@ -132,8 +133,9 @@ def match_targets(
     """
     prefixes = ("", "images/", "masks/", "masks/images/")
     names = {target.name for target in targets}
-    best = max(prefixes, key=lambda p: len(names & _below(predictions, p).keys()))
-    known = _below(predictions, best)
+    views = [_below(predictions, prefix) for prefix in prefixes]
+    views.append({f"images/{name}": value for name, value in predictions.items()})
+    known = max(views, key=lambda view: len(names & view.keys()))
     problems = [f"{t.mask}: no prediction for {t.name}" for t in targets if t.name not in known]
     raise_problems(problems, source=str(pred))
     pairs = [(target, known[target.name]) for target in targets]

@@ -6,18 +6,18 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from sam2unet_core.evaluation.strata import STRATA, Row
 from sam2unet_core.media.image import write_bytes
 from sam2unet_core.metrics import Summary, ratio, summarise
 from sam2unet_core.task import Task
 
-Row = dict[str, str | float]
 _TITLES = {
     "dice": "Dice, all images",
     "iou": "IoU, all images",
@@ -179,12 +179,22 @@ def _class_summary(rows: Sequence[Row], *, unit: str, seed: int, resamples: int)
             "empty_as_they_should": len(absent) - len(false),
             "with_false_finding": len(false),
         },
-        "scores": {
-            name: {k: _number(v) for k, v in asdict(found[name]).items()}
-            for name in _TITLES
-            if name in found
+        "scores": {name: _numbers(found[name]) for name in _TITLES if name in found},
+        **{
+            key: {
+                name: _stratum_summary([r for r in rows if each.holds(r)], summary_of=scores)
+                for name, each in strata.items()
+            }
+            for key, strata in STRATA.items()
         },
     }
+
+
+def _stratum_summary(
+    rows: Sequence[Row], *, summary_of: Callable[[str, Sequence[Row]], Summary]
+) -> dict[str, Any]:
+    found = {name: _numbers(summary_of(name, rows)) for name in ("dice", "iou")}
+    return {"images": len(rows), "scores": found}
 
 
 def _clinical_table(evaluation: Evaluation) -> Table:
@@ -199,15 +209,12 @@ def _clinical_table(evaluation: Evaluation) -> Table:
         table.add_column(heading, justify="right")
     for name, found in summary["classes"].items():
         for score, values in found["scores"].items():
-            interval = f"{_shown(values['low'])} to {_shown(values['high'])}"
-            table.add_row(
-                name,
-                _TITLES[score],
-                _shown(values["mean"]),
-                interval if values["low"] is not None else "-",
-                _shown(values["median"]),
-                str(values["count"]),
-            )
+            table.add_row(name, _TITLES[score], *_cells(values))
+        for key, strata in STRATA.items():
+            for stratum, each in strata.items():
+                if found[key][stratum]["images"]:
+                    values = found[key][stratum]["scores"]["dice"]
+                    table.add_row(name, f"Dice, {each.title}", *_cells(values))
         without, present = found["without_lesion"], found["with_lesion"]
         missed = f"{present['missed_altogether']} of {present['images']}"
         table.add_row(name, "Images with it, nothing predicted", missed, "", "", "")
@@ -217,6 +224,16 @@ def _clinical_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def _cells(values: dict[str, Any]) -> tuple[str, str, str, str]:
+    interval = f"{_shown(values['low'])} to {_shown(values['high'])}"
+    return (
+        _shown(values["mean"]),
+        interval if values["low"] is not None else "-",
+        _shown(values["median"]),
+        str(values["count"]),
+    )
+
+
 def _paper_table(evaluation: Evaluation) -> Table:
     summary = evaluation.summary
     table = Table(title=f"{summary['task']}, paper's protocol: {summary['images']} images")
@@ -224,6 +241,10 @@ def _paper_table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="right")
     table.add_row(*(_shown(value) for value in summary["results"].values()))
     return table
+
+
+def _numbers(found: Summary) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in asdict(found).items()}
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,8 @@
-"""Volumes in NIfTI, NRRD and MetaImage files, as series of slices in LPS, mm."""
+"""Volumes in NIfTI, NRRD and MetaImage files, as series of slices in LPS, mm.
+
+The libraries that read them are imported with the first volume, not with this module: every run
+asks it for its suffixes.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its customary name
 from numpy.typing import NDArray
 
-from sam2unet_core.dicom.grey import GreyWindow
 from sam2unet_core.errors import GeometryError, InputError
 from sam2unet_core.geometry import Geometry
 from sam2unet_core.task import Window
@@ -20,6 +21,8 @@ from sam2unet_core.types import Frame, Instance, OnError, Series, Skipped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+    from sam2unet_core.dicom.grey import GreyWindow
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -137,11 +140,15 @@ def read_volume(path: Path) -> NDArray[Any]:
     try:
         values: NDArray[Any]
         if _is_nifti(path):
+            import nibabel  # noqa: PLC0415 - see above
+
             values = np.asanyarray(nibabel.load(path).dataobj)
             if values.dtype.names:
                 values = np.stack([values[n] for n in values.dtype.names[:3]], axis=-1)
                 return values.reshape(*_three(values.shape[:-1]), 3)
             return values.reshape(_three(values.shape))
+        import SimpleITK as sitk  # noqa: N813, PLC0415 - its customary name; see above
+
         image = sitk.ReadImage(str(path))
         values = np.asarray(sitk.GetArrayFromImage(image))  # (slice, row, column[, channel])
         if image.GetDimension() == 2:
@@ -163,6 +170,8 @@ def _is_nifti(path: Path) -> bool:
 
 
 def _nifti(path: Path) -> tuple[VolumeHeader, int]:
+    import nibabel  # noqa: PLC0415 - see above
+
     image = nibabel.load(path)
     header = image.header
     shape = _three(image.shape)
@@ -184,6 +193,8 @@ def _nifti(path: Path) -> tuple[VolumeHeader, int]:
 
 
 def _itk(path: Path) -> tuple[VolumeHeader, int]:
+    import SimpleITK as sitk  # noqa: N813, PLC0415 - its customary name; see above
+
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -240,6 +251,8 @@ def _range(values: NDArray[Any], header: VolumeHeader, window: Window | None) ->
     """Return what maps values to greys; None where they are 8-bit already."""
     if header.colour or (window is None and values.dtype == np.uint8):
         return None
+    from sam2unet_core.dicom.grey import GreyWindow  # noqa: PLC0415 - imports pydicom
+
     if window is not None:
         return GreyWindow(window.center, window.width)
     if header.shown is not None:

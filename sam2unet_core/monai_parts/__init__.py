@@ -21,6 +21,7 @@ from sam2unet_core.monai_parts.logs import (
     progress_bar,
     tensorboard_handler,
 )
+from sam2unet_core.monai_parts.negatives import RandDrawnFrame, RandDrawnTexture, RandFreePart
 from sam2unet_core.monai_parts.results import (
     check_intervals,
     check_split,
@@ -48,6 +49,9 @@ __all__ = [
     "LoadFramed",
     "PrecisionInferer",
     "Prepared",
+    "RandDrawnFrame",
+    "RandDrawnTexture",
+    "RandFreePart",
     "RunState",
     "ScaledBatch",
     "SegmenterInferer",

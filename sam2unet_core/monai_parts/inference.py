@@ -26,17 +26,25 @@ class SegmenterInferer(Inferer):
     Args:
         task: what the network's channels mean.
         device: where it runs.
+        runtime: one of `sam2unet_core.runtimes.RUNTIMES`.
     """
 
-    def __init__(self, task: Task, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, task: Task, device: torch.device | str = "cpu", runtime: str = "auto"
+    ) -> None:
         self.task = task
+        self.runtime = runtime
         self.device = str(device)
+        self._network: Any = None
         self._segmenter: Segmenter | None = None
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return probabilities `(N, K, H, W)` float32 of frames `(N, 3, H, W)` uint8."""
-        if self._segmenter is None or self._segmenter.runtime.network is not network:
-            self._segmenter = Segmenter(self.task, network, device=self.device)
+        if self._segmenter is None or self._network is not network:
+            self._network = network
+            self._segmenter = Segmenter(
+                self.task, network, device=self.device, runtime=self.runtime
+            )
         frames = torch.as_tensor(inputs).permute(0, 2, 3, 1).cpu().numpy()
         return torch.from_numpy(self._segmenter.probabilities(np.ascontiguousarray(frames)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def show_run(
     files |= {"curve": folder / "curve.png", "frames": folder / "validation.png"}
     draw_curve(files["history"], files["curve"])
     load_weights(network, files["weights"])
-    segmenter = Segmenter(Task.load(folder / "task.json"), network, device=str(device))
+    own = copy.deepcopy(network)  # the Segmenter takes its network over
+    segmenter = Segmenter(Task.load(folder / "task.json"), own, device=str(device))
     draw_contact_sheet(segmenter, split.validation, files["frames"])
     for name, file in files.items():
         logger.info("%s: %s", name, file)

@@ -67,7 +67,8 @@ class InitialWeights:
     Args:
         network: the network to be trained.
         variant: its size, to find the trunk among the weights on this machine.
-        weights: a file to start from (full network or delta), for a warm start.
+        weights: a file to start from (full network or delta), for a warm start. From one for
+            another number of classes, all but the heads is taken.
         trunk: SAM2's file; None takes the one that was fetched or imported.
     """
 
@@ -95,7 +96,7 @@ class InitialWeights:
             WeightsError: a file does not fit.
         """
         for file in self._files():
-            found = load_weights(self.network, file)
+            found = load_weights(self.network, file, other_classes=True)
             logger.info("starting from %s: %s", Path(file).name, found)
 
     def _files(self) -> list[Path | str]:

@@ -3,6 +3,8 @@
 Names of modules follow the published checkpoints. Tokens are `(B, H, W, C)` float throughout.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -21,6 +23,10 @@ class Hiera(nn.Module):
         drop_path: probability that the last block's branches are skipped for a sample in
             training; it rises linearly from 0 at the first block.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
+
+    Attributes:
+        position: the position embedding of one token grid, `(1, H/4, W/4, C)`, where
+            `remember_position` computed it in advance.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class Hiera(nn.Module):
         super().__init__()
         dim, side = variant.embed_dim, variant.windows[0]
         self.gradient_checkpointing = gradient_checkpointing
+        self.position: Tensor | None = None
         self.patch_embed = PatchEmbed(dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, *variant.pos_background))
         self.pos_embed_window = nn.Parameter(torch.zeros(1, dim, side, side))
@@ -56,11 +63,21 @@ class Hiera(nn.Module):
             else:
                 x = block(x)
             if i in self.stage_ends:
-                features.append(x.permute(0, 3, 1, 2))  # (B, C, H, W)
+                features.append(x.permute(0, 3, 1, 2).to(image.dtype))  # (B, C, H, W)
         return features
+
+    @torch.jit.unused
+    def remember_position(self, height: int, width: int) -> None:
+        """Compute the position embedding of images of that size in pixels once, for inference."""
+        with torch.no_grad():
+            self.position = self._position(-(-height // 32) * 8, -(-width // 32) * 8)
 
     def _position(self, height: int, width: int) -> Tensor:
         """Return the position embedding of a token grid, `(1, height, width, C)`."""
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            known = self.position
+            if known is not None and known.size(1) == height and known.size(2) == width:
+                return known
         background = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic")
         side = self.pos_embed_window.size(2)
         tiled = self.pos_embed_window.repeat(1, 1, height // side, width // side)
@@ -138,7 +155,7 @@ class Block(nn.Module):
         shortcut = x
         x = self.norm1(x)
         if self.proj is not None:
-            shortcut = self.proj(x)
+            shortcut = self.proj(x).to(x.dtype)
             if self.pool:
                 shortcut = _pool(shortcut)
         x = shortcut + self.drop_path(self.attn(x))
@@ -152,6 +169,12 @@ class WindowAttention(nn.Module):
     A grid that the window does not divide is filled up on the right and at the bottom. The filled
     places are not masked: their keys and values, which equal the bias of `qkv`, take part as they
     do in SAM2. The linear layers run on real tokens only.
+
+    Attributes:
+        split_edges: attend in the whole windows, the two edges and the corner one after another,
+            each on its real tokens and one more that stands for all that fill its window up. The
+            same result with a third of the work on a 22 x 22 grid, but in more steps, so it pays
+            on a CPU; it is left out where TorchScript compiles.
     """
 
     def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, pool: bool) -> None:
@@ -160,18 +183,19 @@ class WindowAttention(nn.Module):
         self.heads = heads
         self.window = window
         self.pool = pool
+        self.split_edges = False
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, H, W, dim)` to `(B, H, W, dim_out)`, or half of H and W if it pools."""
         height, width = x.size(1), x.size(2)
+        qkv = self.qkv(x)
+        if not torch.jit.is_scripting() and self.split_edges and self._has_edges(height, width):  # type: ignore[attr-defined]
+            split: Tensor = self.proj(self._attend_split(qkv))
+            return split
         if self.window > 0:
-            qkv = F.linear(x, self.qkv.weight)
-            qkv = _to_windows(qkv, self.window)  # (B*N, w, w, 3*C), zero where filled up
-            qkv = qkv + self.qkv.bias.to(qkv.dtype)
-        else:
-            qkv = self.qkv(x)
+            qkv = _to_windows(qkv, self.window, self.qkv.bias)  # (B*N, w, w, 3*C)
         x = self._attend(qkv)
         side = self.window
         if self.pool:
@@ -180,6 +204,51 @@ class WindowAttention(nn.Module):
             x = _from_windows(x, side, height, width)
         output: Tensor = self.proj(x)
         return output
+
+    def _has_edges(self, height: int, width: int) -> bool:
+        """Whether windows reach beyond the grid. Those that pool are few and stay whole."""
+        uneven = self.window > 0 and (height % self.window > 0 or width % self.window > 0)
+        return uneven and not self.pool
+
+    @torch.jit.unused
+    def _attend_split(self, qkv: Tensor) -> Tensor:
+        """Attend within the windows of a `(B, H, W, 3*C)` grid, filled up or not, as `_attend`."""
+        batch, height, width, channels = qkv.shape
+        output = qkv.new_empty(batch, height, width, channels // 3)
+        last_row = height - height % self.window
+        last_column = width - width % self.window
+        for rows in (slice(0, last_row), slice(last_row, height)):
+            for columns in (slice(0, last_column), slice(last_column, width)):
+                if rows.start < rows.stop and columns.start < columns.stop:
+                    self._attend_part(qkv[:, rows, columns], output[:, rows, columns])
+        return output
+
+    def _attend_part(self, qkv: Tensor, output: Tensor) -> None:
+        """Attend within windows that are all filled up alike.
+
+        Args:
+            qkv: `(B, H, W, 3*C)`, a part of the grid.
+            output: `(B, H, W, C)`, where the result goes.
+        """
+        height, width, channels = qkv.shape[1:]
+        h, w = min(height, self.window), min(width, self.window)
+        missing = self.window**2 - h * w
+        windows = _window_view(qkv, h, w)  # (B, rows, columns, h, w, 3*C)
+        count = windows.size(0) * windows.size(1) * windows.size(2)
+        tokens = qkv.new_empty(count, h * w + (missing > 0), channels)
+        tokens[:, : h * w].view(windows.shape).copy_(windows)
+        weight = None
+        if missing:
+            tokens[:, -1] = self.qkv.bias.to(qkv.dtype)
+            weight = qkv.new_zeros(1, 1, 1, h * w + 1)
+            weight[..., -1] = math.log(missing)  # softmax then counts that token `missing` times
+        q, k, v = (
+            part.view(count, -1, self.heads, channels // 3 // self.heads).transpose(1, 2)
+            for part in tokens.chunk(3, dim=-1)
+        )  # (B*N, heads, n, C/heads)
+        x = F.scaled_dot_product_attention(q[:, :, : h * w], k, v, attn_mask=weight)
+        x = x.transpose(1, 2).reshape(*windows.shape[:-1], channels // 3)
+        _window_view(output, h, w).copy_(x)
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """Attend within each `(h, w)` grid of `(B, h, w, 3*C)` queries, keys and values."""
@@ -256,13 +325,24 @@ def _pool(x: Tensor) -> Tensor:
     return F.max_pool2d(x.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1)
 
 
-def _to_windows(x: Tensor, side: int) -> Tensor:
-    """Cut `(B, H, W, C)` into `(B * N, side, side, C)`, filled with zeros where it does not fit."""
+def _to_windows(x: Tensor, side: int, filling: Tensor) -> Tensor:
+    """Cut `(B, H, W, C)` into `(B * N, side, side, C)`; what is missing takes `filling`, `(C,)`."""
     batch, height, width, channels = x.shape
-    x = F.pad(x, [0, 0, 0, -width % side, 0, -height % side])
+    filling = filling.to(x.dtype)
+    right = filling.expand(batch, height, -width % side, channels)
+    x = torch.cat([x, right], dim=2)
+    below = filling.expand(batch, -height % side, x.size(2), channels)
+    x = torch.cat([x, below], dim=1)
     rows, columns = (height + side - 1) // side, (width + side - 1) // side
     x = x.reshape(batch, rows, side, columns, side, channels)
     return x.transpose(2, 3).reshape(-1, side, side, channels)
+
+
+def _window_view(x: Tensor, height: int, width: int) -> Tensor:
+    """View `(B, H, W, C)` as `(B, H/height, W/width, height, width, C)`."""
+    b, full_height, full_width, channels = x.shape
+    shape = (b, full_height // height, height, full_width // width, width, channels)
+    return x.view(shape).transpose(2, 3)
 
 
 def _from_windows(windows: Tensor, side: int, height: int, width: int) -> Tensor:
@@ -271,4 +351,4 @@ def _from_windows(windows: Tensor, side: int, height: int, width: int) -> Tensor
     channels = windows.size(3)
     x = windows.reshape(-1, rows, columns, side, side, channels).transpose(2, 3)
     x = x.reshape(-1, rows * side, columns * side, channels)
-    return x[:, :height, :width]
+    return x[:, :height, :width].contiguous()  # a view would send `proj` to a slow batched product

@@ -87,15 +87,13 @@ class SAM2UNet(nn.Module):
         """
         height, width = image.size(-2), image.size(-1)
         x1, x2, x3, x4 = self._reduced_features(image)
-        x = self.up1(x4, x3)
-        side1 = self.side1(x)
-        x = self.up2(x, x2)
-        side2 = self.side2(x)
-        x = self.up3(x, x1)
-        main = _enlarge(self.head(x), 4.0, height, width)
+        coarse = self.up1(x4, x3)
+        middle = self.up2(coarse, x2)
+        fine = self.up3(middle, x1)
+        main = _enlarge(self.head(fine), 4.0, height, width)
         if not torch.jit.is_scripting() and self.training:  # type: ignore[attr-defined]
-            side1 = _enlarge(side1, 16.0, height, width)
-            side2 = _enlarge(side2, 8.0, height, width)
+            side1 = _enlarge(self.side1(coarse), 16.0, height, width)
+            side2 = _enlarge(self.side2(middle), 8.0, height, width)
             return [main, side1, side2]  # type: ignore[return-value]
         return main
 

@@ -3,6 +3,7 @@
 from sam2unet_core.phantom.dataset import WrittenFrame, iterate_dataset, write_dataset
 from sam2unet_core.phantom.frame import draw_frame
 from sam2unet_core.phantom.scene import EMPTY_FRACTION, SHAPES, Patient, Polyp
+from sam2unet_core.phantom.texture import draw_texture
 
 __all__ = [
     "EMPTY_FRACTION",
@@ -11,6 +12,7 @@ __all__ = [
     "Polyp",
     "WrittenFrame",
     "draw_frame",
+    "draw_texture",
     "iterate_dataset",
     "write_dataset",
 ]

@@ -1,68 +1,76 @@
-"""PyTorch in float32: the yardstick that faster runtimes are measured against."""
+"""PyTorch: in float32, the yardstick, and in 16 bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from sam2unet_core.errors import ConfigError, WeightsError
-from sam2unet_core.postprocess import to_probabilities
+from sam2unet_core.errors import ConfigError
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.inference import can_pack, optimise
+from sam2unet_core.runtimes.runtime import Runtime
 from sam2unet_core.task import Task
-from sam2unet_core.transforms import prepare, restore
 
 
-class TorchRuntime:
-    """Runs a network on frames with PyTorch, in float32.
+class TorchRuntime(Runtime):
+    """Runs a network with PyTorch.
 
     Args:
-        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`; put in evaluation mode.
+        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`. It is taken over: put in
+            evaluation mode and, where it is a SAM2UNet, optimised for inference in place.
         task: gives image size, activation and temperature.
         device: where it runs.
+        dtype: `float32` (the runtime `exact`), or `bfloat16` or `float16` (`fast`).
         batch_size: frames that go through the network together.
     """
 
-    name = "exact"
-    precision = "float32"
-
     def __init__(
-        self, network: torch.nn.Module, task: Task, *, device: torch.device, batch_size: int = 4
+        self,
+        network: nn.Module,
+        task: Task,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 4,
     ) -> None:
+        super().__init__(task, device=device, batch_size=batch_size)
+        self.name = "exact" if dtype == torch.float32 else "fast"
+        self.precision = str(dtype).removeprefix("torch.")
+        self.dtype = dtype
         self.network = network.eval().to(device)
-        self.task = task
-        self.device = device
-        self.batch_size = batch_size
+        if isinstance(network, SAM2UNet):
+            optimise(network, size=task.image_size, dtype=dtype)
+        else:
+            network.to(dtype)
 
-    def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return class probabilities at the frames' own size.
+    def logits(self, images: Tensor) -> Tensor:
+        """Return `(N, C, h, w)` logits of `(N, 3, h, w)` float32 images."""
+        images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
+        logits: Tensor = self.network(images)
+        return logits
 
-        Args:
-            frames: `(N, H, W, 3)` uint8 RGB.
 
-        Returns:
-            `(N, K, H, W)` float32 in 0 to 1.
+def low_precision(device: torch.device) -> torch.dtype:
+    """Return the 16-bit type that `fast` computes in on a device.
 
-        Raises:
-            WeightsError: the output is not finite.
-        """
-        count, height, width, _ = frames.shape
-        result = np.empty((count, self.task.num_classes, height, width), np.float32)
-        for start in range(0, count, self.batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + self.batch_size]))
-            result[start : start + len(batch)] = self._batch(batch.permute(0, 3, 1, 2)).cpu()
-        if not np.isfinite(result).all():  # compared with a threshold it would read as no finding
-            raise WeightsError("the network's output is not a number; its weights are damaged")
-        return result
+    Raises:
+        ConfigError: the device has none.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    if can_pack(torch.bfloat16):
+        return torch.bfloat16
+    raise ConfigError(
+        "runtime 'fast': this processor has no AVX-512, without which 16-bit arithmetic is slower "
+        "than 32-bit; use auto or exact"
+    )
 
-    @torch.inference_mode()
-    def _batch(self, frames: Tensor) -> Tensor:
-        network: Callable[[Tensor], Tensor] = self.network
-        logits = network(prepare(frames.to(self.device), self.task.image_size))
-        size = (int(frames.shape[-2]), int(frames.shape[-1]))
-        return to_probabilities(restore(logits, size), self.task)
+
+def has_matrix_units(device: torch.device) -> bool:
+    """Whether a CPU multiplies bfloat16 matrices in hardware (AMX)."""
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def choose_device(name: str = "auto") -> torch.device:

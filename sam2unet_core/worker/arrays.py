@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.dicom.grey import GreyWindow
 from sam2unet_core.protocol import ProtocolError, check_reference, open_array
 from sam2unet_core.task import Window
 from sam2unet_core.types import Frame
 from sam2unet_core.worker.exchange import read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, Fields
+
+if TYPE_CHECKING:
+    from sam2unet_core.dicom.grey import GreyWindow
 
 CHANNELS = ("grey", "rgb")
 LARGEST_SIDE_PX = 16384
@@ -91,6 +93,8 @@ class ArrayInput:
             yield Frame(values if self.rgb else _grey(values, shown), index, 0, index + 1)
 
     def _shown(self, window: Window | None) -> GreyWindow | None:
+        from sam2unet_core.dicom.grey import GreyWindow  # noqa: PLC0415 - after the greeting
+
         if window is not None:
             return GreyWindow(window.center, window.width)
         if self.reference["dtype"] == "|u1":

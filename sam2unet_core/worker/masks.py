@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from sam2unet_core.postprocess import EIGHT_NEIGHBOURS, class_masks
 from sam2unet_core.task import Task
@@ -36,6 +35,8 @@ def masks_of(
         `(K, H, W)` of 0 and 1; classes may overlap.
     """
     if adjustment.smoothing_px > 0:
+        from scipy import ndimage  # noqa: PLC0415 - seldom asked for, a fifth of a second to import
+
         sigma = (0.0, adjustment.smoothing_px, adjustment.smoothing_px)
         probabilities = ndimage.gaussian_filter(probabilities, sigma, mode="nearest")
     masks = class_masks(probabilities, task)
@@ -46,6 +47,8 @@ def masks_of(
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the largest component of `(H, W)`; of equal ones the first."""
+    from scipy import ndimage  # noqa: PLC0415 - as above
+
     components, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
     if count < 2:
         return mask

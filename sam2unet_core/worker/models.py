@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from sam2unet_core.errors import ConfigError, WeightsError
+from sam2unet_core.errors import WeightsError
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import WeightsInfo, read_info
 from sam2unet_core.network.checkpoint.formats import read_checkpoint
+from sam2unet_core.network.inference import share_trunk
 from sam2unet_core.network.keys import is_trunk_key
+from sam2unet_core.runtimes import weights_type
+from sam2unet_core.runtimes.torch_runtime import TorchRuntime, choose_device
 from sam2unet_core.segmenter import (
-    RUNTIMES,
     Segmenter,
     bundled_weights,
     choose_task,
@@ -74,8 +76,7 @@ class Models:
             ProtocolError: a path is not allowed or leads nowhere.
             TaskError, WeightsError, MissingWeightsError, ConfigError: as `Segmenter.open`.
         """
-        if options.runtime not in RUNTIMES:
-            raise ConfigError(f"runtime {options.runtime!r}: there are {', '.join(RUNTIMES)}")
+        matrices = weights_type(options.runtime, device=choose_device(options.device))
         bundle = None if options.bundle is None else self._studies.file(options.bundle)
         weights = None if options.weights is None else self._studies.file(options.weights)
         folder = bundle or installed_bundle()
@@ -93,7 +94,8 @@ class Models:
         if model is None:
             file = weights or bundled_weights(folder, task)
             info = read_info(file)
-            network = self._on_shared_trunk(info) or load_for_inference(file)
+            network = self._on_shared_trunk(info, options)
+            network = network or load_for_inference(file, matrices=matrices)
             segmenter = Segmenter(task, network, device=options.device, runtime=options.runtime)
             model = self._loaded[key] = Model(segmenter, info)
         self._loaded.move_to_end(key)
@@ -102,22 +104,30 @@ class Models:
         self.current = model
         return model
 
-    def _on_shared_trunk(self, info: WeightsInfo) -> nn.Module | None:
+    def _on_shared_trunk(self, info: WeightsInfo, options: LoadOptions) -> nn.Module | None:
         """Return a delta's network on the trunk of one that is loaded; None where there is none."""
-        donor = next((m for m in self._loaded.values() if _has_trunk(m, info)), None)
+        how = (options.device, options.runtime)
+        donor = next(
+            (m for key, m in self._loaded.items() if key[-2:] == how and _has_trunk(m, info)), None
+        )
         if not info.is_delta or info.trunk_sha256 is None or donor is None:
+            return None
+        runtime = donor.segmenter.runtime
+        if not isinstance(runtime, TorchRuntime) or not isinstance(runtime.network, SAM2UNet):
             return None
         delta = read_checkpoint(info.path)
         if delta.variant is None:
             return None
-        state = donor.segmenter.runtime.network.state_dict()
-        trunk = {key: value for key, value in state.items() if is_trunk_key(key)}
         with torch.device("meta"):
             network = SAM2UNet(delta.variant, num_classes=delta.num_classes or 1)
+        expected = {key for key in network.state_dict() if not is_trunk_key(key)}
         try:
-            network.load_state_dict({**trunk, **delta.tensors}, strict=True, assign=True)
+            network.load_state_dict(delta.tensors, strict=False, assign=True)
         except RuntimeError as error:
             raise WeightsError(f"{info.path}: does not fit its trunk; get it again") from error
+        if set(delta.tensors) != expected:
+            raise WeightsError(f"{info.path}: does not fit its trunk; get it again")
+        share_trunk(network, runtime.network)
         return network.eval()
 
 

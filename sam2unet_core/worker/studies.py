@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from sam2unet_core.dicom.read import DicomSource
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media.planes import Plane, reslice
 from sam2unet_core.protocol import ProtocolError
@@ -114,6 +113,8 @@ class Studies:
             return
         if chosen and chosen[-1] >= series.frame_count:
             raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
+        from sam2unet_core.dicom.read import DicomSource  # noqa: PLC0415 - after the greeting
+
         if isinstance(series.source, DicomSource) and len(series.instances) == series.frame_count:
             for index in chosen:
                 one = replace(series, instances=(series.instances[index],), frame_count=1)

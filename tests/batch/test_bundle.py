@@ -7,7 +7,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
 
 from sam2unet_core.batch import FolderRun, bundle
 from sam2unet_core.batch.outcome import Outcome
@@ -20,8 +19,7 @@ def folder_run(segmenter, tmp_path):
     weights.write_bytes(b"weights")
 
     def make(source: Path, out: Path, **more) -> FolderRun:
-        network = torch.nn.Sequential(segmenter.runtime.network)
-        return FolderRun(str(source), str(out), segmenter.task, network, str(weights), **more)
+        return FolderRun(str(source), str(out), segmenter, str(weights), **more)
 
     return make
 

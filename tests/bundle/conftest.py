@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sam2unet_core.media.image import read_image
 from sam2unet_core.network.checkpoint import load_model
@@ -54,6 +55,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen phantom frames of 64 x 80 pixels, four a patient."""
     folder = tmp_path_factory.mktemp("data") / "phantom"
     write_dataset(folder, frames=16, seed=3, size=(64, 80))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_class_dataset(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    """The same frames; what lies in the left half of a mask is class 2."""
+    folder = shutil.copytree(dataset, tmp_path_factory.mktemp("two_classes") / "phantom")
+    for file in (folder / "masks").iterdir():
+        labels = (np.asarray(Image.open(file)) > 0).astype(np.uint8)
+        labels[:, : labels.shape[1] // 2] *= 2
+        Image.fromarray(labels).save(file)
     return folder
 
 

@@ -27,10 +27,11 @@ def test_bundle_and_command_write_identical_segs(studies, own_bundle, tmp_path, 
         output_dir=by_bundle,
         overlays=False,
         device="cpu",
+        runtime="exact",  # the last bits of 16-bit arithmetic depend on what else is computed
     )
     assert done.returncode == 0, done.stdout + done.stderr
     words = ["segment", str(studies), "-o", str(by_command), "--bundle", str(own_bundle)]
-    result = CliRunner().invoke(app, [*words, "--device", "cpu"])
+    result = CliRunner().invoke(app, [*words, "--device", "cpu", "--runtime", "exact"])
     assert result.exit_code == 0, result.output
     segs = sorted(p.relative_to(by_bundle) for p in by_bundle.rglob("*.seg.dcm"))
     assert len(segs) == 2 + has_video()

@@ -9,7 +9,7 @@ from sam2unet_core.media.image import read_image, read_mask
 from sam2unet_core.network import VARIANTS
 from sam2unet_core.network.checkpoint import load_model
 from sam2unet_core.segmenter import Segmenter
-from sam2unet_core.task import Task
+from sam2unet_core.task import Task, load_preset, presets
 
 
 def test_both_files_of_the_bundle_hold_the_same_network(configs):
@@ -21,7 +21,18 @@ def test_both_files_of_the_bundle_hold_the_same_network(configs):
     assert for_monai.keys() == network.state_dict().keys()
     for key, value in network.state_dict().items():
         assert torch.equal(for_monai[key].to(value.dtype), value), key
-    assert sum(f.stat().st_size for f in models.iterdir()) < 32e6
+    assert all(file.stat().st_size < 16e6 for file in models.iterdir())
+
+
+def test_weights_of_the_other_tasks_are_theirs_and_say_what_they_are(configs):
+    for name in presets():
+        task = load_preset(name)
+        if task.weights is None:
+            continue
+        segmenter = Segmenter.open(task=name, device="cpu")  # compares the hash and the channels
+        assert segmenter.task == task
+        assert task.weights.variant == "starter"
+        assert task.metrics["note"].startswith("starter model, research only, mean Dice ")
 
 
 def test_segmenter_and_bundle_run_on_them_without_options_and_agree(tmp_path, dataset, run_verb):

@@ -1,8 +1,6 @@
 import csv
 import json
-import shutil
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -88,10 +86,10 @@ def test_a_frozen_trunk_stays_out_of_the_checkpoint_and_unchanged(
     ],
     ids=["bfloat16, EMA, scales", "drop path", "strong augmentation", "softmax"],
 )
-def test_options_train(settings, overlays, tmp_path, dataset, task_file, small, run_verb, configs):
+def test_options_train(settings, overlays, tmp_path, task_file, small, run_verb, configs, request):
     task = json.loads(task_file.read_text())
+    dataset = request.getfixturevalue("two_class_dataset" if settings.get("task") else "dataset")
     if settings.get("task"):
-        dataset = with_two_classes(dataset, tmp_path / "data")
         preset = json.loads((configs / "tasks" / "nerve_ultrasound.json").read_text())
         task |= {key: preset[key] for key in ("name", "classes", "activation")}
     (tmp_path / "task.json").write_text(json.dumps(task))
@@ -131,13 +129,3 @@ def test_two_processes_train_together_over_gloo(tmp_path, dataset, task_file, sm
     # 12 training frames, 2 a step in each of 2 processes
     assert state["trainer"]["epoch_length"] == 3
     assert (tmp_path / "out" / "validation.png").is_file()
-
-
-def with_two_classes(dataset, folder):
-    """Copy a data set; what lies in the left half of a mask becomes class 2."""
-    shutil.copytree(dataset, folder)
-    for file in (folder / "masks").iterdir():
-        labels = (np.asarray(Image.open(file)) > 0).astype(np.uint8)
-        labels[:, : labels.shape[1] // 2] *= 2
-        Image.fromarray(labels).save(file)
-    return folder

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.network.checkpoint import load_model
 
 
 @pytest.fixture(params=["the bundle's root", "another folder"])
@@ -191,4 +191,4 @@ def test_every_property_that_tools_ask_for_is_there(own_bundle, dataset, tmp_pat
 
 
 def eager(bundle: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    return torch.no_grad()(Segmenter.open(bundle, device="cpu").runtime.network)
+    return torch.no_grad()(load_model(bundle / "models" / "model.safetensors"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ def test_table_names_every_task() -> None:
     assert all(name in result.stdout for name in presets())
     assert "…" not in result.stdout  # nothing is cut off at 80 columns
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
+    assert re.search(r" Dice 0\.\d\d *$", result.stdout, re.MULTILINE)
 
 
 def test_one_task_is_shown_with_codes_sources_and_the_papers_numbers() -> None:

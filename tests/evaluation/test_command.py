@@ -101,6 +101,35 @@ def test_clinical_numbers_are_not_passed_off_as_the_papers(folders: Folders, tas
         compare_with_paper(found, task, gt=folders[1])
 
 
+def test_one_section_of_a_data_list_is_measured(
+    app: typer.Typer, folders: Folders, tmp_path: Path
+) -> None:
+    _, gt = folders
+    names = ("p1/a", "p1/b", "p2/c", "p2/d")
+    for name in names:
+        image = gt / "images" / f"{name}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(b"never opened")
+    entries = [{"image": f"images/{n}.jpg", "label": f"masks/{n}.png"} for n in names]
+    datalist = tmp_path / "datalist.json"
+    datalist.write_text(json.dumps({"training": entries[:1], "testing": entries[1:]}))
+    arguments = ["evaluate", *map(str, folders), "--json", "--datalist", str(datalist)]
+    held_out = json.loads(CliRunner().invoke(app, arguments).stdout)
+    dice = held_out["classes"]["polyp"]["scores"]["dice"]
+    assert (held_out["images"], dice["mean"]) == (3, pytest.approx(2 / 3))
+    result = CliRunner().invoke(app, [*arguments, "--section", "training"])
+    trained_on = json.loads(result.stdout)
+    dice = trained_on["classes"]["polyp"]["scores"]["dice"]
+    assert (trained_on["images"], dice["mean"]) == (1, 0.5)
+
+
+def test_a_section_of_no_data_list_is_refused(app: typer.Typer, folders: Folders) -> None:
+    arguments = ["evaluate", *map(str, folders), "--section", "testing"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, DataError)
+    assert "--section testing: of which data list?" in str(result.exception)
+
+
 @pytest.mark.parametrize("spacing", ["1", "1,2,3", "a,b", "0,1"])
 def test_a_spacing_that_is_none_is_refused(
     app: typer.Typer, folders: Folders, spacing: str

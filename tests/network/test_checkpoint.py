@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sam2unet_core.errors import MissingWeightsError, WeightsError
@@ -27,6 +28,7 @@ from sam2unet_core.network.checkpoint import (
     trunk_hash,
 )
 from sam2unet_core.network.checkpoint.cache import import_file
+from sam2unet_core.network.checkpoint.formats import read_checkpoint, read_task
 from sam2unet_core.network.keys import canonical_key, trunk_keys
 from sam2unet_core.task import load_preset
 
@@ -80,6 +82,34 @@ def test_older_pytorch_files_are_read(build: Callable, tmp_path: Path) -> None:
     source = build(NANO)
     torch.save(source.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert same(load_model(tmp_path / "old.pth"), source)
+
+
+def test_a_network_for_other_classes_gives_all_but_its_heads(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source, target = SAM2UNet(NANO), SAM2UNet(NANO, num_classes=3)
+    path = tmp_path / "one_class.safetensors"
+    save_full(source, path, task=None, dtype=torch.float32)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(WeightsError, match="has 1 output channels: build as many"):
+        load_weights(target, path)
+    found = load_weights(target, path, other_classes=True)
+    heads = {f"{head}.{part}" for head in ("head", "side1", "side2") for part in ("weight", "bias")}
+    theirs = source.state_dict()
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, before[key] if key in heads else theirs[key]), key
+    assert found.keys == len(theirs) - 6
+    assert str(found).endswith(", but not the heads: the file's have 1 output channels")
+
+
+def test_heads_for_as_many_classes_are_always_taken(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source, target = SAM2UNet(NANO, num_classes=3), SAM2UNet(NANO, num_classes=3)
+    path = tmp_path / "full.safetensors"
+    save_full(source, path, task=None, dtype=torch.float32)
+    found = load_weights(target, path, other_classes=True)
+    assert same(source, target)
+    assert found.other_channels is None
+    assert "heads" not in str(found)
 
 
 def test_only_the_trunk_is_read_from_the_official_file(build: Callable, tmp_path: Path) -> None:
@@ -275,3 +305,19 @@ def test_training_checkpoint_of_a_frozen_network_leaves_the_trunk_as_it_is(
     torch.save({"network": trainable_state_dict(SAM2UNet("tiny"))}, tmp_path / "tiny.pt")
     with pytest.raises(WeightsError, match="holds no trunk and names none; load a trunk"):
         load_model(tmp_path / "tiny.pt")
+
+
+def test_a_file_names_its_task_without_its_weights_being_read(
+    build: Callable, tmp_path: Path
+) -> None:
+    file = tmp_path / "w.safetensors"
+    damaged = {"head.weight": torch.full((1, 4, 1, 1), float("nan"))}
+    save_file(damaged, file, metadata={"task": json.dumps(load_preset("polyp").to_dict())})
+    assert read_task(file) == load_preset("polyp")
+    with pytest.raises(WeightsError, match="not finite"):
+        read_checkpoint(file)
+    save_full(build(), file, task=None)
+    assert read_task(file) is None
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(WeightsError, match="cut off or damaged"):
+        read_task(file)

@@ -55,3 +55,19 @@ def test_components_below_the_smallest_area_are_dropped_and_diagonals_connect(po
     assert found.sum() == 7
     assert found[0, 7] == 0
     assert found[1, 1] == 1
+
+
+def test_a_component_is_kept_where_it_reaches_the_peak_somewhere(polyp):
+    """Two components: one of 0.6 alone, one that touches 0.9 at a corner."""
+    found = np.zeros((1, 6, 8), np.float32)
+    found[0, 0:2, 0:3] = 0.6
+    found[0, 3:5, 3:6] = 0.6
+    found[0, 5, 6] = 0.9  # diagonal neighbour of the second
+    masks = class_masks(found, replace(polyp, peak_threshold=0.9))
+    assert masks[0].sum() == 7
+    assert masks[0, 3:5, 3:6].all()
+    assert masks[0, 5, 6]
+    assert class_masks(found, replace(polyp, peak_threshold=0.95)).sum() == 0
+    assert class_masks(found, polyp).sum() == 13
+    higher = replace(polyp, threshold=0.7, peak_threshold=0.65)  # below the threshold: no rule
+    assert class_masks(found, higher).sum() == 1

@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
-from sam2unet_core.segmenter import unmeasured
-from sam2unet_core.task import Weights, load_preset
+import pytest
+
+from sam2unet_core import segmenter
+from sam2unet_core.segmenter import choose_task, unmeasured
+from sam2unet_core.task import Weights, installed_bundle, load_preset
 
 
 def test_size_temperature_and_numbers_go_with_the_weights_they_belong_to():
@@ -25,3 +28,23 @@ def test_size_temperature_and_numbers_go_with_the_weights_they_belong_to():
 def test_a_task_of_ones_own_keeps_what_it_says():
     own = replace(load_preset("polyp"), temperature=1.5, image_size=(96, 64))
     assert unmeasured(own) == own
+
+
+@pytest.mark.parametrize("bundle_given", [False, True])
+def test_a_preset_with_weights_gives_others_nothing_of_what_was_measured(monkeypatch, bundle_given):
+    measured = replace(
+        load_preset("nerve_ultrasound"),
+        weights=Weights("models/nerve_ultrasound.safetensors", "0" * 64, "starter"),
+        metrics={"note": "starter model"},
+        temperature=1.5,
+    )
+    presets = {"nerve_ultrasound": measured, "polyp": load_preset("polyp")}
+    monkeypatch.setattr(segmenter, "load_preset", presets.get)
+
+    def chosen(weights):
+        folder = installed_bundle()
+        return choose_task(folder, "nerve_ultrasound", weights, bundle_given=bundle_given)
+
+    assert chosen(None) == measured
+    other = chosen("RUN/model.safetensors")
+    assert (other.weights, other.metrics, other.temperature) == (None, {}, 1.0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sam2unet_core.errors import ConfigError, TaskError, WeightsError
-from sam2unet_core.network.checkpoint.reading import RawFile, read_file
+from sam2unet_core.network.checkpoint.reading import RawFile, read_file, read_metadata, type_of
 from sam2unet_core.network.keys import ENCODER, is_trunk_key, our_key
 from sam2unet_core.network.variants import VARIANTS, Variant, find_variant
 from sam2unet_core.task import Task
@@ -38,7 +38,7 @@ class Checkpoint:
 
     Attributes:
         format: which kind of file it is.
-        tensors: weights by our names; floating point as float32.
+        tensors: weights by our names; floating point as float32, large matrices as asked for.
         variant: the size of the network; None where the weights do not tell.
         num_classes: channels of the output; None where there is no decoder.
         trunk_sha256: hash of the trunk that the file says it needs or holds, if it says so.
@@ -64,16 +64,20 @@ class Checkpoint:
         return any(not key.startswith(ENCODER) for key in self.tensors)
 
 
-def read_checkpoint(path: Path | str) -> Checkpoint:
+def read_checkpoint(path: Path | str, *, matrices: torch.dtype = torch.float32) -> Checkpoint:
     """Read a weights file of any kind.
+
+    Args:
+        path: the file.
+        matrices: type of large matrices in place of float32; see `read_file`.
 
     Raises:
         WeightsError: the file cannot be read, is of no known kind, contradicts itself, or holds
             values that are not finite.
     """
-    raw = read_file(path)
+    raw = read_file(path, matrices=matrices)
     kind, tensors = _recognise(raw)
-    tensors = {key: _plain(raw.path, key, value) for key, value in tensors.items()}
+    tensors = {key: _plain(raw.path, key, value, matrices) for key, value in tensors.items()}
     inferred = infer_variant(tensors)
     declared = _declared_variant(raw)
     if declared is not None and not _fits(declared, tensors):
@@ -91,6 +95,15 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         trunk_sha256=_text(raw, "trunk_sha256"),
         task=_declared_task(raw),
     )
+
+
+def read_task(path: Path | str) -> Task | None:
+    """Return the task that a weights file says it was trained for, without reading its weights.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    return _declared_task(read_metadata(path))
 
 
 def infer_variant(tensors: Mapping[str, Tensor]) -> Variant | None:
@@ -160,15 +173,15 @@ def _recognise(raw: RawFile) -> tuple[Format, dict[str, Any]]:
     return ("authors" if len(used) < len(state) else "state_dict"), used
 
 
-def _plain(path: Path, key: str, tensor: Tensor) -> Tensor:
-    """Return a weight as a dense tensor, floating point as float32, and refuse NaN."""
+def _plain(path: Path, key: str, tensor: Tensor, matrices: torch.dtype) -> Tensor:
+    """Return a weight as a dense tensor in the type it is read in, and refuse NaN."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
         raise WeightsError(
             f"{path}: {key} is {tensor.dtype} {tensor.layout}, expected plain floats"
         )
     if not tensor.is_floating_point():
         return tensor
-    tensor = tensor.float()
+    tensor = tensor.to(type_of(tensor, matrices))
     if not torch.isfinite(tensor).all():
         count = int((~torch.isfinite(tensor)).sum())
         raise WeightsError(

@@ -16,6 +16,9 @@ from sam2unet_core.network.keys import is_trunk_key, trainable_state_dict, trunk
 from sam2unet_core.network.sam2unet import SAM2UNet
 from sam2unet_core.network.variants import Variant
 
+HEADS = ("head.", "side1.", "side2.")
+"""Prefixes of what the number of classes decides the shape of."""
+
 _LISTED = 10
 
 
@@ -29,6 +32,7 @@ class LoadedWeights:
         keys: number of weights and buffers that were loaded.
         trunk_only: the decoder and the adapters are as they were before.
         without_trunk: the trunk is as it was before.
+        other_channels: output channels of the file, where its heads were left out for that.
     """
 
     path: Path
@@ -36,47 +40,72 @@ class LoadedWeights:
     keys: int
     trunk_only: bool
     without_trunk: bool
+    other_channels: int | None = None
 
     def __str__(self) -> str:
         """Return one line for a log."""
         part = "trunk only" if self.trunk_only else "all but the trunk"
         part = part if self.trunk_only or self.without_trunk else "whole network"
-        return f"{self.keys} weights ({part}) from a file of kind {self.format!r}"
+        line = f"{self.keys} weights ({part}) from a file of kind {self.format!r}"
+        if self.other_channels is None:
+            return line
+        return f"{line}, but not the heads: the file's have {self.other_channels} output channels"
 
 
-def load_weights(model: SAM2UNet, path: Path | str) -> LoadedWeights:
+def load_weights(
+    model: SAM2UNet, path: Path | str, *, other_classes: bool = False
+) -> LoadedWeights:
     """Read whatever weights file is given into `model`.
 
     SAM2's and SAM2.1's official files hold the trunk only, deltas all but the trunk; the rest of
     the model then stays as it is, and the result says so.
+
+    Args:
+        model: takes the weights.
+        path: the file.
+        other_classes: whether the file may be of another number of output channels; its heads
+            are then left out, and the model's stay as they are.
 
     Raises:
         WeightsError: the file cannot be read or does not fit; or it is a delta to another trunk
             than the model's.
     """
     checkpoint = read_checkpoint(path)
-    _load(model, checkpoint)
+    kept: dict[str, Tensor] = {}
+    if other_classes and checkpoint.num_classes not in (None, model.num_classes):
+        kept = {k: v for k, v in model.state_dict().items() if k.startswith(HEADS)}
+    _load(model, replace(checkpoint, tensors=checkpoint.tensors | kept))
     return LoadedWeights(
         path=checkpoint.path,
         format=checkpoint.format,
-        keys=len(checkpoint.tensors),
+        keys=len(checkpoint.tensors) - len(kept),
         trunk_only=not checkpoint.has_decoder,
         without_trunk=not checkpoint.has_trunk,
+        other_channels=checkpoint.num_classes if kept else None,
     )
 
 
-def load_model(path: Path | str) -> SAM2UNet:
+def load_model(path: Path | str, *, matrices: torch.dtype = torch.float32) -> SAM2UNet:
     """Build the network that a weights file belongs to, with its weights, in eval mode.
 
     A delta's trunk is looked up by its hash in the cache. From a file that holds only a trunk
     comes a network with one output channel and a decoder still to be trained.
+
+    Args:
+        path: the file.
+        matrices: type of large matrices; a 16-bit type halves the memory that loading takes.
+            Those of a delta's trunk are read in float32, which its hash is of.
 
     Raises:
         MissingWeightsError: the delta's trunk is not in the cache; the message has the lines
             that get it.
         WeightsError: the file cannot be read, or the size of its network cannot be told.
     """
-    checkpoint = read_checkpoint(path)
+    return build_model(read_checkpoint(path, matrices=matrices))
+
+
+def build_model(checkpoint: Checkpoint) -> SAM2UNet:
+    """Build the network of a weights file that has been read; see `load_model`."""
     if checkpoint.variant is None:
         raise WeightsError(
             f"{checkpoint.path}: its network is none of the known sizes; build it with "
@@ -85,7 +114,8 @@ def load_model(path: Path | str) -> SAM2UNet:
     classes = checkpoint.num_classes or 1
     _compare(checkpoint, _shapes(checkpoint.variant, classes))
     trunk = None if checkpoint.has_trunk else _trunk_of(checkpoint)
-    model = SAM2UNet(checkpoint.variant, num_classes=classes)
+    with torch.device("meta" if checkpoint.has_decoder else "cpu"):
+        model = SAM2UNet(checkpoint.variant, num_classes=classes)
     if trunk is not None:
         _load(model, trunk)
     _load(model, checkpoint)
@@ -115,7 +145,8 @@ def _load(model: SAM2UNet, checkpoint: Checkpoint) -> None:
                 f"trunk is {found}. Load that trunk first (or use load_model, which does); "
                 f"{how_to_get(model.variant)}"
             )
-    model.load_state_dict(checkpoint.tensors, strict=False)
+    on_meta = any(value.is_meta for value in model.state_dict().values())
+    model.load_state_dict(checkpoint.tensors, strict=False, assign=on_meta)
 
 
 def _trunk_of(checkpoint: Checkpoint) -> Checkpoint:
@@ -170,10 +201,11 @@ def _compare(
     checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], model: SAM2UNet | None = None
 ) -> None:
     """Refuse a file whose weights are not those that the parts it holds should have."""
+    has_trunk, has_decoder = checkpoint.has_trunk, checkpoint.has_decoder  # each looks at all keys
     expected = {
         key: shape
         for key, shape in shapes.items()
-        if (checkpoint.has_trunk if is_trunk_key(key) else checkpoint.has_decoder)
+        if (has_trunk if is_trunk_key(key) else has_decoder)
     }
     got = {key: tuple(value.shape) for key, value in checkpoint.tensors.items()}
     problems = _problems(expected, got)

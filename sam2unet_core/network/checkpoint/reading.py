@@ -30,6 +30,10 @@ _TORCH_ERRORS = (
 )
 """What `torch.load` raises on files that are damaged in one way or another."""
 _AGAIN = "get the file again"
+_AT_ONCE = 64 * 2**20
+"""Bytes of a file that are mapped into memory together."""
+_LARGE = 2**14
+"""Elements from which a matrix is a linear layer's."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,13 @@ class RawFile:
     metadata: dict[str, str]
 
 
-def read_file(path: Path | str) -> RawFile:
+def read_file(path: Path | str, *, matrices: torch.dtype = torch.float32) -> RawFile:
     """Read a safetensors file or one that `torch.save` wrote.
+
+    Args:
+        path: the file.
+        matrices: type to which large matrices are brought while they are read. With a 16-bit type
+            a safetensors file never lies in memory as a whole.
 
     Raises:
         WeightsError: there is no such file, or it is damaged, of another kind, or a pickle that
@@ -56,16 +65,40 @@ def read_file(path: Path | str) -> RawFile:
     path = Path(path)
     start = _read_start(path)
     if _is_safetensors(start):
-        return _read_safetensors(path)
+        return _read_safetensors(path, matrices)
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return RawFile(path, _read_torch(path), {})
     raise WeightsError(f"{path}: {_describe(start)}")
+
+
+def read_metadata(path: Path | str) -> RawFile:
+    """Read the text that came with the weights, and leave the weights where they are.
+
+    Raises:
+        WeightsError: as `read_file`.
+    """
+    path = Path(path)
+    if not _is_safetensors(_read_start(path)):
+        return read_file(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return RawFile(path, {}, dict(opened.metadata() or {}))
+    except (SafetensorError, *_TORCH_ERRORS) as error:
+        message = f"{path}: the safetensors file is cut off or damaged ({error}); {_AGAIN}"
+        raise WeightsError(message) from error
 
 
 def file_sha256(path: Path | str) -> str:
     """Return the sha256 of a file's bytes."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def type_of(tensor: torch.Tensor, matrices: torch.dtype) -> torch.dtype:
+    """Return the type that a weight is read in: `matrices` for large matrices, else float32."""
+    if not tensor.is_floating_point():
+        return tensor.dtype
+    return matrices if tensor.ndim == 2 and tensor.numel() >= _LARGE else torch.float32
 
 
 def _read_start(path: Path) -> bytes:
@@ -100,11 +133,22 @@ def _describe(start: bytes) -> str:
     return "is no weights file (neither safetensors nor PyTorch); give a .pt or .safetensors file"
 
 
-def _read_safetensors(path: Path) -> RawFile:
+def _read_safetensors(path: Path, matrices: torch.dtype) -> RawFile:
+    tensors: dict[str, Any] = {}
     try:
         with safe_open(path, framework="pt") as opened:
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-            return RawFile(path, tensors, dict(opened.metadata() or {}))
+            keys = list(opened.keys())
+            metadata = dict(opened.metadata() or {})
+        while len(tensors) < len(keys):  # opened again and again, to let go of what was read
+            with safe_open(path, framework="pt") as opened:
+                read = 0
+                for key in keys[len(tensors) :]:
+                    tensor = opened.get_tensor(key)
+                    tensors[key] = tensor.to(type_of(tensor, matrices), copy=True)
+                    read += tensor.nbytes
+                    if read > _AT_ONCE:
+                        break
+        return RawFile(path, tensors, metadata)
     except (SafetensorError, *_TORCH_ERRORS) as error:
         message = f"{path}: the safetensors file is cut off or damaged ({error}); {_AGAIN}"
         raise WeightsError(message) from error

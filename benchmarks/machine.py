@@ -1,0 +1,76 @@
+"""What the machine is, and how fast it multiplies matrices."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sam2unet_core.network import SAM2UNet
+
+SHAPES = {"2048 cubed": (2048, 2048, 2048), "of the network": (484, 576, 2304)}
+"""Rows, inner size and columns of the products; the second is commonest in `large` at 352 x 352."""
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
+
+
+def describe() -> str:
+    """Return machine, processor flags, threads, versions and date in one line each."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        lines = information.read_text(encoding="utf-8").splitlines()
+        pairs = (line.partition(":") for line in lines)
+        entries = {key.strip(): value.strip() for key, _, value in pairs}
+        name, flags = entries.get("model name", name), set(entries.get("flags", "").split())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{name}: {' '.join(flag for flag in _FLAGS if flag in flags) or 'flags unknown'}\n"
+        f"{cores} cores, {torch.get_num_threads()} threads of PyTorch {torch.__version__}, "
+        f"Python {platform.python_version()}, {platform.system()}\n"
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process has held, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # what `getrusage` says on Linux begins with the parent's own
+        held = status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]
+        return int(held) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def matrix_peak(dtype: torch.dtype, shape: tuple[int, int, int], *, rounds: int = 20) -> float:
+    """Return the highest measured rate of a product, in GFLOP/s (two for each multiply-add)."""
+    rows, inner, columns = shape
+    a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+    fastest = float("inf")
+    for _ in range(rounds):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2e-9 * rows * inner * columns / fastest
+
+
+def gigaflop(variant: str, size: tuple[int, int]) -> float:
+    """Return the work on one image, in GFLOP (two for each multiply-add).
+
+    Counted are convolutions and matrix products of the plain network, whose linear layers see real
+    tokens only. Attention counts as two products over whole windows, what fills them up included.
+    """
+    with torch.device("meta"):
+        network = SAM2UNet(variant).eval()
+        image = torch.empty(1, 3, *size)
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
+        network(image)
+    return float(counter.get_total_flops()) / 1e9

@@ -1,0 +1,208 @@
+"""The runtimes against the reference: time, memory, and masks.
+
+`python -m benchmarks --only network,agreement`. Times are taken in one process in turns, so that
+all meet the same machine; peak memory in a process each. `large` has random weights, which take
+the same time as others; masks are compared with weights that were trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.machine import SHAPES, gigaflop, matrix_peak, peak_mib
+from benchmarks.reference import ReferenceRuntime
+from sam2unet_core.errors import ConfigError
+from sam2unet_core.media.image import image_files, read_image
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import save_full
+from sam2unet_core.phantom import write_dataset
+from sam2unet_core.postprocess import label_map
+from sam2unet_core.runtimes import Runtime
+from sam2unet_core.segmenter import Segmenter, bundled_weights, load_for_inference
+from sam2unet_core.task import installed_bundle, load_preset
+from sam2unet_core.transforms import prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+ALL = ("reference", "exact", "fast", "openvino", "onnx")
+QUICK = ALL[:3]
+FRAMES_IN_A_PROCESS = 3
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    """Return a row for each size and runtime; `ratio` is how many times faster than reference."""
+    sizes = ("large",) if quick else ("tiny", "small", "base_plus", "large")
+    peaks = {
+        dtype: {name: matrix_peak(dtype, shape) for name, shape in SHAPES.items()}
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    rows = [
+        _row(
+            f"matrix products, {str(dtype).removeprefix('torch.')}",
+            [2e-9 * 2048**3 / rates["2048 cubed"]],
+            note=", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in rates.items()),
+        )
+        for dtype, rates in peaks.items()
+    ]
+    best = {str(dtype).removeprefix("torch."): max(r.values()) for dtype, r in peaks.items()}
+    for variant in sizes:
+        rows += _size(variant, best, rounds=4 if quick else 15, names=QUICK if quick else ALL)
+    return rows
+
+
+def agreement(
+    quick: bool, frames: Path | None = None, weights: Path | None = None
+) -> list[dict[str, Any]]:
+    """Return a row for each runtime: the Dice of its masks against those of `exact`.
+
+    Args:
+        quick: 24 phantom frames, not 100.
+        frames: a folder of pictures in place of them.
+        weights: in place of the bundle's starter.
+    """
+    names = ("exact", *(name for name in (QUICK if quick else ALL) if name != "exact"))
+    with tempfile.TemporaryDirectory() as name:
+        if frames is None:
+            frames = Path(name, "drawn")
+            write_dataset(frames, frames=24 if quick else 100, size=(529, 622))
+            frames = frames / "images"
+        pictures = [read_image(path) for path in image_files(frames)]
+    if not pictures:
+        raise SystemExit(f"{frames}: no pictures")
+    exact: list[NDArray[np.uint8]] = []
+    rows = []
+    for runtime in _opened(names, weights):
+        started = time.perf_counter()
+        masks = [label_map(runtime.probabilities(p[None])[0], runtime.task) for p in pictures]
+        each = (time.perf_counter() - started) / len(pictures)
+        exact = exact or masks
+        rows.append(_row(f"masks, {runtime.name}", [each], note=compare(masks, exact)))
+    return rows[1:]
+
+
+def compare(masks: list[NDArray[np.uint8]], exact: list[NDArray[np.uint8]]) -> str:
+    """Say how masks agree: mean and first percentile of Dice, and decisions that differ.
+
+    Two empty masks count as 1; one empty mask as 0.
+    """
+    dice, differing = [], 0
+    for found, wanted in zip(masks, exact, strict=True):
+        both = int(((found == wanted) & (found > 0)).sum())
+        total = int((found > 0).sum()) + int((wanted > 0).sum())
+        dice.append(2 * both / total if total else 1.0)
+        differing += bool(found.any()) != bool(wanted.any())
+    return (
+        f"Dice to exact: mean {np.mean(dice):.4f}, first percentile {np.percentile(dice, 1):.4f}; "
+        f"empty or not differs in {differing} of {len(dice)} frames"
+    )
+
+
+def _size(
+    variant: str, best: dict[str, float], *, rounds: int, names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    task = load_preset("polyp")
+    work = gigaflop(variant, task.image_size)
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name, f"{variant}.safetensors")
+        save_full(SAM2UNet(variant), file, task=task)
+        runtimes = _opened(names, file)
+        memory = {runtime.name: _peak(runtime.name, file) for runtime in runtimes}
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, *task.image_size), np.uint8)
+    image = prepare(torch.from_numpy(pixels), task.image_size)
+    times: dict[str, list[float]] = {runtime.name: [] for runtime in runtimes}
+    found = {}
+    with torch.inference_mode():
+        for number in range(rounds + 1):
+            for runtime in runtimes:
+                started = time.perf_counter()
+                found[runtime.name] = runtime.logits(image).float().sigmoid()
+                if number:  # the first warms up
+                    times[runtime.name].append(time.perf_counter() - started)
+    reference = statistics.median(times["reference"])
+    rows = []
+    for runtime in runtimes:
+        seconds = times[runtime.name]
+        rate = work / statistics.median(seconds)
+        change = (found[runtime.name] - found["exact"]).abs().max().item()
+        note = (
+            f"{runtime.precision}, {rate:.0f} GFLOP/s ({work:.1f} GFLOP), "
+            f"{100 * rate / best[runtime.precision]:.0f} % of the peak; "
+            f"probability within {change:.1e} of exact"
+        )
+        ratio = reference / statistics.median(seconds)
+        what = f"{variant}, {runtime.name}"
+        rows.append(_row(what, seconds, ratio=ratio, peak_mib=memory[runtime.name], note=note))
+    return rows
+
+
+def _opened(names: tuple[str, ...], weights: Path | None) -> list[Runtime]:
+    """Return the runtimes that this machine has, and say which it has not."""
+    found = []
+    for name in names:
+        try:
+            found.append(_open(name, weights))
+        except ConfigError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
+def _open(name: str, weights: Path | None) -> Runtime:
+    if name != "reference":
+        return Segmenter.open(weights=weights, runtime=name, device="cpu").runtime
+    task = Segmenter.open(weights=weights, runtime="exact", device="cpu").task
+    file = weights or bundled_weights(installed_bundle(), task)
+    return ReferenceRuntime(load_for_inference(file), task)
+
+
+def _peak(name: str, file: Path) -> float:
+    words = [sys.executable, "-m", "benchmarks.network", "--case", name, str(file)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _case(name: str, file: Path) -> float:
+    """Segment a few frames and return this process's peak memory in MiB."""
+    if name == "reference":
+        runtime: Runtime = ReferenceRuntime(load_for_inference(file), load_preset("polyp"))
+    else:
+        runtime = Segmenter.open(weights=file, runtime=name, device="cpu").runtime
+    for _ in range(FRAMES_IN_A_PROCESS):
+        runtime.probabilities(np.zeros((1, 529, 622, 3), np.uint8))
+    return peak_mib()
+
+
+def _row(
+    what: str,
+    seconds: list[float],
+    *,
+    note: str,
+    ratio: float | None = None,
+    peak_mib: float | None = None,
+) -> dict[str, Any]:
+    return {
+        "what": what,
+        "median_s": statistics.median(seconds),
+        "spread_s": max(seconds) - min(seconds),
+        "range_s": [min(seconds), max(seconds)],
+        "ratio": ratio,
+        "peak_mib": peak_mib,
+        "note": note,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", nargs=2, required=True, metavar=("RUNTIME", "FILE"))
+    runtime_name, weights_file = parser.parse_args().case
+    print(json.dumps(_case(runtime_name, Path(weights_file))))

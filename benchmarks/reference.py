@@ -1,0 +1,116 @@
+"""The arithmetic to compare with: the network as it was published, step by step.
+
+float32, eager, contiguous layout; windows are filled up before the linear layers, which then work
+on the filled places too; batch normalisation is not folded; the side heads are computed in
+evaluation as well. It takes over a `SAM2UNet` and computes what that computes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.hiera import Block, WindowAttention
+from sam2unet_core.runtimes import Runtime
+from sam2unet_core.task import Task
+
+
+class PaddedAttention(WindowAttention):
+    """Attention whose linear layers see what fills the windows up.
+
+    Args:
+        attention: gives its layers; they are shared, not copied.
+    """
+
+    def __init__(self, attention: WindowAttention) -> None:
+        super().__init__(1, 1, heads=attention.heads, window=attention.window, pool=attention.pool)
+        self.qkv = attention.qkv
+        self.proj = attention.proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, H, W, dim)` to `(B, H, W, dim_out)`, or half of H and W if it pools."""
+        batch, height, width, _ = x.shape
+        side = self.window
+        if side:
+            x = _cut(x, side)  # (B*N, side, side, dim)
+        x = self.proj(self._attend(self.qkv(x)))
+        if self.pool:
+            height, width, side = height // 2, width // 2, side // 2
+        return _join(x, batch, height, width) if side else x
+
+
+class ReferenceNetwork(nn.Module):
+    """A SAM2UNet with the published order of steps.
+
+    Args:
+        network: its layers are used and its attention replaced; float32, contiguous.
+    """
+
+    def __init__(self, network: SAM2UNet) -> None:
+        super().__init__()
+        for block in network.modules():
+            if isinstance(block, Block):
+                block.attn = PaddedAttention(block.attn)
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Return what `SAM2UNet` returns for `(B, 3, H, W)`; H and W are multiples of 32."""
+        network = self.network
+        x1, x2, x3, x4 = (
+            reduce(features)
+            for reduce, features in zip(
+                (network.rfb1, network.rfb2, network.rfb3, network.rfb4),
+                network.encoder(image),
+                strict=True,
+            )
+        )
+        coarse = network.up1(x4, x3)
+        side1 = _enlarge(network.side1(coarse), 16)
+        middle = network.up2(coarse, x2)
+        side2 = _enlarge(network.side2(middle), 8)
+        main = _enlarge(network.head(network.up3(middle, x1)), 4)
+        return [main, side1, side2] if self.training else main
+
+
+class ReferenceRuntime(Runtime):
+    """Runs a network as it was published, frame by frame.
+
+    Args:
+        network: taken over.
+        task: gives image size, activation and temperature.
+    """
+
+    name = "reference"
+    precision = "float32"
+
+    def __init__(self, network: SAM2UNet, task: Task) -> None:
+        super().__init__(task, device=torch.device("cpu"), batch_size=1)
+        self.network = ReferenceNetwork(network).eval()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return `(N, C, h, w)` logits of `(N, 3, h, w)` float32 images."""
+        logits: Tensor = self.network(images.contiguous())
+        return logits
+
+
+def _cut(x: Tensor, side: int) -> Tensor:
+    """Fill `(B, H, W, C)` up with zeros and cut it into `(B * N, side, side, C)`."""
+    batch, height, width, channels = x.shape
+    x = functional.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+    x = x.reshape(batch, -(-height // side), side, -(-width // side), side, channels)
+    return x.transpose(2, 3).reshape(-1, side, side, channels)
+
+
+def _join(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Put `(B * N, side, side, C)` together as `(B, height, width, C)`."""
+    side, channels = windows.shape[2:]
+    rows, columns = -(-height // side), -(-width // side)
+    x = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
+    x = x.reshape(batch, rows * side, columns * side, channels)
+    return x[:, :height, :width].contiguous()
+
+
+def _enlarge(logits: Tensor, factor: float) -> Tensor:
+    return functional.interpolate(logits, scale_factor=factor, mode="bilinear")

@@ -1,0 +1,158 @@
+"""One training step against the reference: `python -m benchmarks --only training`.
+
+Forward pass, loss, backward pass and AdamW, batch 2, the trunk frozen with random weights. Each
+way runs in processes of its own, in turns; none of them imports MONAI, whose 420 MiB come on top
+of both. Ours is autocast to bfloat16 with channels last, as `PrecisionInferer` does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.machine import peak_mib
+from benchmarks.reference import ReferenceNetwork
+from sam2unet_core.losses import DeepSupervisionLoss, StructureLoss
+from sam2unet_core.media.image import read_image
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.phantom import write_dataset
+from sam2unet_core.transforms import prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+WAYS = {
+    "reference": "float32, eager, contiguous",
+    "bfloat16": "autocast, channels last",
+    "bfloat16+trunk": "and the frozen trunk's matrices in bfloat16",
+    "bfloat16+trunk+recompute": "and activations of the trunk recomputed, all",
+    "bfloat16+trunk+half": "and those of the finer half of its blocks",
+}
+SIZE = (352, 352)
+BATCH = 2
+FRAMES = 16
+STEPS = 50
+SMOOTHED = FRAMES // BATCH
+
+
+def measure(quick: bool, variant: str = "large") -> list[dict[str, Any]]:
+    """Return a row for each way; `ratio` is how many times faster than the reference.
+
+    Args:
+        quick: one process each, no comparison of losses.
+        variant: size of the network.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    for _ in range(1 if quick else 3):
+        for way in WAYS:
+            runs[way].append(_in_a_process(way, variant, 2 if quick else 4))
+    rows, reference = [], statistics.median(_seconds(runs["reference"]))
+    memory = max(run["peak_mib"] for run in runs["reference"])
+    for way, found in runs.items():
+        seconds = _seconds(found)
+        peak = max(run["peak_mib"] for run in found)
+        rows.append(
+            {
+                "what": f"training step, {variant}, {way}",
+                "median_s": statistics.median(seconds),
+                "spread_s": max(seconds) - min(seconds),
+                "range_s": [min(seconds), max(seconds)],
+                "ratio": reference / statistics.median(seconds),
+                "peak_mib": peak,
+                "note": f"{WAYS[way]}; {peak / memory:.2f} of the reference's memory",
+            }
+        )
+    if not quick:
+        wanted = _in_a_process("reference", variant, STEPS)["losses"]
+        for row, way in zip(rows[1:], list(WAYS)[1:], strict=True):
+            losses = _in_a_process(way, variant, STEPS)["losses"]
+            row["note"] += f"; {compare(losses, wanted)}"
+    return rows
+
+
+def compare(losses: list[float], reference: list[float]) -> str:
+    """Say how far two courses of the loss, smoothed over an epoch, lie apart, and how they fell."""
+    window = np.ones(SMOOTHED) / SMOOTHED
+    ours, theirs = (np.convolve(each, window, "valid") for each in (losses, reference))
+    apart = np.abs(ours / theirs - 1).max()
+    fall, expected = (100 * (1 - each[-1] / each[0]) for each in (ours, theirs))
+    return (
+        f"over {len(losses)} steps the loss is within {100 * apart:.2f} % and falls by "
+        f"{fall:.0f} % (reference {expected:.0f} %)"
+    )
+
+
+def run(way: str, variant: str, steps: int) -> dict[str, Any]:
+    """Train for so many steps; return seconds and loss of each, and the peak memory in MiB."""
+    torch.manual_seed(0)
+    share = 1.0 if "recompute" in way else 0.5 * ("half" in way)
+    plain = SAM2UNet(variant, train_trunk=False, gradient_checkpointing=share)
+    network: nn.Module = plain.train()
+    if way == "reference":
+        network = ReferenceNetwork(plain)
+    else:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if "trunk" in way:
+        for parameter in network.parameters():
+            if not parameter.requires_grad and parameter.ndim == 2:
+                parameter.data = parameter.data.bfloat16()
+    loss_function = DeepSupervisionLoss(StructureLoss())
+    moving = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(moving, lr=1e-3, weight_decay=5e-4)
+    images, masks = _data()
+    order = torch.Generator().manual_seed(0)
+    seconds, losses = [], []
+    for step in range(steps):
+        if step % SMOOTHED == 0:
+            shuffled = torch.randperm(FRAMES, generator=order)
+        chosen = shuffled[step % SMOOTHED * BATCH :][:BATCH]
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=way != "reference"):
+            maps = network(images[chosen])
+        loss = loss_function([each.float() for each in maps], masks[chosen])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+        losses.append(loss.item())
+    return {"seconds": seconds, "losses": losses, "peak_mib": peak_mib()}
+
+
+def _data() -> tuple[Tensor, Tensor]:
+    """Return phantom frames `(16, 3, 352, 352)`, normalised, and masks `(16, 1, 352, 352)`."""
+    with tempfile.TemporaryDirectory() as name:
+        written = write_dataset(Path(name, "drawn"), frames=FRAMES, size=SIZE)
+        frames = np.stack([read_image(each.image) for each in written])
+        masks = np.stack([read_image(each.mask)[..., 0] > 0 for each in written])
+    images = prepare(torch.from_numpy(frames).permute(0, 3, 1, 2), SIZE)
+    return images.contiguous(), torch.from_numpy(masks).float()[:, None]
+
+
+def _in_a_process(way: str, variant: str, steps: int) -> dict[str, Any]:
+    words = [sys.executable, "-m", "benchmarks.training", way, variant, str(steps)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _seconds(runs: list[dict[str, Any]]) -> list[float]:
+    """Return the seconds of each step but the first of a process, which warms up."""
+    return [each for run in runs for each in run["seconds"][1:]]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("variant")
+    parser.add_argument("steps", type=int)
+    given = parser.parse_args()
+    print(json.dumps(run(given.way, given.variant, given.steps)))

@@ -1,0 +1,80 @@
+"""What every runtime has in common: frames in, probabilities out, in batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam2unet_core.errors import WeightsError
+from sam2unet_core.postprocess import to_probabilities
+from sam2unet_core.task import Task
+from sam2unet_core.transforms import prepare, restore
+
+
+class Runtime(ABC):
+    """Runs a network on frames.
+
+    Frames are resized, normalised and brought back in float32 by the same code whatever runs the
+    network, so runtimes differ in its arithmetic alone.
+
+    Args:
+        task: gives image size, activation and temperature.
+        device: where frames are prepared.
+        batch_size: frames that go through the network together.
+
+    Attributes:
+        name: one of `sam2unet_core.runtimes.RUNTIMES` but `auto`.
+        precision: type of the network's numbers, such as `float32`; what outputs record.
+    """
+
+    name: str
+    precision: str
+
+    def __init__(self, task: Task, *, device: torch.device, batch_size: int = 4) -> None:
+        self.task = task
+        self.device = device
+        self.batch_size = batch_size
+
+    @abstractmethod
+    def logits(self, images: Tensor) -> Tensor:
+        """Return `(N, C, h, w)` logits of `(N, 3, h, w)` float32 images, normalised, on `device`.
+
+        The logits may be of any floating-point type.
+        """
+
+    def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return class probabilities at the frames' own size.
+
+        Args:
+            frames: `(N, H, W, 3)` uint8 RGB.
+
+        Returns:
+            `(N, K, H, W)` float32 in 0 to 1.
+
+        Raises:
+            WeightsError: the output is not finite.
+        """
+        count, height, width, _ = frames.shape
+        result = np.empty((count, self.task.num_classes, height, width), np.float32)
+        for start in range(0, count, self.batch_size):
+            batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + self.batch_size]))
+            result[start : start + len(batch)] = self._batch(batch.permute(0, 3, 1, 2)).cpu()
+        if not np.isfinite(result).all():  # compared with a threshold it would read as no finding
+            raise WeightsError("the network's output is not a number; its weights are damaged")
+        return result
+
+    @torch.inference_mode()
+    def _batch(self, frames: Tensor) -> Tensor:
+        images = prepare(frames.to(self.device), self.task.image_size)
+        size = (int(frames.shape[-2]), int(frames.shape[-1]))
+        found = self._found(images, size)
+        if not self.task.flip_average:
+            return found
+        return (found + self._found(images.flip(-1), size).flip(-1)) / 2
+
+    def _found(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        return to_probabilities(restore(self.logits(images), size), self.task)

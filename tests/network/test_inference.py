@@ -1,0 +1,134 @@
+"""What is optimised for inference computes what the plain network computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import load_model, save_delta, save_full
+from sam2unet_core.network.hiera import WindowAttention
+from sam2unet_core.network.inference import PackedLinear, can_pack, optimise, share_trunk
+from sam2unet_core.network.keys import is_trunk_key
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(22, 22), (22, 16), (16, 22), (6, 6), (40, 6), (16, 32), (15, 17)]
+)
+def test_attention_without_the_filled_places_is_the_same(height: int, width: int) -> None:
+    """Grids with edges on both sides, one side or none, and smaller than a window."""
+    torch.manual_seed(0)
+    attention = WindowAttention(24, 24, heads=3, window=16, pool=False).double()
+    nn.init.normal_(attention.qkv.weight, std=0.4)
+    nn.init.normal_(attention.qkv.bias)  # keys of filled places: with zeros all weigh alike
+    tokens = torch.randn(2, height, width, 24, dtype=torch.float64)
+    wanted = attention(tokens)
+    attention.split_edges = True
+    torch.testing.assert_close(attention(tokens), wanted, rtol=0, atol=1e-12)
+    seen = attention.qkv(tokens)[..., 48:].mean()  # not just any number: it depends on the tokens
+    assert wanted.std() > 0.1 * seen.abs()
+
+
+def test_an_attention_that_pools_is_left_whole() -> None:
+    torch.manual_seed(0)
+    attention = WindowAttention(8, 16, heads=2, window=16, pool=True)
+    tokens = torch.randn(1, 22, 22, 8)
+    wanted = attention(tokens)
+    attention.split_edges = True
+    assert torch.equal(attention(tokens), wanted)
+
+
+@pytest.mark.parametrize("variant", ["nano", "tiny"])
+@pytest.mark.parametrize("size", [(96, 160), (70, 45)])
+def test_an_optimised_network_computes_the_same(
+    build: Callable[..., SAM2UNet], variant: str, size: tuple[int, int]
+) -> None:
+    model = build(variant, num_classes=2)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2)
+    image, other = torch.randn(2, 3, *size), torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        wanted, elsewhere = model(image), model(other)
+        optimise(model, size=size, dtype=torch.float32)
+        assert not any(isinstance(m, nn.BatchNorm2d | nn.Linear | nn.GELU) for m in model.modules())
+        torch.testing.assert_close(model(image), wanted, rtol=0, atol=2e-5)
+        # Another size than the one whose position embedding was computed in advance.
+        torch.testing.assert_close(model(other), elsewhere, rtol=0, atol=2e-5)
+
+
+def test_16_bits_stay_near_and_in_the_linear_layers(build: Callable[..., SAM2UNet]) -> None:
+    model = build("nano")
+    image = torch.randn(1, 3, 96, 96)
+    with torch.inference_mode():
+        wanted = model(image)
+        optimise(model, size=(96, 96), dtype=torch.bfloat16)
+        got = model(image.bfloat16()).float()
+    assert (got - wanted).abs().max() < 0.05 * wanted.abs().max()
+    assert (got - wanted).abs().max() > 0
+    assert model.encoder.blocks[0].block.norm1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_a_packed_layer_is_the_linear_layer(dtype: torch.dtype, gelu: bool) -> None:
+    assert can_pack(dtype)
+    torch.manual_seed(0)
+    linear = nn.Linear(40, 24).to(dtype)
+    x = torch.randn(2, 5, 7, 40).to(dtype)
+    wanted = nn.functional.gelu(linear(x).float()) if gelu else linear(x).float()
+    with torch.inference_mode():
+        got = PackedLinear(linear, gelu=gelu)(x)
+    assert got.dtype == dtype
+    atol = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(got.float(), wanted, rtol=0, atol=atol)
+
+
+def test_two_networks_on_one_trunk_differ_in_the_rest(build: Callable[..., SAM2UNet]) -> None:
+    torch.manual_seed(1)
+    donor, other = build("nano"), build("nano", num_classes=2)
+    wanted = copy.deepcopy(other)
+    share = {k: v for k, v in donor.state_dict().items() if ".block." in k or "embed" in k}
+    wanted.load_state_dict(share, strict=False)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, first = wanted(image), donor(image)
+        optimise(donor, size=(64, 64), dtype=torch.float32)
+        share_trunk(other, donor)
+        optimise(other, size=(64, 64), dtype=torch.float32)
+        torch.testing.assert_close(other(image), expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(donor(image), first, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["full", "delta"])
+def test_large_matrices_are_read_in_16_bits_and_nothing_else(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SAM2UNet("nano", train_trunk=False).eval()
+    path = tmp_path / "w.safetensors"
+    if kind == "full":
+        save_full(model, path, task=None)
+    else:
+        trunk = tmp_path / "trunk.safetensors"
+        save_full(model, trunk, task=None)
+        monkeypatch.setattr("sam2unet_core.network.checkpoint.loading.find_trunk", lambda _: trunk)
+        save_delta(model, path, task=None)
+    read = load_model(path, matrices=torch.bfloat16)
+    for (name, value), (_, wanted) in zip(
+        read.state_dict().items(), model.state_dict().items(), strict=True
+    ):
+        in_file = kind == "full" or not is_trunk_key(name)
+        large = value.ndim == 2 and value.numel() >= 2**14 and in_file
+        assert value.dtype == (torch.bfloat16 if large else wanted.dtype), name
+        torch.testing.assert_close(value.to(wanted.dtype), wanted, rtol=0.01, atol=1e-3)
+    assert not any(p.is_meta for p in read.parameters())
+    path.unlink()  # nothing holds the file open, so this works on Windows too
+    optimise(read, size=(64, 64), dtype=torch.bfloat16)
+    with torch.inference_mode():
+        assert torch.isfinite(read(torch.zeros(1, 3, 64, 64).bfloat16())).all()

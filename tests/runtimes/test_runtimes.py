@@ -1,0 +1,191 @@
+"""Every runtime gives the probabilities of the plain network, and says how it computed them."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sam2unet_core.errors import ConfigError, WeightsError
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.runtimes import RUNTIMES, choice, open_runtime, weights_type
+from sam2unet_core.task import Task, load_preset
+from sam2unet_core.transforms import prepare, restore
+
+CPU = torch.device("cpu")
+TOLERANCE = {"exact": 1e-5, "fast": 0.02, "openvino": 1e-4, "onnx": 1e-4}
+"""Largest difference of a probability; bfloat16 has 8 significant bits."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SAM2UNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def network() -> SAM2UNet:
+    """A network whose answers spread over 0 to 1; windows reach beyond its 96 x 64 images."""
+    torch.manual_seed(3)
+    network = SAM2UNet("nano", num_classes=2).eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.5, 0.5)
+        network.head.weight.normal_(std=2)
+    return network
+
+
+@pytest.fixture
+def task() -> Task:
+    two = load_preset("nerve_ultrasound").classes
+    plain = replace(load_preset("polyp"), name="two", classes=two, weights=None, metrics={})
+    return replace(plain, image_size=(96, 64), temperature=1.3)
+
+
+@pytest.fixture
+def frames() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(5).integers(0, 256, (3, 50, 70, 3), np.uint8)
+
+
+def expected(network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Probabilities by the network as it was built, one frame at a time."""
+    found = []
+    with torch.inference_mode():
+        for frame in frames:
+            image = prepare(torch.from_numpy(frame.transpose(2, 0, 1)[None].copy()), (96, 64))
+            logits = restore(network(image), frame.shape[:2])
+            found.append((logits / task.temperature).sigmoid().numpy()[0])
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("name", ["exact", "fast", "openvino", "onnx"])
+def test_probabilities_are_those_of_the_plain_network(
+    name: str, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+) -> None:
+    wanted = expected(network, task, frames)
+    assert wanted.std() > 0.1  # flat answers would agree whatever the arithmetic
+    runtime = open_runtime(name, copy.deepcopy(network), task, device=CPU)
+    runtime.batch_size = 2  # the last batch is smaller
+    got = runtime.probabilities(frames)
+    assert (got.shape, got.dtype) == ((3, 2, 50, 70), np.float32)
+    np.testing.assert_allclose(got, wanted, atol=TOLERANCE[name])
+    assert runtime.name == name
+    assert runtime.precision == ("bfloat16" if name == "fast" else "float32")
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_the_second_start_reads_what_the_first_one_made(
+    name: str,
+    cache: Path,
+    network: SAM2UNet,
+    task: Task,
+    frames: np.ndarray[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = open_runtime(name, copy.deepcopy(network), task, device=CPU).probabilities(frames)
+    (file,) = (cache / "exports").iterdir()
+    module = f"sam2unet_core.runtimes.{name}_runtime"
+    made = {"openvino": f"{module}._convert", "onnx": f"{module}._export"}[name]
+    monkeypatch.setattr(made, lambda *_: pytest.fail("it was made again"))
+    again = open_runtime(name, copy.deepcopy(network), task, device=CPU)
+    np.testing.assert_array_equal(again.probabilities(frames), first)
+    monkeypatch.undo()
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.head.bias.add_(1)
+    monkeypatch.setenv("SAM2UNET_CACHE", str(cache))
+    changed = open_runtime(name, other, task, device=CPU).probabilities(frames)
+    assert (changed > first).all()
+    assert len(list((cache / "exports").iterdir())) == 2
+    assert file.is_file()
+
+
+def test_a_damaged_export_is_made_again(
+    cache: Path, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+) -> None:
+    first = open_runtime("openvino", copy.deepcopy(network), task, device=CPU).probabilities(frames)
+    (file,) = (cache / "exports").iterdir()
+    file.write_bytes(b"not a compiled network")
+    again = open_runtime("openvino", copy.deepcopy(network), task, device=CPU)
+    np.testing.assert_array_equal(again.probabilities(frames), first)
+    assert file.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime"), ("onnx", "onnxscript")]
+)
+def test_a_missing_package_is_named_with_the_line_that_installs_it(
+    name: str, package: str, network: SAM2UNet, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = builtins.__import__
+
+    def without(wanted: str, *args: Any, **kwargs: Any) -> Any:
+        if wanted == package:
+            raise ImportError(wanted)
+        return found(wanted, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=rf"pip install sam2unet\[{name}\]"):
+        open_runtime(name, network, task, device=CPU)
+
+
+def test_auto_takes_16_bits_where_the_processor_has_units_for_them_and_else_says_why_not(
+    network: SAM2UNet, task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sam2unet_core")
+    monkeypatch.setattr(choice, "has_matrix_units", lambda _: True)
+    monkeypatch.setattr(choice, "low_precision", lambda _: torch.bfloat16)
+    assert open_runtime("auto", copy.deepcopy(network), task, device=CPU).name == "fast"
+    assert weights_type("auto", device=CPU) == torch.bfloat16
+    plain = torch.nn.Conv2d(3, 2, 1)
+    assert open_runtime("auto", plain, task, device=CPU).name == "exact"
+    monkeypatch.setattr(choice, "has_matrix_units", lambda _: False)
+    caplog.clear()
+    assert open_runtime("auto", copy.deepcopy(network), task, device=CPU).name == "exact"
+    assert [r.getMessage() for r in caplog.records] == [
+        "runtime exact: this processor has no bfloat16 matrix units (AMX)"
+    ]
+    assert weights_type("auto", device=CPU) == torch.float32
+    assert weights_type("auto", device=torch.device("cuda")) == torch.float32
+
+
+def test_an_unknown_runtime_is_refused_with_the_known_ones(network: SAM2UNet, task: Task) -> None:
+    with pytest.raises(ConfigError, match=f"'int8': there are {', '.join(RUNTIMES)}"):
+        open_runtime("int8", network, task, device=CPU)
+    with pytest.raises(ConfigError, match="'int8'"):
+        weights_type("int8", device=CPU)
+
+
+@pytest.mark.parametrize("name", ["exact", "fast", "openvino", "onnx"])
+def test_an_output_that_is_not_a_number_is_no_empty_mask(
+    name: str, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+) -> None:
+    damaged = copy.deepcopy(network)
+    with torch.no_grad():
+        damaged.head.bias.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="not a number"):
+        open_runtime(name, damaged, task, device=CPU).probabilities(frames[:1])
+
+
+def test_mirror_images_are_averaged_where_the_task_says_so(
+    network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+) -> None:
+    plain = open_runtime("exact", copy.deepcopy(network), task, device=CPU)
+    mirrored = np.ascontiguousarray(frames[:, :, ::-1])
+    wanted = (plain.probabilities(frames) + plain.probabilities(mirrored)[..., ::-1]) / 2
+    both = open_runtime(
+        "exact", copy.deepcopy(network), replace(task, flip_average=True), device=CPU
+    )
+    np.testing.assert_allclose(both.probabilities(frames), wanted, atol=1e-5)
+    assert np.abs(wanted - plain.probabilities(frames)).max() > 0.01
