@@ -37,8 +37,8 @@ BINS = 15
 EVERY = 7
 """One pixel in 7 x 7 is used: its neighbours say the same."""
 SMALLEST = 1e-6
-PEAKS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
-"""Of the calibrated probability."""
+PEAKS = tuple(round(0.99 - 0.01 * i, 2) for i in range(40))
+"""Of the calibrated probability: 0.99 down to 0.60."""
 
 
 def main() -> None:

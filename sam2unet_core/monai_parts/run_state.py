@@ -24,7 +24,7 @@ from sam2unet_core.network.checkpoint import (
     save_delta,
     save_full,
     trainable_state_dict,
-    trunk_hash,
+    trunk_identity,
 )
 from sam2unet_core.segmenter import unmeasured
 from sam2unet_core.task import Task
@@ -112,7 +112,7 @@ class RunState:
         """
         self.identity = {"variant": self.network.variant.name}
         if self.network.trunk_is_frozen:
-            self.identity["trunk_sha256"] = trunk_hash(self.network.state_dict())
+            self.identity["trunk_sha256"] = trunk_identity(self.network)
         checkpoint = self.folder / CHECKPOINT
         if checkpoint.is_file() and not self.resume:
             raise ConfigError(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
+from sam2unet_core.monai_parts.training import PRECISIONS
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import (
     find_trunk,
     load_weights,
     read_info,
     require_trunk,
+    round_frozen,
     trunk_file,
 )
 
@@ -25,7 +27,7 @@ def training_network(
     *,
     num_classes: int = 1,
     train_trunk: bool | None = None,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: float = 0.0,
     drop_path: float = 0.0,
     trunk: str | None = None,
 ) -> SAM2UNet:
@@ -39,7 +41,7 @@ def training_network(
         variant: see `SAM2UNet`, as for the next four.
         num_classes: channels of the output.
         train_trunk: whether the trunk learns too; None freezes SAM2's.
-        gradient_checkpointing: save memory.
+        gradient_checkpointing: see `SAM2UNet`.
         drop_path: of the trunk's last block.
         trunk: SAM2's file; None takes the one that was fetched or imported.
     """
@@ -70,6 +72,7 @@ class InitialWeights:
         weights: a file to start from (full network or delta), for a warm start. From one for
             another number of classes, all but the heads is taken.
         trunk: SAM2's file; None takes the one that was fetched or imported.
+        precision: of the training; with 16 bits a frozen trunk's matrices are held in them.
     """
 
     def __init__(
@@ -78,7 +81,10 @@ class InitialWeights:
         variant: str,
         weights: str | None = None,
         trunk: str | None = None,
+        *,
+        precision: str = "float32",
     ) -> None:
+        self.dtype = PRECISIONS[precision]
         self.network = network
         self.variant = variant
         self.weights = weights
@@ -98,6 +104,8 @@ class InitialWeights:
         for file in self._files():
             found = load_weights(self.network, file, other_classes=True)
             logger.info("starting from %s: %s", Path(file).name, found)
+        if self.dtype is not None:
+            round_frozen(self.network, self.dtype)
 
     def _files(self) -> list[Path | str]:
         given = read_info(self.weights) if self.weights is not None else None

@@ -6,7 +6,6 @@ import copy
 import math
 import random
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import ignite.distributed as idist
@@ -18,7 +17,6 @@ from monai.data.utils import set_rnd
 from monai.engines import default_prepare_batch
 from monai.inferers import Inferer
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import interpolate
 
 from sam2unet_core.errors import ConfigError, DataError
@@ -53,21 +51,11 @@ class PrecisionInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Return logits, or the list of logits that a network in training mode returns."""
         pixels = plain(inputs)
-        with (
-            torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype is not None),
-            self._attention(pixels.device),
-        ):
+        with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype is not None):
             output = network(pixels, *args, **kwargs)
         if isinstance(output, Tensor):
             return output.float()
         return [logits.float() for logits in output]
-
-    def _attention(self, device: torch.device) -> AbstractContextManager[None]:
-        # The backward pass of PyTorch's fused attention in bfloat16 takes three to eight times as
-        # long on a CPU as that of plain matrix products.
-        if device.type == "cpu" and self.dtype is not None and torch.is_grad_enabled():
-            return sdpa_kernel(SDPBackend.MATH)
-        return nullcontext()
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:

@@ -3,13 +3,12 @@
 Names of modules follow the published checkpoints. Tokens are `(B, H, W, C)` float throughout.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from sam2unet_core.network.attention import WindowAttention, pool_tokens
 from sam2unet_core.network.variants import Variant
 
 ADAPTER_WIDTH = 32
@@ -22,7 +21,8 @@ class Hiera(nn.Module):
         variant: the row of the table to build.
         drop_path: probability that the last block's branches are skipped for a sample in
             training; it rises linearly from 0 at the first block.
-        gradient_checkpointing: recompute activations in the backward pass to save memory.
+        gradient_checkpointing: share of the blocks, from the finest on, whose activations are
+            recomputed in the backward pass to save memory; True is all. The finest hold the most.
 
     Attributes:
         position: the position embedding of one token grid, `(1, H/4, W/4, C)`, where
@@ -30,12 +30,12 @@ class Hiera(nn.Module):
     """
 
     def __init__(
-        self, variant: Variant, *, drop_path: float = 0.0, gradient_checkpointing: bool = False
+        self, variant: Variant, *, drop_path: float = 0.0, gradient_checkpointing: float = 0.0
     ) -> None:
         """Build the layers."""
         super().__init__()
         dim, side = variant.embed_dim, variant.windows[0]
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing = float(gradient_checkpointing)
         self.position: Tensor | None = None
         self.patch_embed = PatchEmbed(dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, *variant.pos_background))
@@ -58,7 +58,8 @@ class Hiera(nn.Module):
         x = x + self._position(x.size(1), x.size(2))
         features: list[Tensor] = []
         for i, block in enumerate(self.blocks):
-            if not torch.jit.is_scripting() and self.training and self.gradient_checkpointing:  # type: ignore[attr-defined]
+            recompute = i < self.gradient_checkpointing * len(self.blocks)
+            if not torch.jit.is_scripting() and self.training and recompute:  # type: ignore[attr-defined]
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
@@ -157,114 +158,10 @@ class Block(nn.Module):
         if self.proj is not None:
             shortcut = self.proj(x).to(x.dtype)
             if self.pool:
-                shortcut = _pool(shortcut)
+                shortcut = pool_tokens(shortcut)
         x = shortcut + self.drop_path(self.attn(x))
         output: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return output
-
-
-class WindowAttention(nn.Module):
-    """Multi-head attention inside windows of the token grid.
-
-    A grid that the window does not divide is filled up on the right and at the bottom. The filled
-    places are not masked: their keys and values, which equal the bias of `qkv`, take part as they
-    do in SAM2. The linear layers run on real tokens only.
-
-    Attributes:
-        split_edges: attend in the whole windows, the two edges and the corner one after another,
-            each on its real tokens and one more that stands for all that fill its window up. The
-            same result with a third of the work on a 22 x 22 grid, but in more steps, so it pays
-            on a CPU; it is left out where TorchScript compiles.
-    """
-
-    def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, pool: bool) -> None:
-        """Build the layers."""
-        super().__init__()
-        self.heads = heads
-        self.window = window
-        self.pool = pool
-        self.split_edges = False
-        self.qkv = nn.Linear(dim, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, H, W, dim)` to `(B, H, W, dim_out)`, or half of H and W if it pools."""
-        height, width = x.size(1), x.size(2)
-        qkv = self.qkv(x)
-        if not torch.jit.is_scripting() and self.split_edges and self._has_edges(height, width):  # type: ignore[attr-defined]
-            split: Tensor = self.proj(self._attend_split(qkv))
-            return split
-        if self.window > 0:
-            qkv = _to_windows(qkv, self.window, self.qkv.bias)  # (B*N, w, w, 3*C)
-        x = self._attend(qkv)
-        side = self.window
-        if self.pool:
-            height, width, side = height // 2, width // 2, side // 2
-        if self.window > 0:
-            x = _from_windows(x, side, height, width)
-        output: Tensor = self.proj(x)
-        return output
-
-    def _has_edges(self, height: int, width: int) -> bool:
-        """Whether windows reach beyond the grid. Those that pool are few and stay whole."""
-        uneven = self.window > 0 and (height % self.window > 0 or width % self.window > 0)
-        return uneven and not self.pool
-
-    @torch.jit.unused
-    def _attend_split(self, qkv: Tensor) -> Tensor:
-        """Attend within the windows of a `(B, H, W, 3*C)` grid, filled up or not, as `_attend`."""
-        batch, height, width, channels = qkv.shape
-        output = qkv.new_empty(batch, height, width, channels // 3)
-        last_row = height - height % self.window
-        last_column = width - width % self.window
-        for rows in (slice(0, last_row), slice(last_row, height)):
-            for columns in (slice(0, last_column), slice(last_column, width)):
-                if rows.start < rows.stop and columns.start < columns.stop:
-                    self._attend_part(qkv[:, rows, columns], output[:, rows, columns])
-        return output
-
-    def _attend_part(self, qkv: Tensor, output: Tensor) -> None:
-        """Attend within windows that are all filled up alike.
-
-        Args:
-            qkv: `(B, H, W, 3*C)`, a part of the grid.
-            output: `(B, H, W, C)`, where the result goes.
-        """
-        height, width, channels = qkv.shape[1:]
-        h, w = min(height, self.window), min(width, self.window)
-        missing = self.window**2 - h * w
-        windows = _window_view(qkv, h, w)  # (B, rows, columns, h, w, 3*C)
-        count = windows.size(0) * windows.size(1) * windows.size(2)
-        tokens = qkv.new_empty(count, h * w + (missing > 0), channels)
-        tokens[:, : h * w].view(windows.shape).copy_(windows)
-        weight = None
-        if missing:
-            tokens[:, -1] = self.qkv.bias.to(qkv.dtype)
-            weight = qkv.new_zeros(1, 1, 1, h * w + 1)
-            weight[..., -1] = math.log(missing)  # softmax then counts that token `missing` times
-        q, k, v = (
-            part.view(count, -1, self.heads, channels // 3 // self.heads).transpose(1, 2)
-            for part in tokens.chunk(3, dim=-1)
-        )  # (B*N, heads, n, C/heads)
-        x = F.scaled_dot_product_attention(q[:, :, : h * w], k, v, attn_mask=weight)
-        x = x.transpose(1, 2).reshape(*windows.shape[:-1], channels // 3)
-        _window_view(output, h, w).copy_(x)
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """Attend within each `(h, w)` grid of `(B, h, w, 3*C)` queries, keys and values."""
-        batch, height, width, _ = qkv.shape
-        q, k, v = qkv.chunk(3, dim=-1)
-        if self.pool:
-            q = _pool(q)
-            height, width = height // 2, width // 2
-        x = F.scaled_dot_product_attention(self._split(q), self._split(k), self._split(v))
-        return x.transpose(1, 2).reshape(batch, height, width, -1)  # (B, h, w, C)
-
-    def _split(self, x: Tensor) -> Tensor:
-        """Reshape `(B, h, w, C)` to `(B, heads, h*w, C/heads)`."""
-        batch, height, width, channels = x.shape
-        shape = [batch, height * width, self.heads, channels // self.heads]
-        return x.reshape(shape).transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -318,37 +215,3 @@ def _plan(variant: Variant, drop_path: float) -> list[Block]:
                 )
             )
     return blocks
-
-
-def _pool(x: Tensor) -> Tensor:
-    """Take the maximum of each 2 x 2 tokens: `(B, H, W, C)` to `(B, H/2, W/2, C)`."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1)
-
-
-def _to_windows(x: Tensor, side: int, filling: Tensor) -> Tensor:
-    """Cut `(B, H, W, C)` into `(B * N, side, side, C)`; what is missing takes `filling`, `(C,)`."""
-    batch, height, width, channels = x.shape
-    filling = filling.to(x.dtype)
-    right = filling.expand(batch, height, -width % side, channels)
-    x = torch.cat([x, right], dim=2)
-    below = filling.expand(batch, -height % side, x.size(2), channels)
-    x = torch.cat([x, below], dim=1)
-    rows, columns = (height + side - 1) // side, (width + side - 1) // side
-    x = x.reshape(batch, rows, side, columns, side, channels)
-    return x.transpose(2, 3).reshape(-1, side, side, channels)
-
-
-def _window_view(x: Tensor, height: int, width: int) -> Tensor:
-    """View `(B, H, W, C)` as `(B, H/height, W/width, height, width, C)`."""
-    b, full_height, full_width, channels = x.shape
-    shape = (b, full_height // height, height, full_width // width, width, channels)
-    return x.view(shape).transpose(2, 3)
-
-
-def _from_windows(windows: Tensor, side: int, height: int, width: int) -> Tensor:
-    """Put `(B * N, side, side, C)` together again and cut off what was filled: `(B, H, W, C)`."""
-    rows, columns = (height + side - 1) // side, (width + side - 1) // side
-    channels = windows.size(3)
-    x = windows.reshape(-1, rows, columns, side, side, channels).transpose(2, 3)
-    x = x.reshape(-1, rows * side, columns * side, channels)
-    return x[:, :height, :width].contiguous()  # a view would send `proj` to a slow batched product

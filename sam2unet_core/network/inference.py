@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.blocks import ConvNorm, DoubleConv
-from sam2unet_core.network.hiera import MLP, AdaptedBlock, WindowAttention
+from sam2unet_core.network.hiera import MLP, AdaptedBlock
 from sam2unet_core.network.sam2unet import SAM2UNet
 
 

@@ -62,6 +62,27 @@ def trunk_hash(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def trunk_identity(model: nn.Module) -> str:
+    """Return the hash of a network's trunk: what it was before `round_frozen`."""
+    known: str | None = getattr(model, "trunk_sha256", None)
+    return known or trunk_hash(model.state_dict())
+
+
+def round_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold a frozen trunk's matrices in 16 bits, as training under autocast reads them anyway.
+
+    That is half of their memory, and they are not converted again at every step. The trunk's hash
+    stays known, so that what is saved still names its file.
+    """
+    frozen = frozen_keys(model)
+    if not frozen:
+        return
+    model.trunk_sha256 = trunk_identity(model)  # type: ignore[assignment]
+    for name, parameter in model.named_parameters():
+        if name in frozen and parameter.ndim == 2:
+            parameter.data = parameter.data.to(dtype)
+
+
 def trainable_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """Return all weights and buffers but those of a frozen trunk."""
     frozen = frozen_keys(model)

@@ -22,12 +22,16 @@ class SAM2UNet(nn.Module):
         variant: a name in `VARIANTS` or a row of one's own.
         num_classes: channels of the output.
         train_trunk: whether the trunk learns too; None freezes it where SAM2 publishes weights.
-        gradient_checkpointing: recompute the trunk's activations to save memory in training.
+        gradient_checkpointing: share of the trunk's blocks whose activations are recomputed to
+            save memory in training; True is all.
         drop_path: probability of skipping a branch of the last block in training; earlier blocks
             less, down to 0 at the first.
         adapter_init: `trunc_normal` (std 0.02, zero bias; the authors' fix for losses that became
             NaN) or `default` (PyTorch's own for linear layers, as first published).
     """
+
+    trunk_sha256: str | None = None
+    """Hash of the trunk before its frozen matrices were rounded, where they were."""
 
     __jit_unused_properties__ = ("trunk_is_frozen",)
 
@@ -37,7 +41,7 @@ class SAM2UNet(nn.Module):
         *,
         num_classes: int = 1,
         train_trunk: bool | None = None,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: float = 0.0,
         drop_path: float = 0.0,
         adapter_init: Literal["trunc_normal", "default"] = "trunc_normal",
     ) -> None:

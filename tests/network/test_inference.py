@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.checkpoint import load_model, save_delta, save_full
-from sam2unet_core.network.hiera import WindowAttention
 from sam2unet_core.network.inference import PackedLinear, can_pack, optimise, share_trunk
 from sam2unet_core.network.keys import is_trunk_key
 

@@ -14,7 +14,13 @@ from sam2unet_core.network.checkpoint.loading import (
     load_weights,
 )
 from sam2unet_core.network.checkpoint.saving import merge, save_delta, save_full, split
-from sam2unet_core.network.keys import trainable_state_dict, trunk_hash, trunk_keys
+from sam2unet_core.network.keys import (
+    round_frozen,
+    trainable_state_dict,
+    trunk_hash,
+    trunk_identity,
+    trunk_keys,
+)
 
 __all__ = [
     "LoadedWeights",
@@ -27,11 +33,13 @@ __all__ = [
     "merge",
     "read_info",
     "require_trunk",
+    "round_frozen",
     "save_delta",
     "save_full",
     "split",
     "trainable_state_dict",
     "trunk_file",
     "trunk_hash",
+    "trunk_identity",
     "trunk_keys",
 ]

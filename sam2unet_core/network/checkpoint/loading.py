@@ -12,7 +12,7 @@ from torch import Tensor
 from sam2unet_core.errors import MissingWeightsError, WeightsError
 from sam2unet_core.network.checkpoint.cache import find_trunk, how_to_get
 from sam2unet_core.network.checkpoint.formats import Checkpoint, Format, read_checkpoint
-from sam2unet_core.network.keys import is_trunk_key, trainable_state_dict, trunk_hash
+from sam2unet_core.network.keys import is_trunk_key, trainable_state_dict, trunk_identity
 from sam2unet_core.network.sam2unet import SAM2UNet
 from sam2unet_core.network.variants import Variant
 
@@ -138,13 +138,15 @@ def load_trainable_state_dict(model: SAM2UNet, state_dict: Mapping[str, Tensor])
 def _load(model: SAM2UNet, checkpoint: Checkpoint) -> None:
     _compare(checkpoint, {k: tuple(v.shape) for k, v in model.state_dict().items()}, model)
     if not checkpoint.has_trunk and checkpoint.trunk_sha256 is not None:
-        found = trunk_hash(model.state_dict())
+        found = trunk_identity(model)
         if found != checkpoint.trunk_sha256:
             raise WeightsError(
                 f"{checkpoint.path}: belongs to the trunk {checkpoint.trunk_sha256}, the network's "
                 f"trunk is {found}. Load that trunk first (or use load_model, which does); "
                 f"{how_to_get(model.variant)}"
             )
+    if checkpoint.has_trunk:
+        model.trunk_sha256 = None
     on_meta = any(value.is_meta for value in model.state_dict().values())
     model.load_state_dict(checkpoint.tensors, strict=False, assign=on_meta)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from sam2unet_core.errors import WeightsError
 from sam2unet_core.network.checkpoint.formats import DELTA, FULL, Checkpoint, read_checkpoint
 from sam2unet_core.network.checkpoint.loading import read_trunk
-from sam2unet_core.network.keys import is_trunk_key, trunk_hash
+from sam2unet_core.network.keys import is_trunk_key, trunk_hash, trunk_identity
 from sam2unet_core.network.sam2unet import SAM2UNet
 from sam2unet_core.network.variants import Variant
 from sam2unet_core.task import Task
@@ -35,7 +35,7 @@ def save_delta(model: SAM2UNet, path: Path | str, *, task: Task | None) -> None:
         return
     state = model.state_dict()
     tensors = {key: value for key, value in state.items() if not is_trunk_key(key)}
-    _write(tensors, path, kind=DELTA, variant=model.variant, trunk=trunk_hash(state), task=task)
+    _write(tensors, path, kind=DELTA, variant=model.variant, trunk=trunk_identity(model), task=task)
 
 
 def save_full(
