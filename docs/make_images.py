@@ -48,13 +48,15 @@ def starter_curve(history: Path, picture: Path) -> None:
             axis.axvline(start, color="0.7", linewidth=0.8)
         side = rows[start]["side"]
         above.text(
-            start + 0.5,
-            0.99,
-            f"{side} x {side}",
+            start,
+            1.02,
+            f"{side}²",
             transform=above.get_xaxis_transform(),
-            va="top",
+            ha="left",
+            va="bottom",
             fontsize=8,
         )
+    above.set_title("side of the frames in pixels, by stage", fontsize=8, loc="right", pad=16)
     for axis in (above, below):
         axis.grid(alpha=0.3)
     figure.tight_layout()
