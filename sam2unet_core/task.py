@@ -125,6 +125,15 @@ class Task:
         """Return the same task with other weights."""
         return replace(self, weights=weights)
 
+    def with_threshold(self, threshold: float) -> Task:
+        """Return the same task with another threshold.
+
+        The peak threshold was fitted together with the task's own, and would hide what somebody
+        who lowers the threshold looks for: another threshold switches it off.
+        """
+        peak = self.peak_threshold if threshold == self.threshold else 0.0
+        return replace(self, threshold=threshold, peak_threshold=peak)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `task.json`."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -197,7 +196,7 @@ def open_segmenter(
     folder = bundle or installed_bundle()
     segmenter = Segmenter.open(bundle, task=chosen, weights=weights, device=device, runtime=runtime)
     if threshold is not None:
-        segmenter.task = replace(segmenter.task, threshold=threshold)
+        segmenter.task = segmenter.task.with_threshold(threshold)
     own = segmenter.task.weights
     if weights is None and own is not None:  # `open` has compared the file with it
         return segmenter, own.sha256

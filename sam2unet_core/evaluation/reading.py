@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,7 +142,7 @@ def with_threshold(task: Task, threshold: float | None) -> Task:
         return task
     if not 0 < threshold < 1:
         raise DataError(f"the threshold is {threshold:g}, expected between 0 and 1")
-    return replace(task, threshold=threshold)
+    return task.with_threshold(threshold)
 
 
 def _each(

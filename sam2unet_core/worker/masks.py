@@ -18,7 +18,7 @@ def adjusted(task: Task, adjustment: Adjustment) -> Task:
     if adjustment.min_area_px is not None:
         classes = tuple(replace(c, min_area_px=adjustment.min_area_px) for c in classes)
     threshold = task.threshold if adjustment.threshold is None else adjustment.threshold
-    return replace(task, threshold=threshold, classes=classes)
+    return replace(task.with_threshold(threshold), classes=classes)
 
 
 def masks_of(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sam2unet_core.postprocess import class_masks, label_map, to_probabilities
+from sam2unet_core.segmenter import unmeasured
 from sam2unet_core.task import load_preset
 
 
@@ -15,7 +16,7 @@ def polyp():
 
 @pytest.fixture
 def nerve():
-    return load_preset("nerve_ultrasound")
+    return unmeasured(load_preset("nerve_ultrasound"))  # its temperature is its weights'
 
 
 def test_temperature_divides_the_logits(polyp):
@@ -71,3 +72,9 @@ def test_a_component_is_kept_where_it_reaches_the_peak_somewhere(polyp):
     assert class_masks(found, polyp).sum() == 13
     higher = replace(polyp, threshold=0.7, peak_threshold=0.65)  # below the threshold: no rule
     assert class_masks(found, higher).sum() == 1
+
+
+def test_another_threshold_switches_the_peak_off_and_the_task_s_own_keeps_it(polyp):
+    fitted = replace(polyp, peak_threshold=0.9)
+    assert fitted.with_threshold(0.3) == replace(polyp, threshold=0.3)
+    assert fitted.with_threshold(0.5) == fitted

@@ -17,7 +17,7 @@ from SAM2UNetLib.WorkerProcess import WorkerProcess
 
 
 def request(node, bundle, what="volume", **options):
-    return Request(node, what, bundle=str(bundle), device="cpu", **options)
+    return Request(node, what, bundle=str(bundle), device="cpu", runtime="exact", **options)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_worker_that_is_not_there_is_told_with_what_to_do(volume, bundle, pict
 
 
 def test_missing_weights_are_told_with_what_to_do(session, volume, pictures, run):
-    session.start(Request(volume(pictures), "volume", task="nerve_ultrasound", device="cpu"))
+    session.start(Request(volume(pictures), "volume", task="skin_lesion", device="cpu"))
     told = run(session)
     assert told[-1][0] == "failed"
     assert told[-1][2]

@@ -50,7 +50,7 @@ def test_each_class_gets_its_own_segment_with_its_own_voxels(
     threshold = float(np.round(np.median(found), 4))
     expected = found >= threshold
     session.start(
-        Request(node, "volume", bundle=str(bundle_of_two), device="cpu", threshold=threshold)
+        Request(node, "volume", bundle=str(bundle_of_two), runtime="exact", threshold=threshold)
     )
     told = run(session)
     assert told[-1][0] == "finished", told
@@ -70,7 +70,9 @@ def test_classes_that_exclude_one_another_do_not_meet_from_one_half_on(
     session, volume, bundle_of_two, pictures, run
 ):
     session.start(
-        Request(volume(pictures), "volume", bundle=str(bundle_of_two), device="cpu", threshold=0.51)
+        Request(
+            volume(pictures), "volume", bundle=str(bundle_of_two), runtime="exact", threshold=0.51
+        )
     )
     told = run(session)
     assert told[-1][0] == "finished", told
@@ -86,7 +88,9 @@ def test_the_threshold_moves_both_classes_and_undo_takes_both_back(
 ):
     node = volume(pictures)
     found = by_the_library(bundle_of_two, pictures)
-    session.start(Request(node, "volume", bundle=str(bundle_of_two), device="cpu", threshold=0.01))
+    session.start(
+        Request(node, "volume", bundle=str(bundle_of_two), runtime="exact", threshold=0.01)
+    )
     run(session)
     higher = float(np.quantile(found, 0.8))
     assert session.rethreshold(higher)

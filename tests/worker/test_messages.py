@@ -67,7 +67,7 @@ def test_other_versions_and_operations_fail_under_their_number(
         ("load", {"device": 3}, "device"),
         ("load", {"device": "cuda:99"}, "device"),
         ("load", {"device": "toaster"}, "device"),
-        ("load", {"runtime": "fast"}, "runtime"),
+        ("load", {"runtime": "quick"}, "runtime"),
         ("load", {"task": "no_such_task"}, "no task is called"),
         ("segment", {}, "input"),
         ("segment", {"input": []}, "input"),
