@@ -78,7 +78,7 @@ class Segmenter:
         folder = Path(bundle) if bundle is not None else installed_bundle()
         chosen = choose_task(folder, task, weights, bundle_given=bundle is not None)
         file = Path(weights) if weights is not None else bundled_weights(folder, chosen)
-        matrices = weights_type(runtime, device=choose_device(device))
+        matrices = weights_type(runtime, chosen, device=choose_device(device))
         network = load_for_inference(file, matrices=matrices)
         return cls(chosen, network, device=device, runtime=runtime)
 

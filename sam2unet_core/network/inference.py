@@ -92,7 +92,8 @@ def can_pack(dtype: torch.dtype) -> bool:
         return False
     if dtype == torch.float32:
         return True
-    return dtype == torch.bfloat16 and bool(torch.cpu.get_capabilities().get("avx512_f", False))
+    needed = {torch.bfloat16: "avx512_f", torch.float16: "avx512_fp16"}.get(dtype, "")
+    return bool(torch.cpu.get_capabilities().get(needed, False))
 
 
 def _pack_linears(module: nn.Module) -> None:

@@ -56,7 +56,7 @@ def open_runtime(name: str, network: nn.Module, task: Task, *, device: torch.dev
         return OnnxRuntime(network, task)
     if name == "auto":
         name = "exact"
-        reason = _why_exact(device)
+        reason = _why_exact(task, device)
         if reason is None and isinstance(network, SAM2UNet):
             name = "fast"
         if reason:
@@ -65,22 +65,26 @@ def open_runtime(name: str, network: nn.Module, task: Task, *, device: torch.dev
     return TorchRuntime(network, task, device=device, dtype=dtype)
 
 
-def weights_type(name: str, *, device: torch.device) -> torch.dtype:
+def weights_type(name: str, task: Task, *, device: torch.device) -> torch.dtype:
     """Return the type in which a runtime will want the large matrices of its network.
 
     Raises:
         ConfigError: there is no such runtime, or not on this machine.
     """
     check_runtime(name)
-    if name == "fast" or (name == "auto" and _why_exact(device) is None):
+    if name == "fast" or (name == "auto" and _why_exact(task, device) is None):
         return low_precision(device)
     return torch.float32
 
 
-def _why_exact(device: torch.device) -> str | None:
+def _why_exact(task: Task, device: torch.device) -> str | None:
     """Say why 16 bits are not taken unasked on a device; None where they were measured to pay."""
     if device.type != "cpu":
         return f"16 bits have not been measured on {device.type}"
-    if not has_matrix_units(device):
-        return "this processor has no bfloat16 matrix units (AMX)"
+    if has_matrix_units(torch.float16):
+        return None
+    if not has_matrix_units(torch.bfloat16):
+        return "this processor has no 16-bit matrix units (AMX)"
+    if task.peak_threshold > task.threshold:
+        return "in bfloat16 components near the task's peak threshold come and go"
     return None

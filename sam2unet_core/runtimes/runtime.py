@@ -64,7 +64,10 @@ class Runtime(ABC):
             batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + self.batch_size]))
             result[start : start + len(batch)] = self._batch(batch.permute(0, 3, 1, 2)).cpu()
         if not np.isfinite(result).all():  # compared with a threshold it would read as no finding
-            raise WeightsError("the network's output is not a number; its weights are damaged")
+            cause = "its weights are damaged"
+            if self.precision == "float16":
+                cause += ", or its numbers too large for 16 bits: try the runtime `exact`"
+            raise WeightsError(f"the network's output is not a number; {cause}")
         return result
 
     @torch.inference_mode()

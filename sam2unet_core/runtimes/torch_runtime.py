@@ -53,12 +53,17 @@ class TorchRuntime(Runtime):
 def low_precision(device: torch.device) -> torch.dtype:
     """Return the 16-bit type that `fast` computes in on a device.
 
+    On a CPU that is float16 where it has units for it: as fast as bfloat16, and eight times nearer
+    to float32.
+
     Raises:
         ConfigError: the device has none.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     if device.type == "mps":
+        return torch.float16
+    if has_matrix_units(torch.float16) and can_pack(torch.float16):
         return torch.float16
     if can_pack(torch.bfloat16):
         return torch.bfloat16
@@ -68,9 +73,10 @@ def low_precision(device: torch.device) -> torch.dtype:
     )
 
 
-def has_matrix_units(device: torch.device) -> bool:
-    """Whether a CPU multiplies bfloat16 matrices in hardware (AMX)."""
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+def has_matrix_units(dtype: torch.dtype) -> bool:
+    """Whether the processor multiplies matrices of a 16-bit type in hardware (AMX)."""
+    unit = {torch.bfloat16: "amx_bf16", torch.float16: "amx_fp16"}[dtype]
+    return bool(torch.cpu.get_capabilities().get(unit, False))
 
 
 def choose_device(name: str = "auto") -> torch.device:

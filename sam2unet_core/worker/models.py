@@ -17,7 +17,7 @@ from sam2unet_core.network.checkpoint import WeightsInfo, read_info
 from sam2unet_core.network.checkpoint.formats import read_checkpoint
 from sam2unet_core.network.inference import share_trunk
 from sam2unet_core.network.keys import is_trunk_key
-from sam2unet_core.runtimes import weights_type
+from sam2unet_core.runtimes import check_runtime, weights_type
 from sam2unet_core.runtimes.torch_runtime import TorchRuntime, choose_device
 from sam2unet_core.segmenter import (
     Segmenter,
@@ -76,7 +76,7 @@ class Models:
             ProtocolError: a path is not allowed or leads nowhere.
             TaskError, WeightsError, MissingWeightsError, ConfigError: as `Segmenter.open`.
         """
-        matrices = weights_type(options.runtime, device=choose_device(options.device))
+        check_runtime(options.runtime)
         bundle = None if options.bundle is None else self._studies.file(options.bundle)
         weights = None if options.weights is None else self._studies.file(options.weights)
         folder = bundle or installed_bundle()
@@ -95,6 +95,8 @@ class Models:
             file = weights or bundled_weights(folder, task)
             info = read_info(file)
             network = self._on_shared_trunk(info, options)
+            device = choose_device(options.device)
+            matrices = weights_type(options.runtime, task, device=device)
             network = network or load_for_inference(file, matrices=matrices)
             segmenter = Segmenter(task, network, device=options.device, runtime=options.runtime)
             model = self._loaded[key] = Model(segmenter, info)

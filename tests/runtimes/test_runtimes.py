@@ -81,7 +81,7 @@ def test_probabilities_are_those_of_the_plain_network(
     assert (got.shape, got.dtype) == ((3, 2, 50, 70), np.float32)
     np.testing.assert_allclose(got, wanted, atol=TOLERANCE[name])
     assert runtime.name == name
-    assert runtime.precision == ("bfloat16" if name == "fast" else "float32")
+    assert runtime.precision in (("float16", "bfloat16") if name == "fast" else ("float32",))
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
@@ -144,27 +144,32 @@ def test_auto_takes_16_bits_where_the_processor_has_units_for_them_and_else_says
     network: SAM2UNet, task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "sam2unet_core")
-    monkeypatch.setattr(choice, "has_matrix_units", lambda _: True)
+    units: set[torch.dtype] = {torch.float16}
+    monkeypatch.setattr(choice, "has_matrix_units", lambda dtype: dtype in units)
     monkeypatch.setattr(choice, "low_precision", lambda _: torch.bfloat16)
-    assert open_runtime("auto", copy.deepcopy(network), task, device=CPU).name == "fast"
-    assert weights_type("auto", device=CPU) == torch.bfloat16
-    plain = torch.nn.Conv2d(3, 2, 1)
-    assert open_runtime("auto", plain, task, device=CPU).name == "exact"
-    monkeypatch.setattr(choice, "has_matrix_units", lambda _: False)
+    peaked = replace(task, peak_threshold=0.9)
+    assert open_runtime("auto", copy.deepcopy(network), peaked, device=CPU).name == "fast"
+    assert weights_type("auto", peaked, device=CPU) == torch.bfloat16
+    assert open_runtime("auto", torch.nn.Conv2d(3, 2, 1), task, device=CPU).name == "exact"
+    units = {torch.bfloat16}
+    assert weights_type("auto", task, device=CPU) == torch.bfloat16
     caplog.clear()
+    assert open_runtime("auto", copy.deepcopy(network), peaked, device=CPU).name == "exact"
+    assert weights_type("auto", peaked, device=CPU) == torch.float32
+    units = set()
     assert open_runtime("auto", copy.deepcopy(network), task, device=CPU).name == "exact"
     assert [r.getMessage() for r in caplog.records] == [
-        "runtime exact: this processor has no bfloat16 matrix units (AMX)"
+        "runtime exact: in bfloat16 components near the task's peak threshold come and go",
+        "runtime exact: this processor has no 16-bit matrix units (AMX)",
     ]
-    assert weights_type("auto", device=CPU) == torch.float32
-    assert weights_type("auto", device=torch.device("cuda")) == torch.float32
+    assert weights_type("auto", task, device=torch.device("cuda")) == torch.float32
 
 
 def test_an_unknown_runtime_is_refused_with_the_known_ones(network: SAM2UNet, task: Task) -> None:
     with pytest.raises(ConfigError, match=f"'int8': there are {', '.join(RUNTIMES)}"):
         open_runtime("int8", network, task, device=CPU)
     with pytest.raises(ConfigError, match="'int8'"):
-        weights_type("int8", device=CPU)
+        weights_type("int8", task, device=CPU)
 
 
 @pytest.mark.parametrize("name", ["exact", "fast", "openvino", "onnx"])

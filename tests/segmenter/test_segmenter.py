@@ -37,7 +37,7 @@ def test_probabilities_have_the_frames_own_size_and_stay_between_0_and_1(weights
 
 
 def test_probabilities_do_not_depend_on_the_company_of_a_frame(weights, frames):
-    segmenter = Segmenter.open(weights=weights, device="cpu")
+    segmenter = Segmenter.open(weights=weights, device="cpu", runtime="exact")
     together = segmenter.probabilities(frames)
     alone = np.concatenate([segmenter.probabilities(frame[None]) for frame in frames])
     np.testing.assert_allclose(together, alone, atol=2e-6)
