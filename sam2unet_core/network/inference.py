@@ -93,7 +93,13 @@ def can_pack(dtype: torch.dtype) -> bool:
     if dtype == torch.float32:
         return True
     needed = {torch.bfloat16: "avx512_f", torch.float16: "avx512_fp16"}.get(dtype, "")
-    return bool(torch.cpu.get_capabilities().get(needed, False))
+    return bool(cpu_capabilities().get(needed, False))
+
+
+def cpu_capabilities() -> dict[str, object]:
+    """Return what PyTorch knows of the processor; nothing where it is too old to tell."""
+    known = getattr(torch.cpu, "get_capabilities", dict)
+    return dict(known())
 
 
 def _pack_linears(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.inference import can_pack, optimise
+from sam2unet_core.network.inference import can_pack, cpu_capabilities, optimise
 from sam2unet_core.runtimes.runtime import Runtime
 from sam2unet_core.task import Task
 
@@ -76,7 +76,7 @@ def low_precision(device: torch.device) -> torch.dtype:
 def has_matrix_units(dtype: torch.dtype) -> bool:
     """Whether the processor multiplies matrices of a 16-bit type in hardware (AMX)."""
     unit = {torch.bfloat16: "amx_bf16", torch.float16: "amx_fp16"}[dtype]
-    return bool(torch.cpu.get_capabilities().get(unit, False))
+    return bool(cpu_capabilities().get(unit, False))
 
 
 def choose_device(name: str = "auto") -> torch.device:
