@@ -27,6 +27,7 @@ from sam2unet_core.errors import ConfigError
 from sam2unet_core.media.image import image_files, read_image
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
+from sam2unet_core.network.inference import can_pack
 from sam2unet_core.phantom import write_dataset
 from sam2unet_core.postprocess import label_map
 from sam2unet_core.runtimes import Runtime
@@ -40,12 +41,13 @@ QUICK = ALL[:3]
 FRAMES_IN_A_PROCESS = 3
 
 
-def measure(quick: bool) -> list[dict[str, Any]]:
+def measure(quick: bool, sizes: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
     """Return a row for each size and runtime; `ratio` is how many times faster than reference."""
-    sizes = ("large",) if quick else ("tiny", "small", "base_plus", "large")
+    sizes = sizes or (("large",) if quick else ("tiny", "small", "base_plus", "large"))
+    types = [torch.float32, *filter(can_pack, (torch.bfloat16, torch.float16))]
     peaks = {
         dtype: {name: matrix_peak(dtype, shape) for name, shape in SHAPES.items()}
-        for dtype in (torch.float32, torch.bfloat16)
+        for dtype in types
     }
     rows = [
         _row(

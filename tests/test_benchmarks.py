@@ -88,3 +88,15 @@ def test_courses_of_the_loss_are_compared_smoothed() -> None:
     found = compare([1.01 * each for each in reference], reference)
     assert "within 1.00 %" in found
     assert "falls by 50 % (reference 50 %)" in found
+
+
+def test_the_network_is_measured_by_every_runtime_of_this_machine() -> None:
+    """The smallest network, so that it takes seconds; the numbers themselves are the machine's."""
+    from benchmarks.network import measure
+
+    rows = {row["what"]: row for row in measure(quick=True, sizes=("nano",))}
+    assert rows["nano, reference"]["ratio"] == 1
+    assert "probability within 0.0e+00 of exact" in rows["nano, exact"]["note"]
+    for name in rows.keys() & {"nano, reference", "nano, exact", "nano, fast"}:
+        assert rows[name]["peak_mib"] > 50
+        assert "% of the peak" in rows[name]["note"]

@@ -146,10 +146,12 @@ def _to_windows(x: Tensor, side: int, filling: Tensor) -> Tensor:
     """Cut `(B, H, W, C)` into `(B * N, side, side, C)`; what is missing takes `filling`, `(C,)`."""
     batch, height, width, channels = x.shape
     filling = filling.to(x.dtype)
-    right = filling.expand(batch, height, -width % side, channels)
-    x = torch.cat([x, right], dim=2)
-    below = filling.expand(batch, -height % side, x.size(2), channels)
-    x = torch.cat([x, below], dim=1)
+    if width % side > 0:
+        right = filling.expand(batch, height, -width % side, channels)
+        x = torch.cat([x, right], dim=2)
+    if height % side > 0:
+        below = filling.expand(batch, -height % side, x.size(2), channels)
+        x = torch.cat([x, below], dim=1)
     rows, columns = (height + side - 1) // side, (width + side - 1) // side
     x = x.reshape(batch, rows, side, columns, side, channels)
     return x.transpose(2, 3).reshape(-1, side, side, channels)
