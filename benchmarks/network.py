@@ -27,7 +27,7 @@ from sam2unet_core.errors import ConfigError
 from sam2unet_core.media.image import image_files, read_image
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
-from sam2unet_core.network.inference import can_pack
+from sam2unet_core.network.packed import can_pack
 from sam2unet_core.phantom import write_dataset
 from sam2unet_core.postprocess import label_map
 from sam2unet_core.runtimes import Runtime

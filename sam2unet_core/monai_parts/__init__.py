@@ -22,6 +22,7 @@ from sam2unet_core.monai_parts.logs import (
     tensorboard_handler,
 )
 from sam2unet_core.monai_parts.negatives import RandDrawnFrame, RandDrawnTexture, RandFreePart
+from sam2unet_core.monai_parts.pasting import RandPastedLesion
 from sam2unet_core.monai_parts.results import (
     check_intervals,
     check_split,
@@ -52,6 +53,7 @@ __all__ = [
     "RandDrawnFrame",
     "RandDrawnTexture",
     "RandFreePart",
+    "RandPastedLesion",
     "RunState",
     "ScaledBatch",
     "SegmenterInferer",

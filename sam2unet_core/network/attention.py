@@ -81,12 +81,9 @@ class WindowAttention(nn.Module):
         """Attend within the windows of a `(B, H, W, 3*C)` grid, filled up or not, as `_attend`."""
         batch, height, width, channels = qkv.shape
         output = qkv.new_empty(batch, height, width, channels // 3)
-        last_row = height - height % self.window
-        last_column = width - width % self.window
-        for rows in (slice(0, last_row), slice(last_row, height)):
-            for columns in (slice(0, last_column), slice(last_column, width)):
-                if rows.start < rows.stop and columns.start < columns.stop:
-                    self._attend_part(qkv[:, rows, columns], output[:, rows, columns])
+        for rows in whole_and_rest(height, self.window):
+            for columns in whole_and_rest(width, self.window):
+                self._attend_part(qkv[:, rows, columns], output[:, rows, columns])
         return output
 
     def _attend_part(self, qkv: Tensor, output: Tensor) -> None:
@@ -96,25 +93,32 @@ class WindowAttention(nn.Module):
             qkv: `(B, H, W, 3*C)`, a part of the grid.
             output: `(B, H, W, C)`, where the result goes.
         """
-        height, width, channels = qkv.shape[1:]
-        h, w = min(height, self.window), min(width, self.window)
-        missing = self.window**2 - h * w
-        windows = _window_view(qkv, h, w)  # (B, rows, columns, h, w, 3*C)
-        count = windows.size(0) * windows.size(1) * windows.size(2)
-        tokens = qkv.new_empty(count, h * w + (missing > 0), channels)
-        tokens[:, : h * w].view(windows.shape).copy_(windows)
+        h, w = min(qkv.size(1), self.window), min(qkv.size(2), self.window)
+        windows = window_view(qkv, h, w)  # (B, rows, columns, h, w, 3*C)
+        tokens = windows.reshape(len(windows), -1, h * w, qkv.size(3))
+        found = self.attend_alike(tokens, self.window**2 - h * w)
+        window_view(output, h, w).copy_(found.view(*windows.shape[:-1], -1))
+
+    @torch.jit.unused
+    def attend_alike(self, windows: Tensor, missing: int) -> Tensor:
+        """Attend within windows of `(B, N, n, 3*C)`, each with `missing` places filled up.
+
+        One more token stands for all of these: softmax counts it `missing` times.
+
+        Returns:
+            `(B * N, n, C)`.
+        """
+        batch, count, real, channels = windows.shape
         weight = None
         if missing:
-            tokens[:, -1] = self.qkv.bias.to(qkv.dtype)
-            weight = qkv.new_zeros(1, 1, 1, h * w + 1)
-            weight[..., -1] = math.log(missing)  # softmax then counts that token `missing` times
-        q, k, v = (
-            part.view(count, -1, self.heads, channels // 3 // self.heads).transpose(1, 2)
-            for part in tokens.chunk(3, dim=-1)
-        )  # (B*N, heads, n, C/heads)
-        x = F.scaled_dot_product_attention(q[:, :, : h * w], k, v, attn_mask=weight)
-        x = x.transpose(1, 2).reshape(*windows.shape[:-1], channels // 3)
-        _window_view(output, h, w).copy_(x)
+            filling = self.qkv.bias.to(windows.dtype).expand(batch, count, 1, channels)
+            windows = torch.cat([windows, filling], dim=2)
+            weight = windows.new_zeros(1, 1, 1, real + 1)
+            weight[..., -1] = math.log(missing)
+        parts = windows.reshape(batch * count, -1, 3, self.heads, channels // 3 // self.heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind()  # (B*N, heads, n, C/heads)
+        x = F.scaled_dot_product_attention(q[:, :, :real], k, v, attn_mask=weight)
+        return x.transpose(1, 2).reshape(batch * count, real, channels // 3)
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """Attend within each `(h, w)` grid of `(B, h, w, 3*C)` queries, keys and values."""
@@ -137,6 +141,12 @@ class WindowAttention(nn.Module):
         return x.reshape(shape).transpose(1, 2)
 
 
+def whole_and_rest(length: int, window: int) -> list[slice]:
+    """Return what whole windows cover of a side, and what is left; neither is empty."""
+    whole = length - length % window
+    return [span for span in (slice(0, whole), slice(whole, length)) if span.start < span.stop]
+
+
 def pool_tokens(x: Tensor) -> Tensor:
     """Take the maximum of each 2 x 2 tokens: `(B, H, W, C)` to `(B, H/2, W/2, C)`."""
     return F.max_pool2d(x.permute(0, 3, 1, 2), 2, 2).permute(0, 2, 3, 1)
@@ -157,7 +167,7 @@ def _to_windows(x: Tensor, side: int, filling: Tensor) -> Tensor:
     return x.transpose(2, 3).reshape(-1, side, side, channels)
 
 
-def _window_view(x: Tensor, height: int, width: int) -> Tensor:
+def window_view(x: Tensor, height: int, width: int) -> Tensor:
     """View `(B, H, W, C)` as `(B, H/height, W/width, height, width, C)`."""
     b, full_height, full_width, channels = x.shape
     shape = (b, full_height // height, height, full_width // width, width, channels)

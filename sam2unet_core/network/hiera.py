@@ -36,6 +36,7 @@ class Hiera(nn.Module):
         super().__init__()
         dim, side = variant.embed_dim, variant.windows[0]
         self.gradient_checkpointing = float(gradient_checkpointing)
+        self.windows = variant.windows
         self.position: Tensor | None = None
         self.patch_embed = PatchEmbed(dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, *variant.pos_background))
@@ -54,8 +55,7 @@ class Hiera(nn.Module):
         Returns:
             Four `(B, C * 2**i, H / (4 * 2**i), W / (4 * 2**i))` maps.
         """
-        x = self.patch_embed(image)  # (B, H/4, W/4, C)
-        x = x + self._position(x.size(1), x.size(2))
+        x = self.embed(image)
         features: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             recompute = i < self.gradient_checkpointing * len(self.blocks)
@@ -66,6 +66,11 @@ class Hiera(nn.Module):
             if i in self.stage_ends:
                 features.append(x.permute(0, 3, 1, 2).to(image.dtype))  # (B, C, H, W)
         return features
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Return `(B, H/4, W/4, C)` tokens that know their place, of a `(B, 3, H, W)` image."""
+        x: Tensor = self.patch_embed(image)
+        return x + self._position(x.size(1), x.size(2))
 
     @torch.jit.unused
     def remember_position(self, height: int, width: int) -> None:

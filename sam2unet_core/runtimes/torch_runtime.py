@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.inference import can_pack, cpu_capabilities, optimise
+from sam2unet_core.network.inference import optimise
+from sam2unet_core.network.packed import can_pack, cpu_capabilities
 from sam2unet_core.runtimes.runtime import Runtime
 from sam2unet_core.task import Task
 

@@ -49,9 +49,9 @@ def test_a_delta_takes_the_trunk_that_is_loaded(
     second = models.get(LoadOptions(weights=str(delta), device="cpu", runtime=runtime))
     one = cast("TorchRuntime", first.segmenter.runtime).network
     two = cast("TorchRuntime", second.segmenter.runtime).network
-    assert two.encoder.patch_embed is one.encoder.patch_embed
-    assert two.encoder.pos_embed is one.encoder.pos_embed
-    for mine, theirs in zip(two.encoder.blocks, one.encoder.blocks, strict=True):
+    assert two.encoder.trunk.patch_embed is one.encoder.trunk.patch_embed
+    assert two.encoder.trunk.pos_embed is one.encoder.trunk.pos_embed
+    for mine, theirs in zip(two.encoder.trunk.blocks, one.encoder.trunk.blocks, strict=True):
         assert mine.block is theirs.block
         assert mine.prompt_learn is not theirs.prompt_learn
     frame = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)

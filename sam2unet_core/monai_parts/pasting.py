@@ -1,0 +1,131 @@
+"""Lesions of one training frame pasted into another: more places, neighbours and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from monai.transforms import Randomizable, Transform
+from numpy.typing import NDArray
+
+from sam2unet_core.monai_parts.frames import Item, LoadFramed
+from sam2unet_core.task import Task
+
+
+class RandPastedLesion(Randomizable, Transform):
+    """Paste what another frame's label marks, with a soft rim, into the frame.
+
+    It comes after `LoadFramed` and before `Prepared`. The lesion is turned and mirrored at random,
+    sized by `scale` and shifted part of the way to the colour of the place that it comes to: a
+    lesion as foreign as a sticker would teach the network to look for stickers.
+
+    Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
+    Segmentation", CVPR 2021, did so without matching colours.
+
+    Args:
+        items: `image` and `label` paths of the frames to take lesions from.
+        task: says what the labels mean.
+        scale: least and greatest factor on the lesion's share of the frame's shorter side.
+        match: least and greatest share of the difference in colour that is taken back.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        task: Task,
+        scale: tuple[float, float] = (0.6, 1.4),
+        match: tuple[float, float] = (0.3, 1.0),
+    ) -> None:
+        self.items = items
+        self.load = LoadFramed(task)
+        self.scale = (float(scale[0]), float(scale[1]))
+        self.match = (float(match[0]), float(match[1]))
+
+    def __call__(self, data: Item) -> Item:
+        """Return a copy of `data`, `image` `(3, H, W)` and `label` `(K, H, W)` uint8, changed.
+
+        Where the lesion comes to lie, its labels replace those of the frame. Black borders stay
+        black, and a donor frame without a label leaves `data` as it is.
+        """
+        donor = self.load(self.items[int(self.R.randint(len(self.items)))])
+        pixels, labels = _channels_last(donor["image"]), _channels_last(donor["label"])
+        cut = _around(np.asarray(labels.any(-1)))
+        if cut is None:
+            return data
+        image, label = _channels_last(data["image"]).copy(), _channels_last(data["label"]).copy()
+        factor = self.R.uniform(*self.scale) * min(image.shape[:2]) / min(pixels.shape[:2])
+        patch, patch_label = self._turned(pixels[cut], labels[cut], factor)
+        here, there = self._place(patch.shape[:2], image.shape[:2])
+        patch, patch_label = patch[there], patch_label[there]
+        seen = _seen(image)[here]
+        lesion = patch_label.any(-1) & seen
+        if lesion.any():
+            old = image[here].astype(np.float32)
+            shift = (old - patch).reshape(-1, 3).mean(0) * self.R.uniform(*self.match)
+            alpha = (_soft(lesion) * seen)[..., None]
+            mixed = alpha * (patch + shift) + (1 - alpha) * old
+            image[here] = mixed.clip(0, 255).astype(np.uint8)
+            label[here] = np.where(lesion[..., None], patch_label, label[here])
+        return data | {"image": _channels_first(image), "label": _channels_first(label)}
+
+    def _turned(
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.uint8], factor: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the cut `(h, w, C)` with its labels, resized, mirrored and turned alike."""
+        size = [max(2, round(side * factor)) for side in pixels.shape[1::-1]]
+        mirrored, quarters = self.R.random() < 0.5, int(self.R.randint(4))
+        turned: list[NDArray[np.uint8]] = []
+        for array, how in ((pixels, cv2.INTER_AREA), (labels, cv2.INTER_NEAREST)):
+            resized = cv2.resize(array, size, interpolation=how).reshape(size[1], size[0], -1)
+            turned.append(
+                np.rot90(resized[:, ::-1] if mirrored else resized, quarters).astype(np.uint8)
+            )
+        return turned[0], turned[1]
+
+    def _place(
+        self, patch: tuple[int, ...], frame: tuple[int, ...]
+    ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return where in the frame and which of the patch, its centre anywhere in the frame."""
+        here, there = [], []
+        for length, room in zip(patch, frame, strict=True):
+            start = int(self.R.randint(room)) - length // 2
+            first, last = max(start, 0), min(start + length, room)
+            here.append(slice(first, last))
+            there.append(slice(first - start, last - start))
+        return (here[0], here[1]), (there[0], there[1])
+
+
+def _around(mask: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Return the box of all that is set with a fifth of its sides about it; None if nothing is."""
+    if not mask.any():
+        return None
+    box = []
+    for axis, room in ((1, mask.shape[0]), (0, mask.shape[1])):
+        places = np.flatnonzero(mask.any(axis=axis))
+        first, last = int(places[0]), int(places[-1]) + 1
+        margin = (last - first) // 5
+        box.append(slice(max(first - margin, 0), min(last + margin, room)))
+    return box[0], box[1]
+
+
+def _seen(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return where `(H, W, 3)` shows anything: dark specks are part of it, black borders not."""
+    bright = (image.max(-1) > 24).astype(np.uint8)
+    return cv2.morphologyEx(bright, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8)) > 0
+
+
+def _soft(lesion: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return a share per pixel that falls from 1 within the lesion to 0 beside it."""
+    reach = max(1, round(min(lesion.shape) / 12)) | 1  # odd: a kernel has a centre
+    wide = cv2.dilate(lesion.astype(np.uint8), np.ones((reach, reach), np.uint8))
+    return np.asarray(cv2.GaussianBlur(wide.astype(np.float32), (0, 0), reach / 3), np.float32)
+
+
+def _channels_last(array: torch.Tensor) -> NDArray[np.uint8]:
+    return np.asarray(array.permute(1, 2, 0).numpy())
+
+
+def _channels_first(array: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
