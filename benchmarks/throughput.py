@@ -2,7 +2,8 @@
 
 What `sam2unet segment` does with a folder of pictures (read, resize, network, masks, files,
 manifest, report; not the start of the process) is set against the same network, in the same
-batches, on frames that are prepared already. Both go over the same frames in turns. The starter is
+batches and with mirror images where the task averages with them, on frames that are prepared
+already. Both go over the same frames in turns. The starter is
 the bundle's; `large` has random weights, which take the same time as others.
 
 Without `--frames` the pictures are phantoms. Wall time says how well reading and writing hide
@@ -139,7 +140,10 @@ def _prepared(path: Path, segmenter: Segmenter) -> Tensor:
 @torch.inference_mode()
 def _network(segmenter: Segmenter, images: list[Tensor]) -> None:
     for start in range(0, len(images), BATCH_SIZE):
-        segmenter.runtime.logits(torch.cat(images[start : start + BATCH_SIZE])).cpu()
+        batch = torch.cat(images[start : start + BATCH_SIZE])
+        segmenter.runtime.logits(batch).cpu()
+        if segmenter.task.flip_average:  # the network runs twice, and so it does here
+            segmenter.runtime.logits(batch.flip(-1)).cpu()
 
 
 def _segment(segmenter: Segmenter, pictures: list[Path], out: Path) -> None:

@@ -18,7 +18,16 @@ from sam2unet_core.batch.outputs import STAGING, Job, Staging
 from sam2unet_core.batch.record import RunRecord
 from sam2unet_core.batch.settings import Model, Settings
 from sam2unet_core.batch.sources import PrivateFolder, unit_rows
-from sam2unet_core.batch.stages import Begin, Decoder, Item, Network, Passed, Problem, Segmented
+from sam2unet_core.batch.stages import (
+    Begin,
+    Decoder,
+    Item,
+    Network,
+    Passed,
+    Problem,
+    Segmented,
+    frames_at_once,
+)
 from sam2unet_core.batch.summary import absorb_shards, entry_of, write_summary
 from sam2unet_core.batch.unit_writer import UnitWriter
 from sam2unet_core.batch.units import Unit
@@ -114,7 +123,8 @@ class _Run:
             lambda unit: unit.key(self._record.digest),
             self._done_lines,
         )
-        network = Network(self._segmenter, size)
+        at_once = frames_at_once(self._segmenter.runtime, size.frames)
+        network = Network(self._segmenter, size, at_once)
         try:
             with (
                 in_background(decoder.events(), limit=2 * self._settings.batch_size) as decoded,

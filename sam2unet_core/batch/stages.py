@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+
+import torch
 
 from sam2unet_core.batch.manifest import Line
 from sam2unet_core.batch.naming import Naming, skipped_path
@@ -13,7 +17,9 @@ from sam2unet_core.batch.settings import Settings
 from sam2unet_core.batch.sources import Row, skipped_row, unit_rows
 from sam2unet_core.batch.units import Unit, accepted, scrub
 from sam2unet_core.errors import InputError, OutOfMemoryError, SAM2UNetError
-from sam2unet_core.pipeline import BatchSize, FrameResult, segment_frames
+from sam2unet_core.pipeline import BatchSize, FrameResult, segment_frames, to_result
+from sam2unet_core.runtimes import Runtime
+from sam2unet_core.runtimes.torch_runtime import TorchRuntime
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.types import Frame, Series, Skipped
 
@@ -189,6 +195,25 @@ class Decoder:
         return Passed(tuple(lines), tuple(unit_rows(unit)))
 
 
+def frames_at_once(runtime: Runtime, batch_size: int) -> int:
+    """Return how many frames are best computed at once, each on cores of its own.
+
+    Cores share the work of one frame badly: on two of them, two frames take a third less time at
+    once than one after the other. On other devices frames go as a batch.
+    """
+    if not isinstance(runtime, TorchRuntime) or runtime.device.type != "cpu":
+        return 1
+    return max(1, min(batch_size, torch.get_num_threads()))
+
+
+@dataclass(frozen=True)
+class _Computing:
+    """A frame whose result, and the seconds that it took, will come."""
+
+    frame: Frame
+    result: Future[tuple[FrameResult, float]]
+
+
 @dataclass
 class Network:
     """The second stage: frames to results.
@@ -196,13 +221,49 @@ class Network:
     Args:
         segmenter: segments.
         batch_size: frames that go together; shrinks where memory runs out.
+        at_once: frames that are computed at once, in threads; they do not go together then.
     """
 
     segmenter: Segmenter
     batch_size: BatchSize = field(default_factory=BatchSize)
+    at_once: int = 1
 
     def events(self, decoded: Iterator[Decoded]) -> Iterator[Segmented]:
         """Yield what the decoder yields, with results in place of frames."""
+        if self.at_once == 1:
+            yield from self._events(decoded)
+            return
+        cores = torch.get_num_threads()
+        pool = ThreadPoolExecutor(
+            self.at_once, "network", torch.set_num_threads, (max(1, cores // self.at_once),)
+        )
+        try:
+            yield from self._events(self._ahead(decoded, pool))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # threads to come would have those of the pool
+
+    def _ahead(
+        self, decoded: Iterator[Decoded], pool: ThreadPoolExecutor
+    ) -> Iterator[Decoded | _Computing]:
+        """Yield the events in order, while the next few frames are being computed."""
+        waiting: deque[Decoded | _Computing] = deque()
+        for event in decoded:
+            if isinstance(event, Frame):
+                waiting.append(_Computing(event, pool.submit(self._compute, event)))
+            else:
+                waiting.append(event)
+            while sum(isinstance(each, _Computing) for each in waiting) > self.at_once:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _compute(self, frame: Frame) -> tuple[FrameResult, float]:
+        started = time.perf_counter()
+        found = self.segmenter.probabilities(frame.pixels[None])[0]
+        result = to_result(frame, found, self.segmenter.task)
+        return result, time.perf_counter() - started
+
+    def _events(self, decoded: Iterator[Decoded | _Computing]) -> Iterator[Segmented]:
         for event in decoded:
             if isinstance(event, Begin):
                 yield event
@@ -210,43 +271,69 @@ class Network:
             elif isinstance(event, Passed):
                 yield event
 
-    def _unit(self, unit: Unit, decoded: Iterator[Decoded]) -> Iterator[Segmented]:
+    def _unit(self, unit: Unit, decoded: Iterator[Decoded | _Computing]) -> Iterator[Segmented]:
         frames = _UntilEnd(decoded)
         problem = None
-        started = time.perf_counter()
+        seconds = 0.0
         try:
-            for result in segment_frames(frames, self.segmenter, batch_size=self.batch_size):
-                frames.waited_s -= time.perf_counter()
+            for result, spent in self._results(frames):
+                seconds += spent
                 yield result
-                frames.waited_s += time.perf_counter()
         except Exception as error:
             problem = problem_of(error, unit)
-        network_s = time.perf_counter() - started - frames.waited_s
         end = frames.end()
-        yield replace(end, problem=end.problem or problem, network_s=max(0.0, network_s))
+        yield replace(end, problem=end.problem or problem, network_s=seconds)
+
+    def _results(self, frames: _UntilEnd) -> Iterator[tuple[FrameResult, float]]:
+        """Yield results, each with the seconds that it took."""
+        if self.at_once > 1:
+            yield from map(self._awaited, frames.computing())
+            return
+        results = segment_frames(frames, self.segmenter, batch_size=self.batch_size)
+        while True:
+            started, waited = time.perf_counter(), frames.waited_s
+            result = next(results, None)
+            if result is None:
+                return
+            yield result, time.perf_counter() - started - (frames.waited_s - waited)
+
+    def _awaited(self, computing: _Computing) -> tuple[FrameResult, float]:
+        try:
+            return computing.result.result()
+        except MemoryError:  # frames beside it may have held it: try once more
+            started = time.perf_counter()
+            (result,) = segment_frames([computing.frame], self.segmenter, batch_size=BatchSize(1))
+            return result, time.perf_counter() - started
 
 
 class _UntilEnd:
     """Iterates over the frames of one unit and remembers what ended them."""
 
-    def __init__(self, decoded: Iterator[Decoded]) -> None:
+    def __init__(self, decoded: Iterator[Decoded | _Computing]) -> None:
         self._decoded = decoded
         self._end: End | None = None
         self.waited_s = 0.0
 
     def __iter__(self) -> Iterator[Frame]:
+        return (event for event in self._events() if isinstance(event, Frame))
+
+    def computing(self) -> Iterator[_Computing]:
+        """Iterate over frames that are being computed."""
+        return (event for event in self._events() if isinstance(event, _Computing))
+
+    def _events(self) -> Iterator[Frame | _Computing]:
         while self._end is None:
             started = time.perf_counter()
             event = next(self._decoded)
             self.waited_s += time.perf_counter() - started
             if isinstance(event, End):
                 self._end = event
-            elif isinstance(event, Frame):
+            elif isinstance(event, Frame | _Computing):
                 yield event
 
     def end(self) -> End:
         """Return the end; frames that are left are dropped."""
-        for _ in self:
+        for _ in self._events():
             pass
         return self._end or End()
 
