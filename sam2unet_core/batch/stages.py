@@ -300,7 +300,8 @@ class Network:
     def _awaited(self, computing: _Computing) -> tuple[FrameResult, float]:
         try:
             return computing.result.result()
-        except MemoryError:  # frames beside it may have held it: try once more
+        except (torch.OutOfMemoryError, MemoryError):
+            # Frames beside it may have held the memory: try once more, alone.
             started = time.perf_counter()
             (result,) = segment_frames([computing.frame], self.segmenter, batch_size=BatchSize(1))
             return result, time.perf_counter() - started

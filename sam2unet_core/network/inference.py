@@ -27,7 +27,8 @@ def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) ->
     convolutions take the layout that is fastest, and weights the given type. On a CPU linear
     layers are packed and joined with the activation or the sum after them, attention skips the
     places beyond the edge of the grid, and the tokens of a stage lie window by window. Layers that
-    were prepared before, such as those of a trunk that two networks share, are left as they are.
+    were prepared before, such as those of a trunk that two networks share, are left as they are;
+    so a network may be prepared again, for images of another size.
 
     Args:
         network: in evaluation mode.
@@ -36,6 +37,8 @@ def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) ->
     """
     _fold_batch_norm(network)
     trunk = network.encoder
+    if isinstance(trunk, OrderedTrunk):
+        trunk = trunk.trunk  # its order may be for images of another size
     trunk.remember_position(*size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in network.modules():

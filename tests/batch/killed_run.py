@@ -6,6 +6,7 @@ python killed_run.py IN OUT POINT [FORMATS]     POINT: frame:N, publish:N, line:
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sam2unet_core import pipeline
 from sam2unet_core.batch import Settings, manifest, outputs, run, stages
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.segmenter import Segmenter
@@ -33,12 +35,10 @@ def die(*_: object, **__: object) -> None:
 
 def at(count: int, act: Callable[..., object], *, first: Callable[..., object]) -> Callable:
     """Return a function that calls `act`, and `first` in its place on the count-th call."""
-    calls = 0
+    calls = itertools.count(1)
 
     def call(*args: object, **kwargs: object) -> object:
-        nonlocal calls
-        calls += 1
-        return (first if calls == count else act)(*args, **kwargs)
+        return (first if next(calls) == count else act)(*args, **kwargs)
 
     return call
 
@@ -62,7 +62,7 @@ def main(source: Path, out: Path, point: str, formats: str) -> None:
     where, _, number = point.partition(":")
     count = int(number or 0)
     if where == "frame":
-        stages.segment_frames = at(count, stages.segment_frames, first=die)
+        stages.to_result = pipeline.to_result = at(count, pipeline.to_result, first=die)
     elif where == "publish":
         publish = outputs.Staging.publish
         outputs.Staging.publish = at(count, publish, first=lambda self: (publish(self), die()))

@@ -64,6 +64,19 @@ def test_an_optimised_network_computes_the_same(
         torch.testing.assert_close(model(other), elsewhere, rtol=0, atol=2e-5)
 
 
+def test_a_network_can_be_optimised_again_for_another_size(build: Callable[..., SAM2UNet]) -> None:
+    """As by the two segmenters of the inference config, which share a network."""
+    model = build("nano")
+    images = [torch.randn(1, 3, 64, 64), torch.randn(1, 3, 96, 160)]
+    with torch.inference_mode():
+        wanted = [model(image) for image in images]
+        for image in (*images, images[0]):
+            optimise(model, size=tuple(image.shape[-2:]), dtype=torch.float32)
+            assert model.encoder.size == tuple(image.shape[-2:])
+            for each, expected in zip(images, wanted, strict=True):
+                torch.testing.assert_close(model(each), expected, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("dtype", [d for d in (torch.bfloat16, torch.float16) if can_pack(d)])
 def test_16_bits_stay_near_and_in_the_linear_layers(
     build: Callable[..., SAM2UNet], dtype: torch.dtype
