@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.machine import SHAPES, gigaflop, matrix_peak, peak_mib
 from benchmarks.reference import ReferenceRuntime
@@ -123,6 +125,7 @@ def _size(
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, *task.image_size), np.uint8)
     image = prepare(torch.from_numpy(pixels), task.image_size)
     times: dict[str, list[float]] = {runtime.name: [] for runtime in runtimes}
+    at_once: list[float] = []
     found = {}
     with torch.inference_mode():
         for number in range(rounds + 1):
@@ -131,6 +134,8 @@ def _size(
                 found[runtime.name] = runtime.logits(image).float().sigmoid()
                 if number:  # the first warms up
                     times[runtime.name].append(time.perf_counter() - started)
+                if number and runtime.name == "fast" and torch.get_num_threads() > 1:
+                    at_once.append(_a_frame_on_each_core(runtime, image))
     reference = statistics.median(times["reference"])
     rows = []
     for runtime in runtimes:
@@ -145,7 +150,28 @@ def _size(
         ratio = reference / statistics.median(seconds)
         what = f"{variant}, {runtime.name}"
         rows.append(_row(what, seconds, ratio=ratio, peak_mib=memory[runtime.name], note=note))
+    if at_once:
+        ratio = reference / statistics.median(at_once)
+        note = f"{torch.get_num_threads()} frames at once, as in a batch run; seconds for each"
+        rows.append(_row(f"{variant}, fast, a frame on each core", at_once, ratio=ratio, note=note))
     return rows
+
+
+def _a_frame_on_each_core(runtime: Runtime, image: Tensor) -> float:
+    """Return the seconds for each of the frames that are computed at once."""
+    cores = torch.get_num_threads()
+
+    @torch.inference_mode()
+    def compute(_: int) -> Tensor:
+        return runtime.logits(image).float().sigmoid()
+
+    with ThreadPoolExecutor(cores, "frame", torch.set_num_threads, (1,)) as pool:
+        list(pool.map(compute, range(cores)))  # the first of a thread warms up
+        started = time.perf_counter()
+        list(pool.map(compute, range(2 * cores)))
+        seconds = (time.perf_counter() - started) / (2 * cores)
+    torch.set_num_threads(cores)
+    return seconds
 
 
 def _opened(names: tuple[str, ...], weights: Path | None) -> list[Runtime]:

@@ -73,7 +73,7 @@ class Settings:
         force_task: run on sources that the task does not accept, and say so everywhere.
         redo: do again what is done, and replace results of other settings.
         shard: the share of the inputs to take, or None for all.
-        batch_size: frames that go through the network together.
+        batch_size: frames in the network at once: together, or on a CPU each on a core of its own.
     """
 
     formats: tuple[str, ...] = ()

@@ -75,9 +75,7 @@ def segment(  # noqa: PLR0913 - the options of the command
     ] = "binary",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     runtime: Annotated[str, typer.Option(help="auto, exact, fast, openvino or onnx.")] = "auto",
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Frames that go through the network together.")
-    ] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames in the network at once.")] = 4,
     force_task: Annotated[
         bool, typer.Option("--force-task", help="Run on sources the task is not made for.")
     ] = False,
