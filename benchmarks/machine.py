@@ -18,7 +18,7 @@ from sam2unet_core.network import SAM2UNet
 
 SHAPES = {"2048 cubed": (2048, 2048, 2048), "of the network": (484, 576, 2304)}
 """Rows, inner size and columns of the products; the second is commonest in `large` at 352 x 352."""
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16")
 
 
 def describe() -> str:

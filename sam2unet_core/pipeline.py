@@ -223,7 +223,9 @@ def _probabilities(
         segmenter.runtime.batch_size = batch_size.frames
         try:
             found = segmenter.probabilities(_stacked(part))
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
+            if not _memory_ran_out(error):
+                raise
             _free(segmenter)
             batch_size.halve()
             continue
@@ -234,6 +236,12 @@ def _probabilities(
 def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
     """Return the pixels `(N, H, W, 3)`; those of one frame are not copied."""
     return np.stack([f.pixels for f in frames]) if len(frames) > 1 else frames[0].pixels[None]
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    """Whether an error says so; PyTorch's allocator on a CPU does it in words alone."""
+    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return named or "DefaultCPUAllocator" in str(error)
 
 
 def _free(segmenter: Segmenter) -> None:

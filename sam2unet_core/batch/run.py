@@ -42,6 +42,8 @@ SCAN_AHEAD = 4096
 """Inputs that may be known before they are segmented: for the time left."""
 RESULTS_AHEAD = 2
 """Results that may wait to be written."""
+EVENTS_OF_A_PICTURE = 3
+"""Begin, its one frame, and end."""
 
 
 def run(
@@ -125,10 +127,11 @@ class _Run:
         )
         at_once = frames_at_once(self._segmenter.runtime, size.frames)
         network = Network(self._segmenter, size, at_once)
+        ahead = max(2 * size.frames, EVENTS_OF_A_PICTURE * (at_once + 1))
         try:
             with (
-                in_background(decoder.events(), limit=2 * self._settings.batch_size) as decoded,
-                in_background(network.events(decoded), limit=RESULTS_AHEAD) as results,
+                in_background(network.begin(decoder.events()), limit=ahead) as begun,
+                in_background(network.events(begun), limit=RESULTS_AHEAD) as results,
             ):
                 for event in results:
                     self._take(event, results)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sam2unet_core import pipeline
-from sam2unet_core.batch import Settings, manifest, outputs, run, stages
+from sam2unet_core.batch import Settings, manifest, outputs, run
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import load_preset
@@ -62,7 +62,7 @@ def main(source: Path, out: Path, point: str, formats: str) -> None:
     where, _, number = point.partition(":")
     count = int(number or 0)
     if where == "frame":
-        stages.to_result = pipeline.to_result = at(count, pipeline.to_result, first=die)
+        pipeline.to_result = at(count, pipeline.to_result, first=die)
     elif where == "publish":
         publish = outputs.Staging.publish
         outputs.Staging.publish = at(count, publish, first=lambda self: (publish(self), die()))

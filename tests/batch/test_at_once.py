@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from sam2unet_core.batch import stages
-from sam2unet_core.batch.stages import Begin, End, Network, frames_at_once
-from sam2unet_core.pipeline import BatchSize, FrameResult
+from sam2unet_core.batch.stages import Begin, End, Network, Passed, frames_at_once
+from sam2unet_core.pipeline import FrameResult, in_background
+from sam2unet_core.runtimes.onnx_runtime import OnnxRuntime
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.types import Frame
 from tests.batch.conftest import picture
@@ -35,19 +37,35 @@ def decoded(sides: list[list[int]]) -> Iterator[stages.Decoded]:
         yield End(decode_s=0.5)
 
 
-def told(events: Iterator[stages.Segmented]) -> list[object]:
-    """Name the events: areas of results, and the problem of an end."""
+def told(network: Network, events: Iterator[stages.Decoded], *, ahead: int = 9) -> list[object]:
+    """Name what a network makes of events: areas of results, and the problem of an end."""
     names: list[object] = []
-    for event in events:
-        if isinstance(event, FrameResult):
-            assert event.frame.pixels[10, 22, 0] == (250 if event.labels.any() else 20)
-            names.append(int(event.labels.sum()))
-        elif isinstance(event, End):
-            assert event.decode_s == 0.5
-            names.append(event.problem.reason if event.problem else "end")
-        else:
-            names.append("begin")
+    with in_background(network.begin(events), limit=ahead) as begun:
+        for event in network.events(begun):
+            if isinstance(event, FrameResult):
+                assert event.frame.pixels[10, 22, 0] == (250 if event.labels.any() else 20)
+                names.append(int(event.labels.sum()))
+            elif isinstance(event, End):
+                assert event.decode_s == 0.5
+                names.append(event.problem.reason if event.problem else "end")
+            else:
+                names.append("begin" if isinstance(event, Begin) else "passed")
     return names
+
+
+@pytest.fixture
+def computed(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Areas of the squares of all frames that were computed."""
+    areas: list[int] = []
+    answer = segmenter.runtime.probabilities
+
+    def counted(frames: np.ndarray) -> np.ndarray:
+        areas.append(int((frames[..., 0] > 200).sum()))
+        time.sleep(0.005)
+        return answer(frames)
+
+    monkeypatch.setattr(segmenter.runtime, "probabilities", counted)
+    return areas
 
 
 def test_results_come_in_order_and_two_are_computed_at_once(
@@ -64,7 +82,7 @@ def test_results_come_in_order_and_two_are_computed_at_once(
     monkeypatch.setattr(segmenter, "probabilities", meet)
     sides = [[5, 6, 7], [8], [], [9, 0, 10, 11]]
     network = Network(segmenter, at_once=2)
-    assert told(network.events(decoded(sides))) == [
+    assert told(network, decoded(sides)) == [
         *("begin", 25, 36, 49, "end"),
         *("begin", 64, "end"),
         *("begin", "end"),
@@ -83,7 +101,7 @@ def test_a_frame_that_fails_fails_its_unit_alone(
         return answer(frames)
 
     monkeypatch.setattr(segmenter, "probabilities", fail)
-    found = told(Network(segmenter, at_once=3).events(decoded([[5, 6, 7, 8], [9, 10]])))
+    found = told(Network(segmenter, at_once=3), decoded([[5, 6, 7, 8], [9, 10]]))
     assert found == ["begin", 25, "internal", "begin", 81, 100, "end"]
 
 
@@ -101,7 +119,7 @@ def test_a_frame_for_which_memory_ran_out_is_tried_once_more(
         return answer(frames)
 
     monkeypatch.setattr(runtime, "probabilities", limited)
-    found = told(Network(segmenter, BatchSize(4), at_once=2).events(decoded([[6, 5], [7], [8]])))
+    found = told(Network(segmenter, at_once=2), decoded([[6, 5], [7], [8]]))
     assert found == ["begin", 36, 25, "end", "begin", "out_of_memory", "begin", 64, "end"]
     assert (tries.count(36), tries.count(49), tries.count(64)) == (2, 2, 1)
 
@@ -118,8 +136,11 @@ def test_threads_are_shared_out_and_given_back(
             "probabilities",
             lambda frames: (seen.append(torch.get_num_threads()), answer(frames))[1],
         )
-        told(Network(segmenter, at_once=2).events(decoded([[5, 6, 7, 8]])))
+        told(Network(segmenter, at_once=2), decoded([[5, 6, 7, 8]]))
         assert seen == [2, 2, 2, 2]
+        seen.clear()
+        told(Network(segmenter, at_once=3), decoded([[5] * 40]))
+        assert set(seen) == {1, 2}  # of four cores none is idle
         in_a_new_thread: list[int] = []
         thread = threading.Thread(target=lambda: in_a_new_thread.append(torch.get_num_threads()))
         thread.start()
@@ -129,17 +150,97 @@ def test_threads_are_shared_out_and_given_back(
         torch.set_num_threads(before)
 
 
-def test_a_run_that_is_left_computes_no_more(segmenter: Segmenter) -> None:
-    events = Network(segmenter, at_once=2).events(decoded([[5] * 50]))
-    assert isinstance(next(events), Begin)
-    next(events)
-    events.close()
+def test_a_run_that_is_left_computes_no_more(segmenter: Segmenter, computed: list[int]) -> None:
+    network = Network(segmenter, at_once=2)
+    with in_background(network.begin(decoded([[5] * 400])), limit=500) as begun:
+        events = network.events(begun)
+        assert isinstance(next(events), Begin)
+        next(events)
+    assert len(computed) < 100
     assert not any(thread.name.startswith("network") for thread in threading.enumerate())
+
+
+def test_of_a_unit_that_failed_little_more_is_computed(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def fail(frames: np.ndarray) -> np.ndarray:
+        tries.append(len(frames))
+        time.sleep(0.01)
+        raise ValueError("no")
+
+    monkeypatch.setattr(segmenter.runtime, "probabilities", fail)
+    events = decoded([[5] * 300, [6]])
+    assert told(Network(segmenter, at_once=2), events) == ["begin", "internal"] * 2
+    assert len(tries) < 60
+
+
+def test_inputs_without_frames_are_told_while_others_are_looked_for(segmenter: Segmenter) -> None:
+    """The source waits until the first was told: held back, it would not end."""
+    told_first = threading.Event()
+
+    def source() -> Iterator[stages.Decoded]:
+        yield Passed(())
+        assert told_first.wait(20)
+        yield from decoded([[5]])
+
+    network = Network(segmenter, at_once=2)
+    with in_background(network.begin(source()), limit=9) as begun:
+        events = network.events(begun)
+        assert isinstance(next(events), Passed)
+        told_first.set()
+        assert [type(event) for event in events] == [Begin, FrameResult, End]
+
+
+def test_what_came_before_an_error_of_the_source_is_not_lost(segmenter: Segmenter) -> None:
+    def source() -> Iterator[stages.Decoded]:
+        yield from decoded([[5], [6]])
+        raise OSError("the share went away")
+
+    found: list[object] = []
+    network = Network(segmenter, at_once=2)
+    with (
+        in_background(network.begin(source()), limit=20) as begun,
+        pytest.raises(OSError, match="went away"),
+    ):
+        found.extend(network.events(begun))
+    # `extend` keeps what it got before the error
+    assert [type(event) for event in found] == [Begin, FrameResult, End] * 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory")],
+)
+def test_memory_for_one_frame_is_enough(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Two at a time fail; from the first failure on they come one by one."""
+    one, most = threading.Lock(), []
+    answer = segmenter.runtime.probabilities
+
+    def limited(frames: np.ndarray) -> np.ndarray:
+        if not one.acquire(blocking=False):
+            most.append(1)
+            raise error
+        try:
+            time.sleep(0.01)
+            return answer(frames)
+        finally:
+            one.release()
+
+    monkeypatch.setattr(segmenter.runtime, "probabilities", limited)
+    found = told(Network(segmenter, at_once=3), decoded([[5]] * 20))
+    assert most
+    assert found == ["begin", 25, "end"] * 20
 
 
 def test_how_many_go_at_once(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert [frames_at_once(segmenter.runtime, batch) for batch in (1, 2, 4)] == [1, 2, 3]
+    onnx = OnnxRuntime(segmenter.runtime.network, segmenter.task)
+    assert (onnx.device.type, frames_at_once(onnx, 4)) == ("cpu", 1)
     monkeypatch.setattr(segmenter.runtime, "device", torch.device("cuda"))
     assert frames_at_once(segmenter.runtime, 4) == 1
 
