@@ -47,9 +47,11 @@ class RandPastedLesion(Randomizable, Transform):
         """Return a copy of `data`, `image` `(3, H, W)` and `label` `(K, H, W)` uint8, changed.
 
         Where the lesion comes to lie, its labels replace those of the frame. Black borders stay
-        black, and a donor frame without a label leaves `data` as it is.
+        black, and a donor frame without a label, or with an empty one, leaves `data` as it is.
         """
         donor = self.load(self.items[int(self.R.randint(len(self.items)))])
+        if "label" not in donor:
+            return data
         pixels, labels = _channels_last(donor["image"]), _channels_last(donor["label"])
         cut = _around(np.asarray(labels.any(-1)))
         if cut is None:

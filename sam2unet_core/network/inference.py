@@ -24,11 +24,12 @@ def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) ->
     """Prepare a network in place for inference on the device where it is.
 
     Batch normalisation is folded into the convolutions, the position embedding is computed once,
-    convolutions take the layout that is fastest, and weights the given type. On a CPU linear
-    layers are packed and joined with the activation or the sum after them, attention skips the
-    places beyond the edge of the grid, and the tokens of a stage lie window by window. Layers that
-    were prepared before, such as those of a trunk that two networks share, are left as they are;
-    so a network may be prepared again, for images of another size.
+    convolutions take the layout that is fastest, and all weights the given type; on a CPU those of
+    convolutions and linear layers alone do. There, linear layers are packed and joined with the
+    activation or the sum after them, attention skips the places beyond the edge of the grid, and
+    the tokens of a stage lie window by window. Layers that were prepared before, such as those of
+    a trunk that two networks share, are left as they are; so a network may be prepared again, for
+    images of another size.
 
     Args:
         network: in evaluation mode.
@@ -41,11 +42,15 @@ def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) ->
         trunk = trunk.trunk  # its order may be for images of another size
     trunk.remember_position(*size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.to(dtype)
     if next(network.parameters()).device.type == "cpu":
+        for module in network.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(dtype)
         _optimise_for_cpu(network, trunk, size, dtype)
+    else:  # layers there take one type alone
+        network.to(dtype)
+        if trunk.position is not None:
+            trunk.position = trunk.position.to(dtype)
 
 
 def _optimise_for_cpu(

@@ -94,9 +94,9 @@ class Models:
         if model is None:
             file = weights or bundled_weights(folder, task)
             info = read_info(file)
-            network = self._on_shared_trunk(info, options)
             device = choose_device(options.device)
             matrices = weights_type(options.runtime, task, device=device)
+            network = self._on_shared_trunk(info, options, matrices)
             network = network or load_for_inference(file, matrices=matrices)
             segmenter = Segmenter(task, network, device=options.device, runtime=options.runtime)
             model = self._loaded[key] = Model(segmenter, info)
@@ -106,8 +106,13 @@ class Models:
         self.current = model
         return model
 
-    def _on_shared_trunk(self, info: WeightsInfo, options: LoadOptions) -> nn.Module | None:
-        """Return a delta's network on the trunk of one that is loaded; None where there is none."""
+    def _on_shared_trunk(
+        self, info: WeightsInfo, options: LoadOptions, dtype: torch.dtype
+    ) -> nn.Module | None:
+        """Return a delta's network on the trunk of one that is loaded; None where there is none.
+
+        The type has to be the same: a trunk that is prepared in one does not run in another.
+        """
         how = (options.device, options.runtime)
         donor = next(
             (m for key, m in self._loaded.items() if key[-2:] == how and _has_trunk(m, info)), None
@@ -116,6 +121,8 @@ class Models:
             return None
         runtime = donor.segmenter.runtime
         if not isinstance(runtime, TorchRuntime) or not isinstance(runtime.network, SAM2UNet):
+            return None
+        if runtime.dtype != dtype:  # `auto` takes what suits the task
             return None
         delta = read_checkpoint(info.path)
         if delta.variant is None:

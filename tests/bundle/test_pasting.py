@@ -71,6 +71,36 @@ def test_the_label_lies_where_the_lesion_came_to_lie(task: Task, donor: dict[str
     assert torch.stack(centres).std(0).min() > 10
 
 
+def test_the_label_is_turned_and_cut_as_the_lesion_is(task: Task, tmp_path: Path) -> None:
+    """A green L, which looks different from every side, near a corner; its label is as exact."""
+    image, label = np.full((100, 120, 3), 120, np.uint8), np.zeros((100, 120), np.uint8)
+    for part in (np.s_[8:60, 10:24], np.s_[46:60, 10:70]):
+        image[part], label[part] = GREEN, 1
+    paste = RandPastedLesion([write(tmp_path, "l", image, label)], task, (1.0, 1.0), (0.0, 0.0))
+    shapes: set[int] = set()
+    for seed in range(40):
+        paste.set_random_state(seed)
+        after = paste(frame())
+        marked = after["label"][0].bool().numpy()
+        green = (after["image"][1].int() - after["image"][0].int()).numpy()
+        inner = cv2.erode(marked.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
+        beyond = cv2.dilate(marked.astype(np.uint8), np.ones((25, 25), np.uint8)) == 0
+        assert not inner.any() or green[inner].min() > 150
+        assert green[beyond].max(initial=0) == 0
+        box = marked[:, marked.any(0)][marked.any(1)]
+        if min(box.shape) > 60:  # the whole of it
+            rows = np.array_split(box, 2)
+            quarters = [part.mean() for row in rows for part in np.array_split(row, 2, axis=1)]
+            shapes.add(int(np.argmin(quarters)))
+    assert shapes >= {0, 1, 2, 3}  # the corner that an L leaves free
+
+
+def test_a_donor_without_a_label_changes_nothing(task: Task, donor: dict[str, str]) -> None:
+    paste = RandPastedLesion([{"image": donor["image"]}], task)
+    before = frame()
+    assert torch.equal(paste(before)["image"], before["image"])
+
+
 def test_colours_come_nearer_to_the_place(task: Task, donor: dict[str, str]) -> None:
     apart = []
     for share in (0.0, 1.0):

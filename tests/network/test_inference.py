@@ -95,6 +95,20 @@ def test_16_bits_stay_near_and_in_the_linear_layers(
     assert trunk.position.dtype == (dtype if dtype == torch.float16 else torch.float32)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [(96, 160), (64, 64)])
+def test_off_the_cpu_one_type_goes_through_all_layers(
+    build: Callable[..., SAM2UNet], dtype: torch.dtype, size: tuple[int, int]
+) -> None:
+    """The meta device has no numbers, but refuses products of two types as a GPU does."""
+    model = build("nano", num_classes=2).to("meta")
+    with torch.inference_mode():
+        optimise(model, size=(96, 160), dtype=dtype)
+        found = model(torch.empty(1, 3, *size, dtype=dtype, device="meta"))
+    assert (found.dtype, found.shape) == (dtype, (1, 2, *size))
+    assert {value.dtype for value in model.state_dict().values()} == {dtype}
+
+
 @pytest.mark.parametrize(
     "dtype", [d for d in (torch.float32, torch.bfloat16, torch.float16) if can_pack(d)]
 )

@@ -13,7 +13,7 @@ import torch
 
 from sam2unet_core.errors import MissingWeightsError
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.checkpoint import save_delta, save_full
+from sam2unet_core.network.checkpoint import read_info, save_delta, save_full
 from sam2unet_core.network.keys import trunk_keys
 from sam2unet_core.runtimes.torch_runtime import TorchRuntime
 from sam2unet_core.segmenter import Segmenter
@@ -67,6 +67,28 @@ def test_runtimes_do_not_share_a_trunk(two_tasks: tuple[Path, Path, SAM2UNet]) -
     models.get(LoadOptions(weights=str(whole), device="cpu", runtime="auto"))
     with pytest.raises(MissingWeightsError, match="is not in the cache"):
         models.get(LoadOptions(weights=str(delta), device="cpu", runtime="exact"))
+
+
+def test_types_do_not_share_a_trunk(
+    two_tasks: tuple[Path, Path, SAM2UNet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` takes bfloat16 for one task and float32 for the other where float16 has no units."""
+    whole, delta, second = two_tasks
+    monkeypatch.setattr(
+        "sam2unet_core.runtimes.choice.has_matrix_units", lambda dtype: dtype == torch.bfloat16
+    )
+    monkeypatch.setattr(
+        "sam2unet_core.runtimes.choice.low_precision", lambda _device: torch.bfloat16
+    )
+    peaked = replace(read_info(delta).task, peak_threshold=0.9)
+    save_delta(second, delta, task=peaked)
+    models = Models(Studies(Roots([whole.parent])))
+    first = models.get(LoadOptions(weights=str(whole), device="cpu", runtime="auto"))
+    assert first.segmenter.runtime.precision == "bfloat16"
+    with pytest.raises(MissingWeightsError, match="is not in the cache"):
+        models.get(LoadOptions(weights=str(delta), device="cpu", runtime="auto"))
+    frame = np.zeros((1, 64, 64, 3), np.uint8)
+    assert np.isfinite(first.segmenter.probabilities(frame)).all()
 
 
 def test_a_file_that_was_replaced_is_read_again(tmp_path: Path, small_task: Task) -> None:
