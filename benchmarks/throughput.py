@@ -1,10 +1,10 @@
 """The whole way against the network alone: `python benchmarks/throughput.py [--frames FOLDER]`.
 
 What `sam2unet segment` does with a folder of pictures (read, resize, network, masks, files,
-manifest, report; not the start of the process) is set against the same network, in the same
-batches and with mirror images where the task averages with them, on frames that are prepared
-already. Both go over the same frames in turns. The starter is
-the bundle's; `large` has random weights, which take the same time as others.
+manifest, report; not the start of the process) is set against the same network frame by frame, with
+mirror images where the task averages with them, on frames that are prepared already. On a CPU the
+whole way has a frame on each core at once, so the share can pass 100 %. Both go over the same
+frames in turns. The starter is the bundle's; `large` has random weights, which take the same time.
 
 Without `--frames` the pictures are phantoms. Wall time says how well reading and writing hide
 behind the network, which takes a second core; CPU time says what they cost.
