@@ -47,6 +47,8 @@ def starter_curve(history: Path, picture: Path) -> None:
         for axis in (above, below):
             axis.axvline(start, color="0.7", linewidth=0.8)
         side = rows[start]["side"]
+        if start and side == rows[start - 1]["side"]:
+            continue
         above.text(
             start,
             1.02,

@@ -9,7 +9,8 @@ distance between probability and share of foreground over 15 bins of probability
 pixels in each, over all classes but the background.
 
 The peak threshold drops components that nowhere reach it, for the sake of pictures without a
-lesion: it is the highest of `PEAKS` at which the mean Dice of the validation frames is no lower.
+lesion: it is the highest of `PEAKS` at which the mean Dice of the validation frames lies within one
+standard error of the best (Breiman et al., Classification and Regression Trees, 1984, 3.4.3).
 
 The frames are those of the training's own
 validation part: give the split that the training had. `pack_weights.py --calibration` puts
@@ -109,7 +110,7 @@ def calibrate(probability: NDArray[np.float32], truth: NDArray[np.integer]) -> d
 
 
 def choose_peak(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, float]:
-    """Return the highest peak threshold that costs no Dice, and the Dice without and with it.
+    """Return the peak threshold by the rule above, and the mean Dice without and with it.
 
     Args:
         segmenter: gives calibrated probabilities.
@@ -124,7 +125,9 @@ def choose_peak(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, fl
             for mask, item in zip(masks, segmenter.task.classes, strict=True):
                 scores.append(_dice(mask, labels == item.value))
     means = {peak: float(np.mean(scores)) for peak, scores in dice.items()}
-    chosen = next(peak for peak, mean in means.items() if mean >= means[0.0])
+    best = max(means, key=lambda peak: means[peak])
+    error = np.std(dice[best], ddof=1) / np.sqrt(len(dice[best])) if len(dice[best]) > 1 else 0.0
+    chosen = next(peak for peak, mean in means.items() if mean >= means[best] - error)
     return {
         "peak_threshold": chosen,
         "dice_before": round(means[0.0], 4),
