@@ -13,21 +13,13 @@ from sam2unet_core.batch.former import Former
 from sam2unet_core.batch.lock import FolderLock
 from sam2unet_core.batch.manifest import Line, Manifest
 from sam2unet_core.batch.naming import Naming
+from sam2unet_core.batch.network import Network, frames_at_once
 from sam2unet_core.batch.outcome import Outcome, Progress
 from sam2unet_core.batch.outputs import STAGING, Job, Staging
 from sam2unet_core.batch.record import RunRecord
 from sam2unet_core.batch.settings import Model, Settings
 from sam2unet_core.batch.sources import PrivateFolder, unit_rows
-from sam2unet_core.batch.stages import (
-    Begin,
-    Decoder,
-    Item,
-    Network,
-    Passed,
-    Problem,
-    Segmented,
-    frames_at_once,
-)
+from sam2unet_core.batch.stages import Begin, Decoder, Item, Passed, Problem, Segmented
 from sam2unet_core.batch.summary import absorb_shards, entry_of, write_summary
 from sam2unet_core.batch.unit_writer import UnitWriter
 from sam2unet_core.batch.units import Unit
@@ -130,6 +122,7 @@ class _Run:
         ahead = max(2 * size.frames, EVENTS_OF_A_PICTURE * (at_once + 1))
         try:
             with (
+                network,
                 in_background(network.begin(decoder.events()), limit=ahead) as begun,
                 in_background(network.events(begun), limit=RESULTS_AHEAD) as results,
             ):

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from sam2unet_core.batch import stages
-from sam2unet_core.batch.stages import Begin, End, Network, Passed, frames_at_once
+from sam2unet_core.batch.network import Network, frames_at_once
+from sam2unet_core.batch.stages import Begin, End, Passed
 from sam2unet_core.pipeline import FrameResult, in_background
 from sam2unet_core.runtimes.onnx_runtime import OnnxRuntime
 from sam2unet_core.segmenter import Segmenter
@@ -40,7 +41,7 @@ def decoded(sides: list[list[int]]) -> Iterator[stages.Decoded]:
 def told(network: Network, events: Iterator[stages.Decoded], *, ahead: int = 9) -> list[object]:
     """Name what a network makes of events: areas of results, and the problem of an end."""
     names: list[object] = []
-    with in_background(network.begin(events), limit=ahead) as begun:
+    with network, in_background(network.begin(events), limit=ahead) as begun:
         for event in network.events(begun):
             if isinstance(event, FrameResult):
                 assert event.frame.pixels[10, 22, 0] == (250 if event.labels.any() else 20)
@@ -152,7 +153,7 @@ def test_threads_are_shared_out_and_given_back(
 
 def test_a_run_that_is_left_computes_no_more(segmenter: Segmenter, computed: list[int]) -> None:
     network = Network(segmenter, at_once=2)
-    with in_background(network.begin(decoded([[5] * 400])), limit=500) as begun:
+    with network, in_background(network.begin(decoded([[5] * 400])), limit=500) as begun:
         events = network.events(begun)
         assert isinstance(next(events), Begin)
         next(events)
@@ -186,7 +187,7 @@ def test_inputs_without_frames_are_told_while_others_are_looked_for(segmenter: S
         yield from decoded([[5]])
 
     network = Network(segmenter, at_once=2)
-    with in_background(network.begin(source()), limit=9) as begun:
+    with network, in_background(network.begin(source()), limit=9) as begun:
         events = network.events(begun)
         assert isinstance(next(events), Passed)
         told_first.set()
@@ -201,6 +202,7 @@ def test_what_came_before_an_error_of_the_source_is_not_lost(segmenter: Segmente
     found: list[object] = []
     network = Network(segmenter, at_once=2)
     with (
+        network,
         in_background(network.begin(source()), limit=20) as begun,
         pytest.raises(OSError, match="went away"),
     ):
