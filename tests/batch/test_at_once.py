@@ -140,8 +140,16 @@ def test_threads_are_shared_out_and_given_back(
         told(Network(segmenter, at_once=2), decoded([[5, 6, 7, 8]]))
         assert seen == [2, 2, 2, 2]
         seen.clear()
-        told(Network(segmenter, at_once=3), decoded([[5] * 40]))
-        assert set(seen) == {1, 2}  # of four cores none is idle
+        meeting = threading.Barrier(3, timeout=20)  # all have their share before one computes
+        monkeypatch.setattr(
+            segmenter,
+            "probabilities",
+            lambda frames: (meeting.wait(), seen.append(torch.get_num_threads()), answer(frames))[
+                2
+            ],
+        )
+        told(Network(segmenter, at_once=3), decoded([[5] * 3]))
+        assert sorted(seen) == [1, 1, 2]  # of four cores none is idle
         in_a_new_thread: list[int] = []
         thread = threading.Thread(target=lambda: in_a_new_thread.append(torch.get_num_threads()))
         thread.start()
