@@ -24,6 +24,8 @@ REFUSED = 4
 """Exit code: OUT is locked or holds results of other settings."""
 FAILED = 3
 """Exit code: some inputs failed."""
+INTERRUPTED = 130
+"""Exit code: Ctrl-C, as shells give it for a process that SIGINT ended."""
 WEB = "dicomweb+"
 """How the address of an input on a server begins; what reads those is imported for them alone."""
 UPGRADE = (
@@ -117,7 +119,7 @@ def segment(  # noqa: PLR0913 - the options of the command
     """Segment DICOM studies, endoscopy video, images and volumes into OUT.
 
     The same line again goes on where a run stopped. Exit codes: 0 all done, 2 usage, 3 some
-    inputs failed, 4 OUT is in use or holds results of other settings.
+    inputs failed, 4 OUT is in use or holds results of other settings, 130 stopped by Ctrl-C.
     """
     try:
         if merge:
@@ -159,6 +161,9 @@ def segment(  # noqa: PLR0913 - the options of the command
     except NetworkError as error:
         _complain(error)
         raise typer.Exit(FAILED) from error
+    except KeyboardInterrupt as error:
+        typer.echo("Stopped; what is done is kept. The same line goes on from there.", err=True)
+        raise typer.Exit(INTERRUPTED) from error
     if as_json:
         typer.echo(json.dumps({"out": str(output), **outcome.to_dict()}))
     elif not quiet:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +99,28 @@ def test_a_broken_input_ends_with_3(segment, frames, tmp_path):
     result = segment(source=source)
     assert result.exit_code == 3
     assert "1 failed" in result.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS, to send SIGINT")
+def test_a_run_that_is_stopped_says_how_it_goes_on_and_does(segment, frames, weights, tmp_path):
+    many, out = tmp_path / "many", tmp_path / "out"
+    many.mkdir()
+    for number in range(400):
+        shutil.copy(next(frames.iterdir()), many / f"{number:03d}.png")
+    words = ["segment", many, "-o", out, "--weights", weights, "--device", "cpu", "--quiet"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "sam2unet_core.cli", *words], stderr=-1, text=True
+    )
+    manifest, until = out / "manifest.jsonl", time.monotonic() + 60
+    while time.monotonic() < until and not (manifest.exists() and manifest.stat().st_size > 500):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=30)[1]
+    assert (run.returncode, "The same line goes on" in said) == (130, True), said
+    assert 0 < len(manifest.read_text().splitlines()) < 400
+    again = segment("--json", source=many, out=out)
+    assert again.exit_code == 0
+    assert len(list(out.glob("*.mask.png"))) == 400
 
 
 def test_results_in_the_input_folder_are_not_taken_for_inputs(segment, frames, tmp_path):
