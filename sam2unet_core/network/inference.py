@@ -63,12 +63,12 @@ def _optimise_for_cpu(
         # What the blocks add to is of that type then. In bfloat16 it has to stay float32: the
         # masks would differ too often from those of float32.
         trunk.position = trunk.position.to(dtype)
-    ordered = OrderedTrunk(trunk, size)
+    ordered = OrderedTrunk(trunk, size, dtype)
     if can_pack(dtype):
         ends = trunk.stage_ends
         for i, block in enumerate(trunk.blocks):
-            height, width = ordered.orders[sum(i > end for end in ends)].size
-            _pack_linears(block, rows=height * width)
+            order = ordered.orders[sum(i > end for end in ends)]
+            _pack_linears(block, rows=len(order.places))
         _pack_linears(network)
     network.encoder = ordered  # type: ignore[assignment]
 

@@ -56,7 +56,7 @@ def test_features_are_those_of_the_trunk(
     for module in trunk.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.bias, std=0.5)
-    ordered = OrderedTrunk(trunk, size)
+    ordered = OrderedTrunk(trunk, size, torch.float64)
     image, other = torch.randn(2, 3, *size).double(), torch.randn(1, 3, 128, 32).double()
     with torch.inference_mode():
         for pixels in (image, other):  # another size goes through the trunk as it is
