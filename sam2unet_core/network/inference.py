@@ -16,7 +16,7 @@ from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.blocks import ConvNorm, DoubleConv
 from sam2unet_core.network.hiera import MLP, AdaptedBlock, Hiera
 from sam2unet_core.network.ordered import OrderedTrunk
-from sam2unet_core.network.packed import PackedLinear, can_pack
+from sam2unet_core.network.packed import PackedConvolution, PackedLinear, can_pack
 from sam2unet_core.network.sam2unet import SAM2UNet
 
 
@@ -70,6 +70,13 @@ def _optimise_for_cpu(
             order = ordered.orders[sum(i > end for end in ends)]
             _pack_linears(block, rows=len(order.places))
         _pack_linears(network)
+        _pack_convolutions(trunk.patch_embed, ordered.size)
+        grids = [order.size for order in ordered.orders]
+        decoder = (network.rfb1, network.rfb2, network.rfb3, network.rfb4)
+        for layers, grid in zip(decoder, grids, strict=True):
+            _pack_convolutions(layers, grid)
+        for layers, grid in zip((network.up3, network.up2, network.up1), grids, strict=False):
+            _pack_convolutions(layers, grid)
     network.encoder = ordered  # type: ignore[assignment]
 
 
@@ -100,6 +107,26 @@ def _pack_linears(module: nn.Module, rows: int = 0) -> None:
             setattr(module, name, PackedLinear(child, rows=rows))
         else:
             _pack_linears(child, rows)
+
+
+def _pack_convolutions(module: nn.Module, size: tuple[int, int]) -> None:
+    """Pack the convolutions below a module, which all get maps of that (height, width)."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            setattr(module, name, PackedConvolution(child, size=size))
+        elif isinstance(child, DoubleConv):
+            child.double_conv = nn.Sequential(*_packed(child.double_conv, size))
+        else:
+            _pack_convolutions(child, size)
+
+
+def _packed(layers: nn.Sequential, size: tuple[int, int]) -> Iterator[nn.Module]:
+    """Yield layers, each convolution packed with the ReLU after it."""
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            yield PackedConvolution(layer, size=size, relu=True)
+        elif not isinstance(layer, nn.ReLU):
+            yield layer
 
 
 def _fold_batch_norm(network: nn.Module) -> None:

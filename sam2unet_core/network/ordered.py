@@ -152,14 +152,14 @@ def _run(adapted: AdaptedBlock, x: Tensor, order: WindowOrder) -> Tensor:
     Sums go into a tensor that is there already, or are left to the product before them.
     """
     block = adapted.block
-    x = x + adapted.prompt_learn(x)
+    shift = adapted.prompt_learn(x)
+    x = shift.add_(x) if shift.dtype == x.dtype else x + shift
     normal = block.norm1(x)
     attended = _attend(block.attn, block.attn.qkv(normal), order)
     if block.proj is not None:
         x = block.proj(normal).to(x.dtype)
         if block.pool:
-            pooled = [_pool(group.of(x)[:, :, : group.real]) for group in order.groups]
-            x = _join([each.flatten(1, 2) for each in pooled])
+            x = _pool_all(x, order.groups)
     x = _added(block.attn.proj, attended, onto=x)
     hidden = block.mlp.act(block.mlp.layers[0](block.norm2(x)))
     return _added(block.mlp.layers[1], hidden, onto=x)
@@ -173,21 +173,33 @@ def _attend(attention: WindowAttention, qkv: Tensor, order: WindowOrder) -> Tens
     if len(order.fillers):
         bias = attention.qkv.bias.to(qkv.dtype)
         qkv.index_copy_(1, order.fillers, bias.expand(len(qkv), len(order.fillers), -1))
-    groups = order.groups if attention.window else [order.whole]
-    return _join([_attend_alike(attention, group, group.of(qkv)) for group in groups])
+    channels = qkv.size(2) // 3
+    if attention.window == 0:
+        queries = qkv[..., :channels]
+        if attention.pool:
+            queries = _pool_all(queries, order.groups)
+        return _attend_alike(attention, queries[:, None], qkv[:, None], order.whole)
+    found = []
+    for group in order.groups:
+        windows = group.of(qkv)
+        queries = windows[..., :channels]
+        if attention.pool:
+            queries = _pool(queries[:, :, : group.real])
+        found.append(_attend_alike(attention, queries, windows, group))
+    return _join(found)
 
 
-def _attend_alike(attention: WindowAttention, group: Group, qkv: Tensor) -> Tensor:
-    """Attend within the windows of a group, `(B, N, n, 3*C)`: `(B, N*n, C)`."""
-    batch, count, tokens, channels = qkv.shape
-    heads = (attention.heads, channels // 3 // attention.heads)
-    parts = qkv.reshape(batch * count, tokens, 3, *heads)
-    q, k, v = parts.permute(2, 0, 3, 1, 4).unbind()  # (B*N, heads, n, C/heads)
-    if attention.pool:
-        q = _pool(qkv[:, :, : group.real, : channels // 3])
-        q = q.reshape(batch * count, -1, *heads).transpose(1, 2)
+def _attend_alike(
+    attention: WindowAttention, queries: Tensor, windows: Tensor, group: Group
+) -> Tensor:
+    """Attend with `(B, N, m, C)` queries within `(B, N, n, 3*C)` windows: `(B, N*m, C)`."""
+    batch, count, _, channels = queries.shape
+    heads = (attention.heads, channels // attention.heads)
+    q = queries.reshape(batch * count, -1, *heads).transpose(1, 2)
+    pairs = windows[..., channels:].reshape(batch * count, -1, 2, *heads)
+    k, v = pairs.permute(2, 0, 3, 1, 4).unbind()  # (B*N, heads, n, C/heads)
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=group.weight)
-    return x.transpose(1, 2).reshape(batch, -1, channels // 3)
+    return x.transpose(1, 2).reshape(batch, -1, channels)
 
 
 def _pool(x: Tensor) -> Tensor:
@@ -195,6 +207,11 @@ def _pool(x: Tensor) -> Tensor:
     pairs = x.unflatten(2, (-1, 2, 2))
     pairs = torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])  # on a CPU faster than `amax`
     return torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])
+
+
+def _pool_all(x: Tensor, groups: list[Group]) -> Tensor:
+    """Pool `(B, T, C)` tokens to `(B, T/4, C)`, without fillers."""
+    return _join([_pool(group.of(x)[:, :, : group.real]).flatten(1, 2) for group in groups])
 
 
 def _join(parts: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Linear layers on a CPU with oneDNN's own operators, for inference."""
+"""Linear layers and convolutions on a CPU with oneDNN's own operators, for inference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PackedLinear(nn.Module):
         """Pack the weight."""
         super().__init__()
         weight = linear.weight.detach().contiguous()
-        self.as_convolution = _stays_on_one_core(rows, linear.out_features, weight.dtype)
+        self.as_convolution = _stays_on_one_core(rows, weight)
         if self.as_convolution:
             grid = [1, linear.in_features, rows, 1]
             weight = weight[:, :, None, None]
@@ -71,19 +71,55 @@ class PackedLinear(nn.Module):
         return output
 
 
+class PackedConvolution(nn.Module):
+    """A convolution on a CPU whose weight lies as oneDNN wants it, with ReLU after it or not.
+
+    Args:
+        convolution: gives weight and bias; they are copied.
+        size: (height, width) of the maps to come; others work, only slower.
+        relu: apply ReLU to the output.
+    """
+
+    def __init__(
+        self, convolution: nn.Conv2d, *, size: tuple[int, int], relu: bool = False
+    ) -> None:
+        """Pack the weight."""
+        super().__init__()
+        if isinstance(convolution.padding, str):
+            raise ValueError(f"padding is {convolution.padding!r}, expected numbers")
+        weight = convolution.weight.detach()
+        self.place = (
+            list(convolution.padding), list(convolution.stride), list(convolution.dilation),
+            convolution.groups,
+        )  # fmt: skip
+        self.packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            weight, *self.place, [1, convolution.in_channels, *size]
+        )
+        self.bias = None if convolution.bias is None else convolution.bias.detach()
+        self.activation = "relu" if relu else "none"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in, H, W)` to `(B, out, H', W')`."""
+        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.packed, self.bias, *self.place, self.activation, [], ""
+        )
+        return output
+
+
 def _as_grid(x: Tensor) -> Tensor:
     """View contiguous `(..., C)` as `(1, C, rows, 1)` with channels last."""
     return x.view(1, -1, 1, x.size(-1)).permute(0, 3, 1, 2)
 
 
-def _stays_on_one_core(rows: int, columns: int, dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes a product of that size on one of two cores.
+def _stays_on_one_core(rows: int, weight: Tensor) -> bool:
+    """Whether oneDNN computes the product of that many rows with a weight on one of two cores.
 
     Measured with 16 bits and two threads: between these bounds the product takes 1.4 to 2 times
     as long as the same work as a convolution of 1 x 1, which is split; beyond them it is faster.
     """
-    is_short = 400 <= rows <= 1024 and 448 <= columns <= 896
-    return is_short and dtype != torch.float32 and torch.get_num_threads() == 2
+    columns, depth = weight.shape
+    is_short = 400 <= rows <= 1024 and 448 <= columns <= 896 and depth > 64
+    return is_short and weight.dtype != torch.float32 and torch.get_num_threads() == 2
 
 
 def can_pack(dtype: torch.dtype) -> bool:
