@@ -25,11 +25,11 @@ def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) ->
 
     Batch normalisation is folded into the convolutions, the position embedding is computed once,
     convolutions take the layout that is fastest, and all weights the given type; on a CPU those of
-    convolutions and linear layers alone do. There, linear layers are packed and joined with the
-    activation or the sum after them, attention skips the places beyond the edge of the grid, and
-    the tokens of a stage lie window by window. Layers that were prepared before, such as those of
-    a trunk that two networks share, are left as they are; so a network may be prepared again, for
-    images of another size.
+    convolutions and linear layers alone do. There, these are packed and joined with the activation
+    or the sum after them, attention skips the places beyond the edge of the grid, and the tokens
+    of a stage lie window by window. Layers that were prepared before, such as those of a trunk that
+    two networks share, are left as they are; so a network may be prepared again, for images of
+    another size.
 
     Args:
         network: in evaluation mode.
@@ -71,12 +71,13 @@ def _optimise_for_cpu(
             _pack_linears(block, rows=len(order.places))
         _pack_linears(network)
         _pack_convolutions(trunk.patch_embed, ordered.size)
-        grids = [order.size for order in ordered.orders]
-        decoder = (network.rfb1, network.rfb2, network.rfb3, network.rfb4)
-        for layers, grid in zip(decoder, grids, strict=True):
-            _pack_convolutions(layers, grid)
-        for layers, grid in zip((network.up3, network.up2, network.up1), grids, strict=False):
-            _pack_convolutions(layers, grid)
+        layers: list[list[nn.Module]] = [  # by the stage on whose grid they work
+            [network.rfb1, network.up3], [network.rfb2, network.up2], [network.rfb3, network.up1],
+            [network.rfb4],
+        ]  # fmt: skip
+        for order, modules in zip(ordered.orders, layers, strict=True):
+            for module in modules:
+                _pack_convolutions(module, order.size)
     network.encoder = ordered  # type: ignore[assignment]
 
 

@@ -85,7 +85,7 @@ def window_order(height: int, width: int, window: int, dtype: torch.dtype) -> Wi
             tokens = F.pad(tokens, (0, 1), value=-1)
             weight = _weight([1] * real + [window**2 - real], dtype)
         start = sum(map(len, places))
-        groups.append(Group(start, *tokens.shape, real, weight))
+        groups.append(Group(start, tokens.size(0), tokens.size(1), real, weight))
         places.append(tokens.flatten())
     order = torch.cat(places)
     fillers = (order < 0).nonzero().flatten()
@@ -141,7 +141,9 @@ class OrderedTrunk(nn.Module):
             x = x.index_select(1, self.enter[stage])
             for block in islice(blocks, self.counts[stage] - pooling):
                 x = _run(block, x, order)  # type: ignore[arg-type]
-            grid = x.index_select(1, self.leave[stage]).unflatten(1, order.size)  # (B, H, W, C)
+            grid = x.index_select(1, self.leave[stage]).view(
+                len(x), *order.size, -1
+            )  # (B, H, W, C)
             features.append(grid.permute(0, 3, 1, 2).to(image.dtype))
         return features
 
@@ -204,7 +206,8 @@ def _attend_alike(
 
 def _pool(x: Tensor) -> Tensor:
     """Take the maximum of each four neighbours: `(B, N, n, C)` to `(B, N, n/4, C)`."""
-    pairs = x.unflatten(2, (-1, 2, 2))
+    batch, windows, tokens, channels = x.shape
+    pairs = x.view(batch, windows, tokens // 4, 2, 2, channels)
     pairs = torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])  # on a CPU faster than `amax`
     return torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])
 

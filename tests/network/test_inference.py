@@ -15,7 +15,7 @@ from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.checkpoint import load_model, save_delta, save_full
 from sam2unet_core.network.inference import optimise, share_trunk
 from sam2unet_core.network.keys import is_trunk_key
-from sam2unet_core.network.packed import PackedLinear, can_pack
+from sam2unet_core.network.packed import PackedConvolution, PackedLinear, can_pack
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,26 @@ def test_a_packed_layer_is_the_linear_layer(
             onto = torch.randn(2, 5, 7, 24).to(dtype)
             added = onto.float() + wanted
             torch.testing.assert_close(layer.add(x, onto).float(), added, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "dtype", [d for d in (torch.float32, torch.bfloat16, torch.float16) if can_pack(d)]
+)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("size", [(22, 30), (9, 5)])
+def test_a_packed_convolution_is_the_convolution(
+    dtype: torch.dtype, relu: bool, size: tuple[int, int]
+) -> None:
+    """On maps of the size that it was packed for and of another."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(12, 20, (3, 5), stride=(1, 2), padding=(2, 3), dilation=(2, 1)).to(dtype)
+    maps = torch.randn(2, 12, *size).to(dtype, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        wanted = plain(maps).float()
+        got = PackedConvolution(plain, size=(22, 30), relu=relu)(maps)
+    assert got.dtype == dtype
+    atol = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(got.float(), wanted.relu() if relu else wanted, rtol=0, atol=atol)
 
 
 def test_two_networks_on_one_trunk_differ_in_the_rest(build: Callable[..., SAM2UNet]) -> None:
