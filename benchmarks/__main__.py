@@ -21,6 +21,7 @@ SECTIONS = {
     "training": "training; ratio: times as fast as the reference",
     "startup": "commands in a new process; ratio: to importing PyTorch alone",
     "throughput": "the whole way of a batch run; ratio: share of the bare network's rate",
+    "gpu": "a GPU, if there is one; seconds for each frame; ratio: times as fast as the reference",
 }
 OWNERS = {"agreement": "network"}
 IN_QUICK = ("network", "agreement", "startup")

@@ -98,6 +98,25 @@ def compare(losses: list[float], reference: list[float]) -> str:
 def run(way: str, variant: str, steps: int, learning_rate: float) -> dict[str, Any]:
     """Train for so many steps; return seconds and loss of each, and the peak memory in MiB."""
     torch.manual_seed(0)
+    network, optimizer = build(way, variant, learning_rate=learning_rate)
+    images, masks = _data()
+    order = torch.Generator().manual_seed(0)
+    seconds, losses = [], []
+    for number in range(steps):
+        if number % SMOOTHED == 0:
+            shuffled = torch.randperm(FRAMES, generator=order)
+        chosen = shuffled[number % SMOOTHED * BATCH :][:BATCH]
+        started = time.perf_counter()
+        loss = step(way, network, optimizer, images[chosen], masks[chosen])
+        seconds.append(time.perf_counter() - started)
+        losses.append(loss.item())
+    return {"seconds": seconds, "losses": losses, "peak_mib": peak_mib()}
+
+
+def build(
+    way: str, variant: str, *, learning_rate: float = LEARNING_RATES[-1], device: str = "cpu"
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a network in training mode, its trunk frozen, and its optimiser."""
     share = 1.0 if "recompute" in way else 0.5 * ("half" in way)
     plain = SAM2UNet(variant, train_trunk=False, gradient_checkpointing=share)
     network: nn.Module = plain.train()
@@ -109,26 +128,23 @@ def run(way: str, variant: str, steps: int, learning_rate: float) -> dict[str, A
         for parameter in network.parameters():
             if not parameter.requires_grad and parameter.ndim == 2:
                 parameter.data = parameter.data.bfloat16()
-    loss_function = DeepSupervisionLoss(StructureLoss())
+    network.to(device)
     moving = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(moving, lr=learning_rate, weight_decay=5e-4)
-    images, masks = _data()
-    order = torch.Generator().manual_seed(0)
-    seconds, losses = [], []
-    for step in range(steps):
-        if step % SMOOTHED == 0:
-            shuffled = torch.randperm(FRAMES, generator=order)
-        chosen = shuffled[step % SMOOTHED * BATCH :][:BATCH]
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled="bfloat16" in way):
-            maps = network(images[chosen])
-        loss = loss_function([each.float() for each in maps], masks[chosen])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds.append(time.perf_counter() - started)
-        losses.append(loss.item())
-    return {"seconds": seconds, "losses": losses, "peak_mib": peak_mib()}
+    return network, torch.optim.AdamW(moving, lr=learning_rate, weight_decay=5e-4)
+
+
+def step(
+    way: str, network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, masks: Tensor
+) -> Tensor:
+    """Train on a batch of `(N, 3, h, w)` images and `(N, 1, h, w)` masks; return the loss."""
+    loss_function = DeepSupervisionLoss(StructureLoss())
+    with torch.autocast(images.device.type, torch.bfloat16, enabled="bfloat16" in way):
+        maps = network(images)
+    loss: Tensor = loss_function([each.float() for each in maps], masks)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach()
 
 
 def _data() -> tuple[Tensor, Tensor]:

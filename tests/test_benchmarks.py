@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 
@@ -100,3 +102,33 @@ def test_the_network_is_measured_by_every_runtime_of_this_machine() -> None:
     for name in rows.keys() & {"nano, reference", "nano, exact", "nano, fast"}:
         assert rows[name]["peak_mib"] > 50
         assert "% of the peak" in rows[name]["note"]
+
+
+def test_what_a_gpu_is_asked_can_be_asked_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu, "SECONDS", 0.001)
+    monkeypatch.setattr(gpu, "IMAGE", (64, 64))
+    monkeypatch.setattr(gpu, "low_precision", lambda _: torch.float32)
+    rows = gpu.measure(quick=True, device=torch.device("cpu"), sizes=("nano",))
+    names = [row["what"] for row in rows]
+    for way in ("reference", "exact", "fast"):
+        assert f"nano, {way}, batch 1" in names
+    (first, *_) = [row for row in rows if row["what"] == "nano, reference, batch 1"]
+    assert first["ratio"] == 1
+    assert first["note"].startswith(f"1: {1 / first['range_s'][0]:.1f}/s")
+    trained = [row for row in rows if row["what"].startswith("training, nano")]
+    assert len(trained) == 3
+    for row in rows[4:]:
+        (batch,) = re.findall("batch ([1248])$", row["what"])
+        assert f"{batch}: {1 / row['range_s'][0]:.1f}/s" in row["note"]
+
+
+def test_without_a_gpu_the_table_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import gpu
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.measure(quick=True) == []
+    assert "no GPU" in capsys.readouterr().err
