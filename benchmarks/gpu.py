@@ -1,0 +1,196 @@
+"""A GPU: latency, throughput, memory and training of each size: `python -m benchmarks --only gpu`.
+
+Frames lie on the GPU already. The reference is in true float32, without TensorFloat-32. A batch
+doubles until memory runs out. Ways that no runtime takes are measured to see whether one should.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+from benchmarks.machine import gigaflop
+from benchmarks.reference import ReferenceNetwork
+from benchmarks.training import build, step
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.runtimes.torch_runtime import TorchRuntime, low_precision
+from sam2unet_core.task import load_preset
+
+SIZES = ("tiny", "small", "base_plus", "large")
+IMAGE = load_preset("polyp").image_size
+INFERENCE = ("reference", "exact", "fast", "fast, compiled", "fast, CUDA graph")
+TRAINING = ("reference", "bfloat16+trunk", "bfloat16+trunk+half")
+MOST_AT_ONCE = 256
+SECONDS = 1.0
+"""How long each is repeated."""
+
+Work = Callable[[], object]
+Found = dict[int, tuple[list[float], float]]
+"""By frames in the batch: seconds of each time, and the peak memory in MiB."""
+
+
+def measure(
+    quick: bool, device: torch.device | None = None, sizes: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """Return rows for each size; `ratio` is how many times faster than the reference.
+
+    Args:
+        quick: `large` alone, up to 8 frames at once.
+        device: the first GPU; where there is none, there are no rows.
+        sizes: of the network, in place of those.
+    """
+    if device is None and not torch.cuda.is_available():
+        print("left out: PyTorch finds no GPU", file=sys.stderr)
+        return []
+    device = device or torch.device("cuda")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    most = 8 if quick else MOST_AT_ONCE
+    peaks = {dtype: _matrix_peak(device, dtype) for dtype in (torch.float32, low_precision(device))}
+    rows = [
+        {**_row("matrix products", [seconds]), "note": f"{dtype}, {rate:.0f} GFLOP/s"}
+        for dtype, (rate, seconds) in peaks.items()
+    ]
+    for variant in sizes or (SIZES[-1:] if quick else SIZES):
+        rows += _inference(variant, device, most, {d: rate for d, (rate, _) in peaks.items()})
+        rows += _training(variant, device, most)
+    return rows
+
+
+def _inference(
+    variant: str, device: torch.device, most: int, peaks: dict[torch.dtype, float]
+) -> list[dict[str, Any]]:
+    """Return two rows for each way: one frame, and the batch that takes least time for each."""
+    rows: list[dict[str, Any]] = []
+    reference: Found = {}
+    for way in INFERENCE:
+        if device.type == "cpu" and way in INFERENCE[-2:]:  # for a test
+            continue
+        with torch.inference_mode():
+            found = _batches(_forward(variant, way, device), device, most)
+        reference = reference or found
+        rows.append(_best(f"{variant}, {way}", {1: found[1]}, {1: reference[1]}))
+        rows.append(_best(f"{variant}, {way}", found, reference))
+        rate = gigaflop(variant, IMAGE) / rows[-1]["median_s"]
+        dtype = torch.float32 if way in ("reference", "exact") else low_precision(device)
+        rows[-1]["note"] += f"; {100 * rate / peaks[dtype]:.0f} % of the peak"
+    return rows
+
+
+def _training(variant: str, device: torch.device, most: int) -> list[dict[str, Any]]:
+    """Return a row for each way: the batch that takes least time for each image."""
+    rows = []
+    reference: Found = {}
+    for way in TRAINING:
+        network, optimizer = build(way, variant, device=str(device))
+
+        def work(
+            images: Tensor,
+            way: str = way,
+            network: nn.Module = network,
+            optimizer: torch.optim.Optimizer = optimizer,
+        ) -> Work:
+            masks = (images[:, :1] > 0).float()
+            return lambda: step(way, network, optimizer, images, masks)
+
+        found = _batches(work, device, most)
+        reference = reference or found
+        rows.append(_best(f"training, {variant}, {way}", found, reference))
+    return rows
+
+
+def _forward(variant: str, way: str, device: torch.device) -> Callable[[Tensor], Work]:
+    """Return what makes of `(N, 3, h, w)` float32 images the work to be timed."""
+    torch.manual_seed(0)
+    network: nn.Module = SAM2UNet(variant).eval()
+    if way == "reference":
+        return partial(partial, ReferenceNetwork(network).eval().to(device))
+    dtype = torch.float32 if way == "exact" else low_precision(device)
+    runtime = TorchRuntime(network, load_preset("polyp"), device=device, dtype=dtype)
+    if way == "fast, compiled":
+        runtime.network = torch.compile(runtime.network)
+    if way == "fast, CUDA graph":
+        return partial(_recorded, runtime)
+    return partial(partial, runtime.logits)
+
+
+def _recorded(runtime: TorchRuntime, images: Tensor) -> Work:
+    """Return what replays the kernels that a batch takes, recorded once."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # libraries set themselves up outside of what is recorded
+        for _ in range(3):
+            runtime.logits(images)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        runtime.logits(images)
+    replay: Work = graph.replay
+    return replay
+
+
+def _batches(work: Callable[[Tensor], Work], device: torch.device, most: int) -> Found:
+    """Time batches of 1, 2, 4 and so on frames, until memory runs out."""
+    found: Found = {}
+    batch = 1
+    while batch <= most:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        try:
+            images = torch.randn(batch, 3, *IMAGE, device=device)
+            timer = Timer("work()", globals={"work": work(images)})  # waits for the GPU
+            found[batch] = timer.blocked_autorange(min_run_time=SECONDS).times, _memory(device)
+        except torch.OutOfMemoryError:
+            if not found:
+                raise
+            break
+        batch *= 2
+    return found
+
+
+def _memory(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+
+
+def _best(what: str, found: Found, reference: Found) -> dict[str, Any]:
+    """Return the row of the batch that takes least time for each frame."""
+    each = {batch: [taken / batch for taken in times] for batch, (times, _) in found.items()}
+    batch = min(each, key=lambda batch: min(each[batch]))
+    row = _row(f"{what}, batch {batch}", each[batch])
+    slowest = min(min(times) / batch for batch, (times, _) in reference.items())
+    row["ratio"] = slowest / min(each[batch])
+    row["peak_mib"] = found[batch][1]
+    row["note"] = ", ".join(
+        f"{batch}: {1 / min(each[batch]):.1f}/s, {mib:.0f} MiB" for batch, (_, mib) in found.items()
+    )
+    return row
+
+
+def _matrix_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the rate of a product of two large matrices in GFLOP/s, and its seconds."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+    timer = Timer("a @ b", globals={"a": a, "b": b})
+    seconds = min(timer.blocked_autorange(min_run_time=SECONDS).times)
+    return 2e-9 * side**3 / seconds, seconds
+
+
+def _row(what: str, seconds: list[float]) -> dict[str, Any]:
+    seconds = sorted(seconds)
+    return {
+        "what": what,
+        "median_s": seconds[len(seconds) // 2],
+        "spread_s": seconds[-1] - seconds[0],
+        "range_s": [seconds[0], seconds[-1]],
+        "ratio": None,
+        "peak_mib": None,
+        "note": "",
+    }
