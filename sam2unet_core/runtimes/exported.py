@@ -39,5 +39,8 @@ def write_once(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(part)
         part.replace(path)
+    except PermissionError:
+        if not path.is_file():  # else on Windows another process reads what it made just now
+            raise
     finally:
         part.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ class OpenVINORuntime(Runtime):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        compiled = _read(core, file, settings)
+        compiled, self._content = _read(core, file, settings)
         if compiled is None:
             logger.info("compiling the network for OpenVINO, once; this takes up to a minute")
             compiled = core.compile_model(_convert(network, task.image_size), "CPU", settings)
@@ -79,15 +79,23 @@ class OpenVINORuntime(Runtime):
         return torch.from_numpy(np.concatenate(found))
 
 
-def _read(core: Any, file: Path, settings: dict[str, Any]) -> Any:
-    """Return the compiled network that the cache holds, or None where it holds none of use."""
+def _read(core: Any, file: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the compiled network that the cache holds and the mapped file that it may use.
+
+    The file has to stay mapped as long as the network is used. Both are None where the cache holds
+    none of use.
+    """
     if not file.is_file():
-        return None
+        return None, None
+    from openvino import Tensor as Content  # noqa: PLC0415 - an optional package
+
     try:
-        return core.import_model(file.read_bytes(), "CPU", settings)
-    except RuntimeError as error:
+        # Copied on writing, for OpenVINO takes no memory that cannot be written to.
+        content = Content(np.memmap(file, np.uint8, mode="c"), shared_memory=True)
+        return core.import_model(content, "CPU", settings), content
+    except (RuntimeError, ValueError) as error:  # damaged, or empty
         logger.info("the compiled network in the cache cannot be used (%s)", error)
-        return None
+        return None, None
 
 
 def _convert(network: nn.Module, size: tuple[int, int]) -> Any:

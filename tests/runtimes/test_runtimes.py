@@ -138,12 +138,16 @@ def test_the_second_start_reads_what_the_first_one_made(
     assert file.is_file()
 
 
+@pytest.mark.parametrize("left", ["nothing", "another file", "its first half"])
 def test_a_damaged_export_is_made_again(
-    cache: Path, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+    left: str, cache: Path, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
 ) -> None:
     first = open_runtime("openvino", copy.deepcopy(network), task, device=CPU).probabilities(frames)
     (file,) = (cache / "exports").iterdir()
-    file.write_bytes(b"not a compiled network")
+    whole = file.read_bytes()
+    half = whole[: len(whole) // 2]
+    damaged = {"nothing": b"", "another file": b"not a network", "its first half": half}
+    file.write_bytes(damaged[left])
     again = open_runtime("openvino", copy.deepcopy(network), task, device=CPU)
     np.testing.assert_array_equal(again.probabilities(frames), first)
     assert file.stat().st_size > 1000
