@@ -15,7 +15,6 @@ import torch
 
 from sam2unet_core.errors import ConfigError, WeightsError
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.runtimes import RUNTIMES, choice, open_runtime, weights_type
 from sam2unet_core.task import Task, load_preset
 from sam2unet_core.transforms import prepare, restore
@@ -82,33 +81,7 @@ def test_probabilities_are_those_of_the_plain_network(
     assert (got.shape, got.dtype) == ((3, 2, 50, 70), np.float32)
     np.testing.assert_allclose(got, wanted, atol=TOLERANCE[runtime.precision])
     assert runtime.name == name
-    if name != "openvino":  # below
-        assert runtime.precision in (("float16", "bfloat16") if name == "fast" else ("float32",))
-
-
-@pytest.mark.parametrize("needs_more", [False, True])
-def test_openvino_takes_16_bits_where_they_suffice(task: Task, needs_more: bool) -> None:
-    """One block has as many queries as heads; mixed up, they cost a tenth of the output."""
-    openvino = pytest.importorskip("openvino")
-    has = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    torch.manual_seed(0)
-    network = SAM2UNet("starter").eval()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, WindowAttention):  # else it would count for little
-                module.qkv.weight.normal_(std=0.2)
-                module.proj.weight.normal_(std=0.2)
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_var.uniform_(0.5, 2)
-    image = torch.randn(1, 3, 128, 128)
-    with torch.inference_mode():
-        wanted = network(image)
-    peak = 0.9 if needs_more else task.threshold
-    asked = replace(task, image_size=(128, 128), peak_threshold=peak)
-    runtime = open_runtime("openvino", network, asked, device=CPU)
-    assert runtime.precision == ("bfloat16" if has and not needs_more else "float32")
-    error = (runtime.logits(image) - wanted).norm() / wanted.norm()
-    assert error < (0.05 if runtime.precision == "bfloat16" else 1e-5)
+    assert runtime.precision in (("float16", "bfloat16") if name == "fast" else ("float32",))
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnx"])
