@@ -141,9 +141,9 @@ def _prepared(path: Path, segmenter: Segmenter) -> Tensor:
 def _network(segmenter: Segmenter, images: list[Tensor]) -> None:
     for start in range(0, len(images), BATCH_SIZE):
         batch = torch.cat(images[start : start + BATCH_SIZE])
+        if segmenter.task.flip_average:  # mirror images go along, and so they do here
+            batch = torch.cat([batch, batch.flip(-1)])
         segmenter.runtime.logits(batch).cpu()
-        if segmenter.task.flip_average:  # the network runs twice, and so it does here
-            segmenter.runtime.logits(batch.flip(-1)).cpu()
 
 
 def _segment(segmenter: Segmenter, pictures: list[Path], out: Path) -> None:
