@@ -64,10 +64,13 @@ def _drop_components(
     mask: NDArray[np.bool_], probability: NDArray[np.float32], *, peak: float, least_px: int
 ) -> None:
     """Clear the components of a mask `(H, W)` that are smaller or whose peak is lower, in place."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    box = np.s_[y : y + height, x : x + width]  # all there is lies in it
+    inside = mask[box]
     count, components, statistics, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=8
+        inside.astype(np.uint8), connectivity=8
     )
     kept = statistics[:, cv2.CC_STAT_AREA] >= least_px
     reached = np.zeros(count, bool)
-    reached[components[probability >= peak]] = True
-    mask &= (kept & reached)[components]
+    reached[components[probability[box] >= peak]] = True
+    inside &= (kept & reached)[components]
