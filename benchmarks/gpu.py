@@ -1,7 +1,8 @@
-"""A GPU: latency, throughput, memory and training of each size: `python -m benchmarks --only gpu`.
+"""A GPU: speed and memory of each size, and of training: `python -m benchmarks --only gpu`.
 
-Frames lie on the GPU already. The reference is in true float32, without TensorFloat-32. A batch
-doubles until memory runs out. Ways that no runtime takes are measured to see whether one should.
+Frames lie on the GPU already, and work is queued one after another. All that is called float32 is
+without TensorFloat-32, which PyTorch takes for convolutions unless told not to. A batch doubles up
+to 256 or until memory runs out. Ways that no runtime takes are measured to see whether one should.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import sys
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -51,6 +53,7 @@ def measure(
         return []
     device = device or torch.device("cuda")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # what is called compiled shall be
     most = 8 if quick else MOST_AT_ONCE
     peaks = {dtype: _matrix_peak(device, dtype) for dtype in (torch.float32, low_precision(device))}
     rows = [
@@ -72,8 +75,11 @@ def _inference(
     for way in INFERENCE:
         if device.type == "cpu" and way in INFERENCE[-2:]:  # for a test
             continue
+        torch.compiler.reset()  # what was compiled for other sizes counts towards a limit
         with torch.inference_mode():
-            found = _batches(_forward(variant, way, device), device, most)
+            found = _tried(f"{variant}, {way}", partial(_forward, variant, way), device, most)
+        if not found:
+            continue
         reference = reference or found
         rows.append(_best(f"{variant}, {way}", {1: found[1]}, {1: reference[1]}))
         rows.append(_best(f"{variant}, {way}", found, reference))
@@ -88,21 +94,23 @@ def _training(variant: str, device: torch.device, most: int) -> list[dict[str, A
     rows = []
     reference: Found = {}
     for way in TRAINING:
-        network, optimizer = build(way, variant, device=str(device))
-
-        def work(
-            images: Tensor,
-            way: str = way,
-            network: nn.Module = network,
-            optimizer: torch.optim.Optimizer = optimizer,
-        ) -> Work:
-            masks = (images[:, :1] > 0).float()
-            return lambda: step(way, network, optimizer, images, masks)
-
-        found = _batches(work, device, most)
-        reference = reference or found
-        rows.append(_best(f"training, {variant}, {way}", found, reference))
+        what = f"training, {variant}, {way}"
+        found = _tried(what, partial(_trained, variant, way), device, most)
+        if found:
+            reference = reference or found
+            rows.append(_best(what, found, reference))
     return rows
+
+
+def _trained(variant: str, way: str, device: torch.device) -> Callable[[Tensor], Work]:
+    """Return what makes of `(N, 3, h, w)` images a training step to be timed."""
+    network, optimizer = build(way, variant, device=str(device))
+
+    def work(images: Tensor) -> Work:
+        masks = (images[:, :1] > 0).float()
+        return lambda: step(way, network, optimizer, images, masks)
+
+    return work
 
 
 def _forward(variant: str, way: str, device: torch.device) -> Callable[[Tensor], Work]:
@@ -135,11 +143,26 @@ def _recorded(runtime: TorchRuntime, images: Tensor) -> Work:
     return replay
 
 
+def _tried(
+    what: str, prepare: Callable[[torch.device], Callable[[Tensor], Work]], device: torch.device,
+    most: int,
+) -> Found:  # fmt: skip
+    """Time a way, or say why it is left out: hours of the others shall not be lost with it."""
+    try:
+        return _batches(prepare(device), device, most)
+    except Exception as error:
+        if device.type == "cpu":
+            raise
+        print(f"left out: {what}: {error}", file=sys.stderr)
+        return {}
+
+
 def _batches(work: Callable[[Tensor], Work], device: torch.device, most: int) -> Found:
     """Time batches of 1, 2, 4 and so on frames, until memory runs out."""
     found: Found = {}
     batch = 1
     while batch <= most:
+        timer = images = None  # or a recorded graph would hold its memory while the next is made
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -147,13 +170,19 @@ def _batches(work: Callable[[Tensor], Work], device: torch.device, most: int) ->
         try:
             images = torch.randn(batch, 3, *IMAGE, device=device)
             timer = Timer("work()", globals={"work": work(images)})  # waits for the GPU
+            timer.timeit(1)  # compiles, and sets libraries up
             found[batch] = timer.blocked_autorange(min_run_time=SECONDS).times, _memory(device)
-        except torch.OutOfMemoryError:
-            if not found:
+        except RuntimeError as error:
+            if not found or not _memory_ran_out(error):
                 raise
             break
         batch *= 2
     return found
+
+
+def _memory_ran_out(error: RuntimeError) -> bool:
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _memory(device: torch.device) -> float:
@@ -161,15 +190,14 @@ def _memory(device: torch.device) -> float:
 
 
 def _best(what: str, found: Found, reference: Found) -> dict[str, Any]:
-    """Return the row of the batch that takes least time for each frame."""
-    each = {batch: [taken / batch for taken in times] for batch, (times, _) in found.items()}
-    batch = min(each, key=lambda batch: min(each[batch]))
-    row = _row(f"{what}, batch {batch}", each[batch])
-    slowest = min(min(times) / batch for batch, (times, _) in reference.items())
-    row["ratio"] = slowest / min(each[batch])
+    """Return the row of the batch that takes least time for each frame, by medians."""
+    each = {batch: median(times) / batch for batch, (times, _) in found.items()}
+    batch = min(each, key=lambda batch: each[batch])
+    row = _row(f"{what}, batch {batch}", [taken / batch for taken in found[batch][0]])
+    row["ratio"] = min(median(t) / number for number, (t, _) in reference.items()) / each[batch]
     row["peak_mib"] = found[batch][1]
     row["note"] = ", ".join(
-        f"{batch}: {1 / min(each[batch]):.1f}/s, {mib:.0f} MiB" for batch, (_, mib) in found.items()
+        f"{batch}: {1 / each[batch]:.1f}/s, {mib:.0f} MiB" for batch, (_, mib) in found.items()
     )
     return row
 
@@ -184,12 +212,11 @@ def _matrix_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, float
 
 
 def _row(what: str, seconds: list[float]) -> dict[str, Any]:
-    seconds = sorted(seconds)
     return {
         "what": what,
-        "median_s": seconds[len(seconds) // 2],
-        "spread_s": seconds[-1] - seconds[0],
-        "range_s": [seconds[0], seconds[-1]],
+        "median_s": median(seconds),
+        "spread_s": max(seconds) - min(seconds),
+        "range_s": [min(seconds), max(seconds)],
         "ratio": None,
         "peak_mib": None,
         "note": "",

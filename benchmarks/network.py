@@ -137,8 +137,10 @@ def _size(
                 found[runtime.name] = runtime.logits(image).float().sigmoid()
                 if number:  # the first warms up
                     times[runtime.name].append(time.perf_counter() - started)
-                if number and runtime.name == "fast":
-                    several[TOGETHER].append(_frames_together(runtime, image))
+                if runtime.name == "fast":
+                    together = _frames_together(runtime, image)
+                    several[TOGETHER] += [together] * (number > 0)
+                if runtime.name == "fast" and number and torch.get_num_threads() > 1:
                     several[AT_ONCE].append(_a_frame_on_each_core(runtime, image))
     reference = statistics.median(times["reference"])
     rows = []

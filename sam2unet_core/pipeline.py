@@ -227,7 +227,10 @@ def _probabilities(
             if not _memory_ran_out(error):
                 raise
             _free(segmenter)
-            batch_size.halve()
+            if batch_size.frames == 1 and _mirrors_along(segmenter):
+                segmenter.runtime.mirrors_along = False
+            else:
+                batch_size.halve()
             continue
         yield from found
         start += len(part)
@@ -242,6 +245,11 @@ def _memory_ran_out(error: Exception) -> bool:
     """Whether an error says so; PyTorch's allocator on a CPU does it in words alone."""
     named = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return named or "DefaultCPUAllocator" in str(error)
+
+
+def _mirrors_along(segmenter: Segmenter) -> bool:
+    """Whether the network gets two images of a frame at once."""
+    return segmenter.task.flip_average and segmenter.runtime.mirrors_along
 
 
 def _free(segmenter: Segmenter) -> None:

@@ -25,21 +25,28 @@ def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) ->
 
     Batch normalisation is folded into the convolutions, the position embedding is computed once,
     convolutions take the layout that is fastest, and all weights the given type; on a CPU those of
-    convolutions and linear layers alone do. There, these are packed and joined with the activation
-    or the sum after them, attention skips the places beyond the edge of the grid, and the tokens
-    of a stage lie window by window. Layers that were prepared before, such as those of a trunk that
-    two networks share, are left as they are; so a network may be prepared again, for images of
-    another size.
+    convolutions and linear layers alone do. There, those of trunk and decoder are packed, linear
+    layers are joined with the GELU or the sum after them, attention skips the places beyond the
+    edge of the grid, and the tokens of a stage lie window by window. Layers that were prepared
+    before, such as those of a trunk that two networks share, are left as they are; so a network may
+    be prepared again, for images of another size in the same type.
 
     Args:
         network: in evaluation mode.
         size: (height, width) of the images to come in pixels; others work, only slower.
         dtype: `float32`, `bfloat16` or `float16`.
+
+    Raises:
+        ValueError: it was prepared in another type before.
     """
-    _fold_batch_norm(network)
     trunk = network.encoder
     if isinstance(trunk, OrderedTrunk):
+        if trunk.dtype != dtype:
+            raise ValueError(
+                f"the network was prepared in {trunk.dtype}, not {dtype}: load it again for that"
+            )
         trunk = trunk.trunk  # its order may be for images of another size
+    _fold_batch_norm(network)
     trunk.remember_position(*size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if next(network.parameters()).device.type == "cpu":
@@ -115,19 +122,8 @@ def _pack_convolutions(module: nn.Module, size: tuple[int, int]) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             setattr(module, name, PackedConvolution(child, size=size))
-        elif isinstance(child, DoubleConv):
-            child.double_conv = nn.Sequential(*_packed(child.double_conv, size))
         else:
             _pack_convolutions(child, size)
-
-
-def _packed(layers: nn.Sequential, size: tuple[int, int]) -> Iterator[nn.Module]:
-    """Yield layers, each convolution packed with the ReLU after it."""
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            yield PackedConvolution(layer, size=size, relu=True)
-        elif not isinstance(layer, nn.ReLU):
-            yield layer
 
 
 def _fold_batch_norm(network: nn.Module) -> None:

@@ -111,6 +111,7 @@ class OrderedTrunk(nn.Module):
         """Compute the orders, and how to come from one to the next."""
         super().__init__()
         self.trunk = trunk
+        self.dtype = dtype
         rows, columns = (-(-length // 32) * 8 for length in size)
         self.size = (4 * rows, 4 * columns)
         self.orders = [

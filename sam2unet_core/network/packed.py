@@ -72,17 +72,17 @@ class PackedLinear(nn.Module):
 
 
 class PackedConvolution(nn.Module):
-    """A convolution on a CPU whose weight lies as oneDNN wants it, with ReLU after it or not.
+    """A convolution on a CPU whose weight lies as oneDNN wants it.
+
+    A ReLU after it is not joined with it: oneDNN's makes 0 of what is not a number, and damaged
+    weights or numbers too large for 16 bits would read as no finding.
 
     Args:
         convolution: gives weight and bias; they are copied.
         size: (height, width) of the maps to come; others work, only slower.
-        relu: apply ReLU to the output.
     """
 
-    def __init__(
-        self, convolution: nn.Conv2d, *, size: tuple[int, int], relu: bool = False
-    ) -> None:
+    def __init__(self, convolution: nn.Conv2d, *, size: tuple[int, int]) -> None:
         """Pack the weight."""
         super().__init__()
         if isinstance(convolution.padding, str):
@@ -96,12 +96,11 @@ class PackedConvolution(nn.Module):
             weight, *self.place, [1, convolution.in_channels, *size]
         )
         self.bias = None if convolution.bias is None else convolution.bias.detach()
-        self.activation = "relu" if relu else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, in, H, W)` to `(B, out, H', W')`."""
         output: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed, self.bias, *self.place, self.activation, [], ""
+            x, self.packed, self.bias, *self.place, "none", [], ""
         )
         return output
 

@@ -30,6 +30,7 @@ class Runtime(ABC):
     Attributes:
         name: one of `sam2unet_core.runtimes.RUNTIMES` but `auto`.
         precision: type of the network's numbers, such as `float32`; what outputs record.
+        mirrors_along: whether a frame and its mirror image go through the network together.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Runtime(ABC):
         self.task = task
         self.device = device
         self.batch_size = batch_size
+        self.mirrors_along = True
 
     @abstractmethod
     def logits(self, images: Tensor) -> Tensor:
@@ -77,10 +79,12 @@ class Runtime(ABC):
         size = (int(frames.shape[-2]), int(frames.shape[-1]))
         if not self.task.flip_average:
             return self._found(self.logits(images), size)
-        # Together they take up to a third less time than one after the other.
-        logits = self.logits(torch.cat([images, images.flip(-1)]))
-        plain, mirrored = (self._found(each, size) for each in logits.chunk(2))
-        return plain.add_(mirrored.flip(-1)).div_(2)
+        if self.mirrors_along:  # which takes up to a third less time than one after the other
+            plain, mirrored = self.logits(torch.cat([images, images.flip(-1)])).chunk(2)
+        else:
+            plain, mirrored = self.logits(images), self.logits(images.flip(-1))
+        found = self._found(plain, size)
+        return found.add_(self._found(mirrored, size).flip(-1)).div_(2)
 
     def _found(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         return to_probabilities(restore(logits, size), self.task)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,27 @@ def test_out_of_memory_on_the_device_halves_the_batch_and_goes_on(segmenter, cap
     assert [record.message for record in caplog.records] == [
         "the device ran out of memory: going on with smaller batches"
     ]
+
+
+def test_a_mirror_image_that_does_not_fit_beside_its_frame_goes_after_it(segmenter):
+    from sam2unet_core.pipeline import BatchSize, segment_frames
+    from sam2unet_core.types import Frame
+
+    task = replace(segmenter.task, flip_average=True)
+    frames = [Frame(_picture(side), side, 0, side + 1) for side in (3, 5, 8)]
+    small = Segmenter(task, segmenter.runtime.network, device="cpu")
+    answer, sizes = small.runtime.logits, []
+
+    def limited(images):
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(images)
+
+    small.runtime.logits = limited
+    found = [r.labels.sum() for r in segment_frames(frames, small, batch_size=BatchSize(2))]
+    assert found == [9, 25, 64]
+    assert sizes == [4, 2, *[1, 1] * 3]
 
 
 def test_a_frame_too_large_for_the_device_is_one_failed_line(

@@ -59,9 +59,10 @@ def test_an_optimised_network_computes_the_same(
         wanted, elsewhere = model(image), model(other)
         optimise(model, size=size, dtype=torch.float32)
         assert not any(isinstance(m, nn.BatchNorm2d | nn.Linear | nn.GELU) for m in model.modules())
-        torch.testing.assert_close(model(image), wanted, rtol=0, atol=2e-5)
+        atol = 1e-5 * wanted.abs().max().item()  # 24 bits, some of them lost in sums
+        torch.testing.assert_close(model(image), wanted, rtol=0, atol=atol)
         # Another size than the one whose position embedding was computed in advance.
-        torch.testing.assert_close(model(other), elsewhere, rtol=0, atol=2e-5)
+        torch.testing.assert_close(model(other), elsewhere, rtol=0, atol=atol)
 
 
 def test_a_network_can_be_optimised_again_for_another_size(build: Callable[..., SAM2UNet]) -> None:
@@ -75,6 +76,15 @@ def test_a_network_can_be_optimised_again_for_another_size(build: Callable[..., 
             assert model.encoder.size == tuple(image.shape[-2:])
             for each, expected in zip(images, wanted, strict=True):
                 torch.testing.assert_close(model(each), expected, rtol=0, atol=2e-5)
+
+
+def test_a_network_prepared_in_one_type_is_refused_in_another(
+    build: Callable[..., SAM2UNet],
+) -> None:
+    model = build("nano")
+    optimise(model, size=(64, 64), dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"prepared in torch.float32, not torch.bfloat16"):
+        optimise(model, size=(64, 64), dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("dtype", [d for d in (torch.bfloat16, torch.float16) if can_pack(d)])
@@ -137,21 +147,18 @@ def test_a_packed_layer_is_the_linear_layer(
 @pytest.mark.parametrize(
     "dtype", [d for d in (torch.float32, torch.bfloat16, torch.float16) if can_pack(d)]
 )
-@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("size", [(22, 30), (9, 5)])
-def test_a_packed_convolution_is_the_convolution(
-    dtype: torch.dtype, relu: bool, size: tuple[int, int]
-) -> None:
+def test_a_packed_convolution_is_the_convolution(dtype: torch.dtype, size: tuple[int, int]) -> None:
     """On maps of the size that it was packed for and of another."""
     torch.manual_seed(0)
     plain = nn.Conv2d(12, 20, (3, 5), stride=(1, 2), padding=(2, 3), dilation=(2, 1)).to(dtype)
     maps = torch.randn(2, 12, *size).to(dtype, memory_format=torch.channels_last)
     with torch.inference_mode():
         wanted = plain(maps).float()
-        got = PackedConvolution(plain, size=(22, 30), relu=relu)(maps)
+        got = PackedConvolution(plain, size=(22, 30))(maps)
     assert got.dtype == dtype
     atol = 1e-5 if dtype == torch.float32 else 0.02
-    torch.testing.assert_close(got.float(), wanted.relu() if relu else wanted, rtol=0, atol=atol)
+    torch.testing.assert_close(got.float(), wanted, rtol=0, atol=atol)
 
 
 def test_two_networks_on_one_trunk_differ_in_the_rest(build: Callable[..., SAM2UNet]) -> None:

@@ -15,7 +15,9 @@ import torch
 
 from sam2unet_core.errors import ConfigError, WeightsError
 from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.packed import can_pack
 from sam2unet_core.runtimes import RUNTIMES, choice, open_runtime, weights_type
+from sam2unet_core.runtimes.torch_runtime import TorchRuntime
 from sam2unet_core.task import Task, load_preset
 from sam2unet_core.transforms import prepare, restore
 
@@ -187,6 +189,33 @@ def test_an_output_that_is_not_a_number_is_no_empty_mask(
         open_runtime(name, damaged, task, device=CPU).probabilities(frames[:1])
 
 
+@pytest.mark.parametrize("name", ["exact", "fast", "onnx"])
+@pytest.mark.parametrize(
+    "where", ["encoder.blocks.0.block.attn.proj.bias", "rfb1.conv_cat.bn.bias"]
+)
+def test_what_is_not_a_number_comes_through_every_layer(
+    name: str, where: str, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+) -> None:
+    """A fused ReLU would make 0 of it. (OpenVINO's does; the loader refuses such weights.)"""
+    damaged = copy.deepcopy(network)
+    with torch.no_grad():
+        damaged.get_parameter(where).fill_(float("nan"))
+    with pytest.raises(WeightsError, match="not a number"):
+        open_runtime(name, damaged, task, device=CPU).probabilities(frames[:1])
+
+
+@pytest.mark.skipif(not can_pack(torch.float16), reason="needs AVX-512 for float16")
+def test_numbers_too_large_for_16_bits_are_no_empty_mask(
+    network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+) -> None:
+    large = copy.deepcopy(network)
+    with torch.no_grad():
+        large.rfb1.branch0[0].bn.weight.fill_(1e6)
+    runtime = TorchRuntime(large, task, device=CPU, dtype=torch.float16)
+    with pytest.raises(WeightsError, match="too large for 16 bits: try the runtime `exact`"):
+        runtime.probabilities(frames[:1])
+
+
 def test_mirror_images_are_averaged_where_the_task_says_so(
     network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
 ) -> None:
@@ -196,5 +225,7 @@ def test_mirror_images_are_averaged_where_the_task_says_so(
     both = open_runtime(
         "exact", copy.deepcopy(network), replace(task, flip_average=True), device=CPU
     )
-    np.testing.assert_allclose(both.probabilities(frames), wanted, atol=1e-5)
+    for along in (True, False):
+        both.mirrors_along = along
+        np.testing.assert_allclose(both.probabilities(frames), wanted, atol=1e-5)
     assert np.abs(wanted - plain.probabilities(frames)).max() > 0.01
