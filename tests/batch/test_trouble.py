@@ -149,23 +149,27 @@ def test_folders_without_permission_are_named_and_the_rest_goes_on(images, open_
         assert told[("done", None)] + told[("empty", None)] == 3
 
 
+def _fitting(answer, most):
+    """Return `answer` for batches of so many at most, and the list of the sizes asked for."""
+    sizes = []
+
+    def limited(batch):
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return answer(batch)
+
+    return limited, sizes
+
+
 def test_out_of_memory_on_the_device_halves_the_batch_and_goes_on(segmenter, caplog):
     from sam2unet_core.pipeline import BatchSize, segment_frames
     from sam2unet_core.types import Frame
 
     frames = [Frame(_picture(side), index, 0, index + 1) for index, side in enumerate(range(1, 9))]
     expected = [r.labels.sum() for r in segment_frames(frames, segmenter, batch_size=BatchSize(1))]
-    sizes = []
     small = Segmenter(segmenter.task, segmenter.runtime.network, device="cpu")
-    answer = small.runtime.probabilities
-
-    def limited(batch):
-        sizes.append(len(batch))
-        if len(batch) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return answer(batch)
-
-    small.runtime.probabilities = limited
+    small.runtime.probabilities, sizes = _fitting(small.runtime.probabilities, 2)
     with caplog.at_level(logging.WARNING):
         found = [r.labels.sum() for r in segment_frames(frames, small, batch_size=BatchSize(8))]
     assert found == expected == [side * side for side in range(1, 9)]
@@ -182,15 +186,7 @@ def test_a_mirror_image_that_does_not_fit_beside_its_frame_goes_after_it(segment
     task = replace(segmenter.task, flip_average=True)
     frames = [Frame(_picture(side), side, 0, side + 1) for side in (3, 5, 8)]
     small = Segmenter(task, segmenter.runtime.network, device="cpu")
-    answer, sizes = small.runtime.logits, []
-
-    def limited(images):
-        sizes.append(len(images))
-        if len(images) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return answer(images)
-
-    small.runtime.logits = limited
+    small.runtime.logits, sizes = _fitting(small.runtime.logits, 1)
     found = [r.labels.sum() for r in segment_frames(frames, small, batch_size=BatchSize(2))]
     assert found == [9, 25, 64]
     assert sizes == [4, 2, *[1, 1] * 3]
