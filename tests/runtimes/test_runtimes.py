@@ -15,7 +15,6 @@ import torch
 
 from sam2unet_core.errors import ConfigError, WeightsError
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.packed import can_pack
 from sam2unet_core.runtimes import RUNTIMES, choice, open_runtime, weights_type
 from sam2unet_core.runtimes.torch_runtime import TorchRuntime
 from sam2unet_core.task import Task, load_preset
@@ -204,7 +203,6 @@ def test_what_is_not_a_number_comes_through_every_layer(
         open_runtime(name, damaged, task, device=CPU).probabilities(frames[:1])
 
 
-@pytest.mark.skipif(not can_pack(torch.float16), reason="needs AVX-512 for float16")
 def test_numbers_too_large_for_16_bits_are_no_empty_mask(
     network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
 ) -> None:
