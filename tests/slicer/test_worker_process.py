@@ -53,7 +53,14 @@ def test_a_request_gets_its_events_and_slicer_s_variables_stay_out(worker, tmp_p
     assert result["argv"][:2] == ["--exchange", str(worker.exchange)]
     assert result["argv"][-2:] == ["--allow-root", str(tmp_path)]
     assert "this is no event" not in str(events)
+    worker.stop()  # what the worker writes for people comes by another pipe: now all of it is here
     assert "line that is no event" in worker.log
+    assert "a line for people" in worker.log
+
+
+def test_a_worker_s_last_words_are_in_the_log_when_its_death_is_told(worker):
+    worker.start()
+    assert worker.wait(worker.request("load"), timeout=20)[-1]["kind"] == "worker_died"
     assert "a line for people" in worker.log
 
 

@@ -93,9 +93,11 @@ class WorkerProcess:
             self._removeExchange()
             raise
         self._process = process
-        for work in (self._readEvents, self._readLog, self._writeRequests):
-            thread = threading.Thread(target=work, args=(process,), daemon=True)
-            self._threads.append(thread)
+        log = threading.Thread(target=self._readLog, args=(process,), daemon=True)
+        events = threading.Thread(target=self._readEvents, args=(process, log), daemon=True)
+        requests = threading.Thread(target=self._writeRequests, args=(process,), daemon=True)
+        self._threads = [events, log, requests]
+        for thread in (log, events, requests):
             thread.start()
 
     @property
@@ -221,7 +223,7 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
 
-    def _readEvents(self, process: subprocess.Popen[bytes]) -> None:
+    def _readEvents(self, process: subprocess.Popen[bytes], log: threading.Thread) -> None:
         events = self._events
         with process.stdout as stream:
             while line := stream.readline(protocol.MAX_LINE + 1):
@@ -231,6 +233,7 @@ class WorkerProcess:
                     self._log.append(f"line that is no event: {error.message}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)  # the exit code belongs in the message
+        log.join(GRACE_S)  # and the worker's last words in the log, before anyone is told
         events.put(None)
 
     def _readLog(self, process: subprocess.Popen[bytes]) -> None:
