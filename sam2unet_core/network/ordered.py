@@ -176,33 +176,36 @@ def _attend(attention: WindowAttention, qkv: Tensor, order: WindowOrder) -> Tens
     if len(order.fillers):
         bias = attention.qkv.bias.to(qkv.dtype)
         qkv.index_copy_(1, order.fillers, bias.expand(len(qkv), len(order.fillers), -1))
-    channels = qkv.size(2) // 3
     if attention.window == 0:
-        queries = qkv[..., :channels]
-        if attention.pool:
-            queries = _pool_all(queries, order.groups)
-        return _attend_alike(attention, queries[:, None], qkv[:, None], order.whole)
+        queries = _pool_all(_queries(qkv), order.groups)[:, None] if attention.pool else None
+        return _attend_alike(attention, qkv[:, None], order.whole, queries)
     found = []
     for group in order.groups:
         windows = group.of(qkv)
-        queries = windows[..., :channels]
-        if attention.pool:
-            queries = _pool(queries[:, :, : group.real])
-        found.append(_attend_alike(attention, queries, windows, group))
+        queries = _pool(_queries(windows)[:, :, : group.real]) if attention.pool else None
+        found.append(_attend_alike(attention, windows, group, queries))
     return _join(found)
 
 
+def _queries(qkv: Tensor) -> Tensor:
+    return qkv[..., : qkv.size(-1) // 3]
+
+
 def _attend_alike(
-    attention: WindowAttention, queries: Tensor, windows: Tensor, group: Group
+    attention: WindowAttention, windows: Tensor, group: Group, queries: Tensor | None
 ) -> Tensor:
-    """Attend with `(B, N, m, C)` queries within `(B, N, n, 3*C)` windows: `(B, N*m, C)`."""
-    batch, count, _, channels = queries.shape
-    heads = (attention.heads, channels // attention.heads)
-    q = queries.reshape(batch * count, -1, *heads).transpose(1, 2)
-    pairs = windows[..., channels:].reshape(batch * count, -1, 2, *heads)
-    k, v = pairs.permute(2, 0, 3, 1, 4).unbind()  # (B*N, heads, n, C/heads)
+    """Attend within `(B, N, n, 3*C)` windows: `(B, N*n, C)`.
+
+    With other queries than theirs, `(B, N, m, C)`: `(B, N*m, C)`.
+    """
+    batch, count, tokens, width = windows.shape
+    each = (attention.heads, width // 3 // attention.heads)
+    parts = windows.reshape(batch * count, tokens, 3, *each).permute(2, 0, 3, 1, 4)
+    q, k, v = parts.unbind()  # (B*N, heads, n, C/heads)
+    if queries is not None:
+        q = queries.reshape(batch * count, -1, *each).transpose(1, 2)
     x = F.scaled_dot_product_attention(q, k, v, attn_mask=group.weight)
-    return x.transpose(1, 2).reshape(batch, -1, channels)
+    return x.transpose(1, 2).reshape(batch, -1, width // 3)
 
 
 def _pool(x: Tensor) -> Tensor:

@@ -123,11 +123,11 @@ def test_off_the_cpu_one_type_goes_through_all_layers(
     "dtype", [d for d in (torch.float32, torch.bfloat16, torch.float16) if can_pack(d)]
 )
 @pytest.mark.parametrize("gelu", [False, True])
-@pytest.mark.parametrize("convolution", [False, True])
+@pytest.mark.parametrize("one_core", [False, True])
 def test_a_packed_layer_is_the_linear_layer(
-    dtype: torch.dtype, gelu: bool, convolution: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, gelu: bool, one_core: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sam2unet_core.network.packed._stays_on_one_core", lambda *_: convolution)
+    monkeypatch.setattr("sam2unet_core.network.packed._stays_on_one_core", lambda *_: one_core)
     torch.manual_seed(0)
     linear = nn.Linear(40, 24).to(dtype)
     x = torch.randn(2, 5, 40, 7).to(dtype).transpose(2, 3)
