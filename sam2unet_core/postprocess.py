@@ -8,24 +8,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2unet_core.task import Task
+from sam2unet_core.transforms import restore
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
-def to_probabilities(logits: Tensor, task: Task) -> Tensor:
-    """Turn logits into class probabilities.
+def to_probabilities(logits: Tensor, task: Task, size: tuple[int, int]) -> Tensor:
+    """Turn logits into class probabilities of frames of a size.
 
     Args:
-        logits: `(N, C, H, W)`; with softmax channel 0 is the background.
+        logits: `(N, C, h, w)`; with softmax channel 0 is the background.
         task: gives the activation and the temperature.
+        size: (height, width) of the frames in pixels.
 
     Returns:
-        `(N, K, H, W)` in 0 to 1, one channel a foreground class.
+        `(N, K, height, width)` float32 in 0 to 1, one channel a foreground class.
     """
-    scaled = logits.float() / task.temperature
+    scaled = restore(logits.float() / task.temperature, size)
     if task.activation == "softmax":
         return scaled.softmax(dim=1)[:, 1:]
-    return scaled.sigmoid()
+    return scaled.sigmoid_()
 
 
 def class_masks(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:

