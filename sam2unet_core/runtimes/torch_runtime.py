@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
 
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.network import SAM2UNet
@@ -47,8 +50,23 @@ class TorchRuntime(Runtime):
     def logits(self, images: Tensor) -> Tensor:
         """Return `(N, C, h, w)` logits of `(N, 3, h, w)` float32 images."""
         images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
-        logits: Tensor = self.network(images)
+        with _full_float32() if self.device.type == "cuda" else nullcontext():
+            logits: Tensor = self.network(images)
         return logits
+
+
+def _full_float32() -> AbstractContextManager[None]:
+    """Let cuDNN's convolutions multiply whole float32 numbers, not TF32's 11 bits of them.
+
+    PyTorch's products of matrices do so anyway.
+    """
+    flags: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    return flags
 
 
 def low_precision(device: torch.device) -> torch.dtype:

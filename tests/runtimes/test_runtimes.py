@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.backends import cudnn
 
 from sam2unet_core.errors import ConfigError, WeightsError
 from sam2unet_core.network import SAM2UNet
@@ -212,6 +214,26 @@ def test_numbers_too_large_for_16_bits_are_no_empty_mask(
     runtime = TorchRuntime(large, task, device=CPU, dtype=torch.float16)
     with pytest.raises(WeightsError, match="too large for 16 bits: try the runtime `exact`"):
         runtime.probabilities(frames[:1])
+
+
+@pytest.mark.parametrize(("device", "rounded"), [("cuda", False), ("cpu", True)])
+def test_on_cuda_convolutions_of_float32_are_not_rounded_to_tf32(
+    task: Task, monkeypatch: pytest.MonkeyPatch, device: str, rounded: bool
+) -> None:
+    """What the network is run under; PyTorch keeps the setting where there is no GPU, too."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Telling(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append((cudnn.allow_tf32, cudnn.deterministic))
+            return image[:, :1]
+
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    runtime = TorchRuntime(Telling(), task, device=torch.device("cpu"))
+    monkeypatch.setattr(runtime, "device", torch.device(device))
+    runtime.logits(torch.zeros(1, 3, 8, 8))
+    assert seen == [(rounded, True)]
+    assert cudnn.allow_tf32
 
 
 def test_mirror_images_are_averaged_where_the_task_says_so(
