@@ -85,12 +85,14 @@ class PackedConvolution(nn.Module):
 def _stays_on_one_core(rows: int, weight: Tensor) -> bool:
     """Whether oneDNN computes the product of that many rows with a weight on one of two cores.
 
-    Measured with 16 bits and two threads: between these bounds the product takes 1.4 to 1.7 times
+    Measured with 16 bits and two threads: between these bounds the product takes 1.1 to 1.7 times
     as long as with the weight in the order for one row, which is split; beyond them it is faster.
     """
     columns, depth = weight.shape
-    is_short = 400 <= rows <= 1024 and 448 <= columns <= 768 and depth >= 448
-    return is_short and weight.dtype != torch.float32 and torch.get_num_threads() == 2
+    is_medium = rows >= 400 and 288 <= columns <= min(768, depth)
+    most = 2.0 if depth >= 2 * columns else 1.4
+    is_between = is_medium and 0.6 <= rows / columns <= most
+    return is_between and weight.dtype != torch.float32 and torch.get_num_threads() == 2
 
 
 def can_pack(dtype: torch.dtype) -> bool:
