@@ -74,15 +74,15 @@ def draw_thumbnail(
     height, width = labels.shape
     scale = min(1.0, SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    nearest = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    nearest = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     return overlay(_scaled_down(pixels, size), nearest, task.classes)
 
 
 def _scaled_down(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return a picture at a smaller size = (width, height).
 
-    Blocks of pixels become their mean, and what is then at most twice too large is interpolated:
-    as good to look at as means alone, in a seventh to a half of the time.
+    Blocks of pixels become their mean, and what is then about twice too large at most is
+    interpolated: as good to look at as means alone, in a seventh to a half of the time.
     """
     height, width = pixels.shape[:2]
     side = min(max(height, width) // SIDE, height, width)

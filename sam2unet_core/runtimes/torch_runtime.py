@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -50,23 +51,33 @@ class TorchRuntime(Runtime):
     def logits(self, images: Tensor) -> Tensor:
         """Return `(N, C, h, w)` logits of `(N, 3, h, w)` float32 images."""
         images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
-        with _full_float32() if self.device.type == "cuda" else nullcontext():
+        in_float32 = self.device.type == "cuda" and self.dtype == torch.float32
+        with _full_float32() if in_float32 else nullcontext():
             logits: Tensor = self.network(images)
         return logits
 
 
-def _full_float32() -> AbstractContextManager[None]:
+@contextmanager
+def _full_float32() -> Iterator[None]:
     """Let cuDNN's convolutions multiply whole float32 numbers, not TF32's 11 bits of them.
 
-    PyTorch's products of matrices do so anyway.
+    Products of matrices do so unless the process asked for something else.
     """
-    flags: AbstractContextManager[None] = cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
-    return flags
+    if not hasattr(cudnn, "conv"):  # before PyTorch 2.9
+        with cudnn.flags(
+            enabled=cudnn.enabled,
+            benchmark=cudnn.benchmark,
+            deterministic=cudnn.deterministic,
+            allow_tf32=False,
+        ):
+            yield
+        return
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        cudnn.conv.fp32_precision = before
 
 
 def low_precision(device: torch.device) -> torch.dtype:

@@ -216,24 +216,34 @@ def test_numbers_too_large_for_16_bits_are_no_empty_mask(
         runtime.probabilities(frames[:1])
 
 
-@pytest.mark.parametrize(("device", "rounded"), [("cuda", False), ("cpu", True)])
+@pytest.mark.parametrize("before", [None, "tf32", "ieee"])
+@pytest.mark.parametrize(
+    ("device", "dtype", "rounded"),
+    [("cuda", torch.float32, False), ("cuda", torch.bfloat16, True), ("cpu", torch.float32, True)],
+)
 def test_on_cuda_convolutions_of_float32_are_not_rounded_to_tf32(
-    task: Task, monkeypatch: pytest.MonkeyPatch, device: str, rounded: bool
+    task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    dtype: torch.dtype,
+    rounded: bool,
+    before: str | None,
 ) -> None:
     """What the network is run under; PyTorch keeps the setting where there is no GPU, too."""
-    seen: list[tuple[bool, bool]] = []
+    seen: list[str] = []
 
     class Telling(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            seen.append((cudnn.allow_tf32, cudnn.deterministic))
+            seen.append(cudnn.conv.fp32_precision)
             return image[:, :1]
 
-    monkeypatch.setattr(cudnn, "deterministic", True)
-    runtime = TorchRuntime(Telling(), task, device=torch.device("cpu"))
+    monkeypatch.setattr(cudnn.conv, "fp32_precision", before or cudnn.conv.fp32_precision)
+    setting = cudnn.conv.fp32_precision
+    runtime = TorchRuntime(Telling(), task, device=torch.device("cpu"), dtype=dtype)
     monkeypatch.setattr(runtime, "device", torch.device(device))
     runtime.logits(torch.zeros(1, 3, 8, 8))
-    assert seen == [(rounded, True)]
-    assert cudnn.allow_tf32
+    assert seen == [setting if rounded else "ieee"]
+    assert cudnn.conv.fp32_precision == setting
 
 
 def test_mirror_images_are_averaged_where_the_task_says_so(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 from SAM2UNetLib.WorkerProcess import WorkerProcess
 
 FAKE = """
-    import json, os, sys, time
+    import json, os, subprocess, sys, time
     print("a line for people", file=sys.stderr, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -22,6 +23,11 @@ FAKE = """
             say("progress", done=1, total=2)
             say("finished", result={"argv": sys.argv[1:], "home": os.environ.get("PYTHONHOME")})
         elif request["op"] == "load":
+            os._exit(3)
+        elif request["op"] == "inspect":
+            quiet = subprocess.DEVNULL
+            held = [sys.executable, "-c", "import time; time.sleep(20)"]
+            subprocess.Popen(held, stdin=quiet, stdout=quiet, start_new_session=True)
             os._exit(3)
         elif request["op"] == "shutdown":
             say("finished", result={})
@@ -58,10 +64,25 @@ def test_a_request_gets_its_events_and_slicer_s_variables_stay_out(worker, tmp_p
     assert "a line for people" in worker.log
 
 
-def test_a_worker_s_last_words_are_in_the_log_when_its_death_is_told(worker):
+def test_a_worker_s_last_words_are_in_the_log_when_its_death_is_told(worker, monkeypatch):
+    read = WorkerProcess._readLog
+
+    def readLate(self, process):
+        time.sleep(0.2)
+        read(self, process)
+
+    monkeypatch.setattr(WorkerProcess, "_readLog", readLate)
     worker.start()
     assert worker.wait(worker.request("load"), timeout=20)[-1]["kind"] == "worker_died"
     assert "a line for people" in worker.log
+
+
+def test_a_child_that_holds_the_log_open_keeps_nobody_waiting_for_long(worker):
+    worker.start()
+    began = time.monotonic()
+    assert worker.wait(worker.request("inspect"), timeout=20)[-1]["kind"] == "worker_died"
+    worker.stop()
+    assert time.monotonic() - began < 15  # the child lives for 20 s
 
 
 def test_the_exchange_folder_is_private_and_goes_with_the_worker(worker):

@@ -28,6 +28,8 @@ Event = dict[str, Any]
 LOG_LINES = 2000
 GRACE_S = 3.0
 """How long a worker that was told to shut down may take before it is ended."""
+LAST_WORDS_S = 1.0
+"""How long a worker's death is kept back for its log, which a child of it may hold open."""
 
 
 class WorkerProcess:
@@ -179,8 +181,9 @@ class WorkerProcess:
         if process is not None:
             self._stopping = True
             self._end(process)
+        limit = time.monotonic() + GRACE_S
         for thread in self._threads:
-            thread.join(timeout=2.0)
+            thread.join(max(0.0, limit - time.monotonic()))
         self._threads = []
         self._removeExchange()
         self._open = {}
@@ -233,7 +236,7 @@ class WorkerProcess:
                     self._log.append(f"line that is no event: {error.message}")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)  # the exit code belongs in the message
-        log.join(GRACE_S)  # and the worker's last words in the log, before anyone is told
+        log.join(LAST_WORDS_S)  # and its last words in the log, before anyone is told
         events.put(None)
 
     def _readLog(self, process: subprocess.Popen[bytes]) -> None:
