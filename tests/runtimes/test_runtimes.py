@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import copy
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,15 @@ def test_numbers_too_large_for_16_bits_are_no_empty_mask(
         runtime.probabilities(frames[:1])
 
 
-@pytest.mark.parametrize("before", [None, "tf32", "ieee"])
+@pytest.fixture(params=["tf32", "ieee"])
+def convolutions(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What the process has cuDNN's convolutions do."""
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision = request.param
+    yield request.param
+    cudnn.conv.fp32_precision = before
+
+
 @pytest.mark.parametrize(
     ("device", "dtype", "rounded"),
     [("cuda", torch.float32, False), ("cuda", torch.bfloat16, True), ("cpu", torch.float32, True)],
@@ -227,7 +236,7 @@ def test_on_cuda_convolutions_of_float32_are_not_rounded_to_tf32(
     device: str,
     dtype: torch.dtype,
     rounded: bool,
-    before: str | None,
+    convolutions: str,
 ) -> None:
     """What the network is run under; PyTorch keeps the setting where there is no GPU, too."""
     seen: list[str] = []
@@ -237,13 +246,11 @@ def test_on_cuda_convolutions_of_float32_are_not_rounded_to_tf32(
             seen.append(cudnn.conv.fp32_precision)
             return image[:, :1]
 
-    monkeypatch.setattr(cudnn.conv, "fp32_precision", before or cudnn.conv.fp32_precision)
-    setting = cudnn.conv.fp32_precision
     runtime = TorchRuntime(Telling(), task, device=torch.device("cpu"), dtype=dtype)
     monkeypatch.setattr(runtime, "device", torch.device(device))
     runtime.logits(torch.zeros(1, 3, 8, 8))
-    assert seen == [setting if rounded else "ieee"]
-    assert cudnn.conv.fp32_precision == setting
+    assert seen == [convolutions if rounded else "ieee"]
+    assert cudnn.conv.fp32_precision == convolutions
 
 
 def test_mirror_images_are_averaged_where_the_task_says_so(
