@@ -76,12 +76,10 @@ def _optimise_for_cpu(
         ends = trunk.stage_ends
         for i, block in enumerate(trunk.blocks):
             stage = sum(i > end for end in ends)
-            order = ordered.orders[stage]
-            if block.block.pool:  # type: ignore[union-attr]
-                before = len(ordered.orders[stage - 1].places)
-                _pack_block(block, before, after=math.prod(order.size))  # type: ignore[arg-type]
-            else:
-                _pack_block(block, len(order.places), after=len(order.places))  # type: ignore[arg-type]
+            pools = block.block.pool  # type: ignore[union-attr]
+            before = len(ordered.orders[stage - pools].places)  # type: ignore[operator]
+            after = math.prod(ordered.orders[stage].size) if pools else before
+            _pack_block(block, before, after=after)  # type: ignore[arg-type]
         _pack_linears(network)
         _pack_convolutions(trunk.patch_embed, ordered.size)
         layers: list[list[nn.Module]] = [  # by the stage on whose grid they work
