@@ -27,6 +27,43 @@ instances with places in space; `multiframe` and `video`: one DICOM instance or 
 OnError = Callable[[int, InputError], None]
 """Told the index of an instance and why it, or the rest of it, cannot be read."""
 
+WARNINGS: dict[str, str] = {
+    "clock_restarted": "the clock of a video starts again within it, as in two joined recordings",
+    "frame_count_differs": "the file holds another number of frames than it announces",
+    "frames_not_taken": "frames were left out because `--stride` asks for it",
+    "geometry_ignored": "the file states a place in space that cannot be, and it was left out",
+    "not_finite": "pixels that are no numbers (NaN, infinite) were shown as the lowest value",
+    "output_omitted": "a format that was asked for could not be written",
+    "photometric_corrected": "the colours are stored in another way than the file says",
+    "pixels_concealed": "damaged pixels that the decoder has filled in",
+    "value_assumed": "a required element is missing; the obvious value was taken",
+    "value_ignored": "a value in the file cannot be used, and the next best was taken",
+    "window_guessed": "no usable grey window in the file: one was derived from the values",
+}
+"""The closed list of what was guessed, left out or concealed; docs/batch.md explains each."""
+
+
+@dataclass(frozen=True)
+class Caution:
+    """Something that was guessed, left out or concealed while a file was read.
+
+    Attributes:
+        code: one of `WARNINGS`.
+        message: for people: what was found and what was made of it; no patient data, no path.
+    """
+
+    code: str
+    message: str
+
+    def __post_init__(self) -> None:
+        """Hold the list closed.
+
+        Raises:
+            ValueError: the code is none of `WARNINGS`.
+        """
+        if self.code not in WARNINGS:
+            raise ValueError(f"{self.code!r} is none of {', '.join(WARNINGS)}")
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -38,6 +75,7 @@ class Frame:
         instance: index into the series' `instances`.
         number: 1-based frame number inside that instance.
         time_s: seconds from the series' first frame, or None where no clock is known.
+        cautions: what was guessed or concealed in this frame's pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -45,6 +83,7 @@ class Frame:
     instance: int
     number: int
     time_s: float | None = None
+    cautions: tuple[Caution, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +96,7 @@ class Instance:
         sop_instance_uid: None for other media; not unique in real archives.
         frames: how many frames it holds.
         transfer_syntax_uid: of its pixel data, None for other media.
+        cautions: what was guessed or left out as far as its header tells; see `Frame.cautions`.
     """
 
     path: Path
@@ -64,6 +104,7 @@ class Instance:
     sop_instance_uid: str | None = None
     frames: int = 1
     transfer_syntax_uid: str | None = None
+    cautions: tuple[Caution, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
@@ -131,7 +172,8 @@ class Series:
         spacing_mm: (row, column) pixel pitch, or None.
         spacing_note: what that pitch means, such as `at the detector, not in the patient`.
         burned_in: whether the pixels may show text about a patient; None where it is not said.
-        warnings: what a person should know about the reading; no patient data.
+        warnings: what a person should know about the source, such as missing slices; no patient
+            data. What was guessed in reading it is with its instances and frames, as cautions.
     """
 
     kind: Kind

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -24,7 +25,6 @@ from sam2unet_core.batch.outputs import (
 )
 from sam2unet_core.batch.settings import AUTO
 from sam2unet_core.batch.units import Unit
-from sam2unet_core.errors import GeometryError
 from sam2unet_core.media.planes import source_series, to_source
 from sam2unet_core.pipeline import FrameResult
 from sam2unet_core.types import Frame, Series
@@ -35,7 +35,22 @@ if TYPE_CHECKING:
 Opener = Callable[[Job, ExitStack], Sink]
 
 
-def open_sinks(job: Job, stack: ExitStack) -> tuple[list[Sink], list[str]]:
+@dataclass(frozen=True)
+class Unfit:
+    """A format that a unit cannot have.
+
+    Attributes:
+        format: one of `FORMATS`.
+        reason: of the manifest's list.
+        message: why, for people.
+    """
+
+    format: str
+    reason: str
+    message: str
+
+
+def open_sinks(job: Job, stack: ExitStack) -> tuple[list[Sink], list[Unfit]]:
     """Open what writes the files of a unit.
 
     Args:
@@ -43,18 +58,12 @@ def open_sinks(job: Job, stack: ExitStack) -> tuple[list[Sink], list[str]]:
         stack: gets the contexts that finish the files.
 
     Returns:
-        the sinks, and what formats were left out and why.
-
-    Raises:
-        GeometryError: none of the formats asked for can hold this unit's geometry.
+        the sinks, and the formats asked for that the unit cannot have.
     """
     asked = _asked(job)
-    reasons = {name: unfit(name, job.unit) for name in asked}
-    sinks = [OPENERS[name](job, stack) for name in asked if not reasons[name]]
-    notes = [f"no {name}: {reason}" for name, reason in reasons.items() if reason]
-    if not sinks and job.unit.series.geometry is not None:
-        raise GeometryError("; ".join(notes))
-    return sinks, notes
+    left_out = [found for name in asked if (found := unfit(name, job.unit))]
+    names = {each.format for each in left_out}
+    return [OPENERS[name](job, stack) for name in asked if name not in names], left_out
 
 
 def _asked(job: Job) -> tuple[str, ...]:
@@ -69,22 +78,27 @@ def default_formats(unit: Unit) -> tuple[str, ...]:
     if unit.dicom:
         return ("seg",)
     if unit.series.kind == "array":
-        return ("nifti",) if not unfit("nifti", unit) else ("png",)
+        return ("nifti",)
     return ("png", "overlay") if unit.series.kind == "video" else ("png",)
 
 
-def unfit(name: str, unit: Unit) -> str:
-    """Return why a unit cannot have a format; empty where it can."""
+def unfit(name: str, unit: Unit) -> Unfit | None:
+    """Return why a unit cannot have a format; None where it can."""
     if name in ("seg", "sc", "sr") and not unit.dicom:
-        return "the source is not DICOM"
+        return Unfit(
+            name, "unsupported_output", "the source is not DICOM; auto writes what suits it"
+        )
     if name in ("sc", "sr") and unit.cut:
-        return "it refers to frames as they are stored, and --plane looks at others"
-    geometry = source_series(unit.series).geometry
-    if name == "nifti" and geometry is None:
-        return "the frames have no place in space"
-    if name == "nifti" and geometry is not None and not geometry.regular:
-        return "; ".join(geometry.problems)
-    return ""
+        message = "it refers to frames as they are stored, and --plane looks at others"
+        return Unfit(name, "unsupported_output", message)
+    source = source_series(unit.series)
+    if name != "nifti" or source.kind == "array":  # which keeps the file's own header
+        return None
+    if source.geometry is None:
+        return Unfit(name, "unsupported_output", "the frames have no place in space")
+    if not source.geometry.regular:
+        return Unfit(name, "inconsistent_geometry", "; ".join(source.geometry.problems))
+    return None
 
 
 def _seg(job: Job, stack: ExitStack) -> Sink:

@@ -21,6 +21,7 @@ REASONS = SKIPPED_REASONS | {
     "truncated",
     "too_large",
     "inconsistent_geometry",
+    "unsupported_output",
     "out_of_memory",
     "write_failed",
     "internal",
@@ -63,6 +64,7 @@ class Line:
     outputs: tuple[Output, ...] = ()
     key: str | None = None
     ms: dict[str, int] = field(default_factory=_no_time)
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the line, without its end."""
@@ -82,7 +84,8 @@ class Line:
             outputs = tuple(Output(**each) for each in content.pop("outputs"))
             for each in outputs:
                 _check_inside(each.path)
-            return cls(**content, outputs=outputs)
+            warnings = tuple(content.pop("warnings", ()))  # older lines have none
+            return cls(**content, outputs=outputs, warnings=warnings)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a manifest line: {error}") from error
 

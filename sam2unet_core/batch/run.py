@@ -172,9 +172,9 @@ class _Run:
             raise RuntimeError("the frames of a unit did not end")
         if findings.frames:
             outputs = [each.path for line in lines for each in line.outputs]
-            self._private.save_entry(
-                begin.unit.ids[0], entry_of(begin.unit, findings, outputs=outputs)
-            )
+            cautions = writer.cautions.all_texts()
+            entry = entry_of(begin.unit, findings, outputs=outputs, cautions=cautions)
+            self._private.save_entry(begin.unit.ids[0], entry)
         else:
             self._private.drop_entry(begin.unit.ids[0])
         if problem is not None:

@@ -39,8 +39,10 @@ COLUMNS = (
 )
 
 
-def entry_of(unit: Unit, findings: Findings, *, outputs: Iterable[str]) -> Entry:
-    """Return the report's entry of a unit."""
+def entry_of(
+    unit: Unit, findings: Findings, *, outputs: Iterable[str], cautions: Iterable[str] = ()
+) -> Entry:
+    """Return the report's entry of a unit; `cautions` are told beside the series' warnings."""
     series = unit.series
     folder = Path(unit.base).parent.as_posix() if series.kind == "images" else unit.base
     return Entry(
@@ -52,7 +54,7 @@ def entry_of(unit: Unit, findings: Findings, *, outputs: Iterable[str]) -> Entry
         spacing_mm=series.spacing_mm,
         spacing_note=series.spacing_note,
         burned_in=series.burned_in if unit.dicom else False,
-        warnings=series.warnings,
+        warnings=(*series.warnings, *cautions),
         video=next((path for path in outputs if path.endswith(".mp4")), None),
     )
 

@@ -8,13 +8,15 @@ from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
-from sam2unet_core.batch.formats import open_sinks
+from sam2unet_core.batch.cautions import CautionLog
+from sam2unet_core.batch.formats import Unfit, open_sinks
 from sam2unet_core.batch.manifest import Line, Output
 from sam2unet_core.batch.outputs import Job, Sink, Target
 from sam2unet_core.batch.stages import End, Problem, problem_of
 from sam2unet_core.errors import OutputError, SAM2UNetError
 from sam2unet_core.pipeline import FrameResult
 from sam2unet_core.report.findings import Findings, FindingsCollector
+from sam2unet_core.types import Caution
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Errors after which nothing more can be written."""
@@ -43,7 +45,8 @@ class UnitWriter:
         self._with_findings: Counter[int] = Counter()
         self._stack = ExitStack()
         self._sinks: list[Sink] = []
-        self._notes: list[str] = []
+        self._unfit: list[Unfit] = []
+        self.cautions = CautionLog(series)
         self._problem: Problem | None = None
         self._spent_s = 0.0
         self.out_of_space = False
@@ -87,7 +90,7 @@ class UnitWriter:
     def _open(self) -> None:
         self._opened = True
         self._job.staging.create()
-        self._sinks, self._notes = open_sinks(self._job, self._stack)
+        self._sinks, self._unfit = open_sinks(self._job, self._stack)
 
     def _count(self, result: FrameResult) -> None:
         instance = result.frame.instance
@@ -98,6 +101,7 @@ class UnitWriter:
         for each in touched:  # a cut goes through all instances
             self._frames[each] += 1
             self._with_findings[each] += area > 0
+            self.cautions.add(each, result.frame.cautions, number=result.frame.number)
 
     def _publish(self) -> list[tuple[Target, Output]]:
         """Close the sinks, then rename what they wrote."""
@@ -139,6 +143,7 @@ class UnitWriter:
         share = {name: round(1000 * seconds / count) for name, seconds in spent.items()}
         lines = []
         for index in range(count):
+            self._note_what_is_left_out(index, problem)
             status, reason, message = self._verdict(index, problem)
             line = unit.line(index, key=self._key, status=status)
             mine = tuple(o for t, o in outputs if t.instance in (None, index))
@@ -146,7 +151,8 @@ class UnitWriter:
                 replace(
                     line,
                     reason=reason,
-                    message=message,
+                    message="; ".join(filter(None, (message, *self.cautions.texts(index)))),
+                    warnings=self.cautions.codes(index),
                     frames=self._frames[index],
                     frames_with_findings=self._with_findings[index],
                     outputs=mine,
@@ -163,10 +169,20 @@ class UnitWriter:
             return "failed", found.reason, self._partly(index, found.message)
         if problem is not None:
             return "failed", problem.reason, self._partly(index, problem.message)
-        notes = "; ".join(self._notes)
-        if self._frames[index] == 0:
-            notes = "; ".join([*self._notes, "no frame of it was taken (--stride)"])
-        return ("done" if self._with_findings[index] else "empty"), None, notes
+        if self._unfit:
+            return "failed", self._unfit[0].reason, ""
+        return ("done" if self._with_findings[index] else "empty"), None, ""
+
+    def _note_what_is_left_out(self, index: int, problem: Problem | None) -> None:
+        for each in self._unfit:
+            text = f"no {each.format}: {each.message}"
+            self.cautions.add(index, [Caution("output_omitted", text)])
+        there = self._job.unit.series.instances[index].frames
+        stride, done = self._job.settings.stride, self._frames[index]
+        whole = problem is None and index not in self._job.unit.problems
+        if stride > 1 and whole and done < there and not self._job.unit.cut:
+            text = f"{there - done} of {there} frames were not taken (--stride {stride})"
+            self.cautions.add(index, [Caution("frames_not_taken", text)])
 
     def _partly(self, index: int, message: str) -> str:
         done, all_frames = self._frames[index], self._job.unit.series.instances[index].frames

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sam2unet_core.errors import GeometryError, InputError
 from sam2unet_core.geometry import Geometry
 from sam2unet_core.task import Window
-from sam2unet_core.types import Frame, OnError, Series
+from sam2unet_core.types import Caution, Frame, OnError, Series
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -104,13 +104,16 @@ class PlaneSource:
             failed.append(instance)
             on_error(instance, error)
 
+        cautions: dict[Caution, None] = {}
         for frame in base.frames(window=window, on_error=report):
             volume[frame.index] = frame.pixels
+            cautions.update(dict.fromkeys(frame.cautions))
         if failed:
             return  # a hole in the volume: no frame of another plane is whole
         turned = self.turn.apply(volume)
         for index in range(0, len(turned), stride):
-            yield Frame(np.ascontiguousarray(turned[index]), index, 0, index + 1)
+            pixels = np.ascontiguousarray(turned[index])  # each cut goes through all base frames
+            yield Frame(pixels, index, 0, index + 1, cautions=tuple(cautions))
 
     def dataset(self, series: Series, instance_index: int) -> Dataset | None:
         """Return the header of a base instance."""

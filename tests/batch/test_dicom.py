@@ -275,6 +275,8 @@ def test_tilted_ct_keeps_the_place_of_each_slice_and_gets_no_upright_volume(
     go(source, out, force_task=True, formats=("seg", "nifti"))
     line = next(line for line in manifest(out) if line["kind"] == "volume")
     assert "no nifti: tilted by 18.5 degrees" in line["message"]
+    assert (line["status"], line["reason"]) == ("failed", "inconsistent_geometry")
+    assert "output_omitted" in line["warnings"]
     assert not list(out.rglob("*.nii.gz"))
     (path,) = out.rglob("*.seg.dcm")
     seg = pydicom.dcmread(path)

@@ -154,11 +154,18 @@ def test_an_unknown_format_is_refused_with_those_there_are(images, run_batch, tm
         run_batch(images, tmp_path / "out", formats=("dcm",))
 
 
-def test_formats_that_do_not_fit_an_image_are_named_in_its_line(images, run_batch, tmp_path):
-    run_batch(images, tmp_path / "out", formats=("png", "seg"))
-    done = [line for line in manifest(tmp_path / "out") if line["status"] == "done"]
-    assert {line["message"] for line in done} == {"no seg: the source is not DICOM"}
-    assert all(len(line["outputs"]) == 1 for line in done)
+def test_an_image_without_a_format_that_was_asked_for_is_not_done(images, run_batch, tmp_path):
+    outcome = run_batch(images, tmp_path / "out", formats=("png", "seg"))
+    lines = [line for line in manifest(tmp_path / "out") if line["kind"] == "images"]
+    assert {line["status"] for line in lines} == {"failed"}
+    lines = [line for line in lines if line["frames"]]  # the others are broken
+    assert len(lines) > 2
+    assert outcome.exit_code == 3
+    for line in lines:
+        assert line["reason"] == "unsupported_output"
+        assert line["warnings"] == ["output_omitted"]
+        assert line["message"].startswith("no seg: the source is not DICOM")
+        assert [each["kind"] for each in line["outputs"]] == ["mask"]  # the other is there
 
 
 def test_probabilities_are_16_bit_and_say_what_the_network_said(images, run_batch, tmp_path):
