@@ -32,11 +32,13 @@ WARNINGS: dict[str, str] = {
     "frame_count_differs": "the file holds another number of frames than it announces",
     "frames_not_taken": "frames were left out because `--stride` asks for it",
     "geometry_ignored": "the file states a place in space that cannot be, and it was left out",
+    "mosaic": "a Siemens mosaic was taken as one picture, though it holds many slices",
     "not_finite": "pixels that are no numbers (NaN, infinite) were shown as the lowest value",
     "output_omitted": "a format that was asked for could not be written",
     "photometric_corrected": "the colours are stored in another way than the file says",
     "pixels_concealed": "damaged pixels that the decoder has filled in",
     "value_assumed": "a required element is missing; the obvious value was taken",
+    "value_corrected": "a value is misspelt, such as with a decimal comma, and was read as meant",
     "value_ignored": "a value in the file cannot be used, and the next best was taken",
     "window_guessed": "no usable grey window in the file: one was derived from the values",
 }
