@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from sam2unet_core.dicom.files import holds_results, is_dicom, is_directory_file, relative_to, walk
 from sam2unet_core.errors import ConfigError, InputError
-from sam2unet_core.media.image import IMAGE_SUFFIXES
+from sam2unet_core.media.kinds import is_companion, medium_of, why_no_medium
 from sam2unet_core.media.picture import picture_series
 from sam2unet_core.media.planes import Plane, reslice
-from sam2unet_core.media.video import VIDEO_SUFFIXES, video_series
-from sam2unet_core.media.volume import VOLUME_SUFFIXES, volume_series
+from sam2unet_core.media.video import video_series
+from sam2unet_core.media.volume import voxel_file, volume_series
 from sam2unet_core.types import Series, Skipped
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SeriesFilter = Callable[[Series], bool]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_READERS = {"image": picture_series, "video": video_series, "volume": volume_series}
 _FILTERS = ("modality", "description", "uid", "kind")
 
 
@@ -37,10 +38,10 @@ def find_inputs(
 ) -> Iterator[Series | Skipped]:
     """Yield what is to be segmented, and every other file with the reason.
 
-    DICOM is found by its content, other media by their suffix. A folder's plain files come first,
-    in the order of their names, then its DICOM series, since one may lie in any sub-folder. A file
-    that is named twice is taken once. Results are never taken for inputs: `out` is left alone, and
-    another folder of results is skipped as a whole.
+    DICOM is found by its content, other media by content and suffix: see `media.kinds`. A folder's
+    plain files come first, in the order of their names, then its DICOM series, since one may lie in
+    any sub-folder. A file that is named twice is taken once. Results are never taken for inputs:
+    `out` is left alone, and another folder of results is skipped as a whole.
 
     Args:
         paths: files, folders, DICOMDIRs.
@@ -137,6 +138,7 @@ def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Sk
         yield from _find_listed(path, seen)
         return
     headers: list[Header] = []
+    path = (_voxels(path) or path) if path.is_file() else path
     for file in walk(path, out=out) if path.is_dir() else iter([path]):
         if isinstance(file, Skipped):
             yield file
@@ -150,6 +152,14 @@ def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Sk
         from sam2unet_core.dicom.read import series_of  # noqa: PLC0415 - see above
 
         yield from series_of(headers, path)
+
+
+def _voxels(path: Path) -> Path | None:
+    """Return what is read in place of a header that was named without its voxels."""
+    try:
+        return voxel_file(path)
+    except OSError:  # said when it is looked at
+        return None
 
 
 def _find_listed(dicomdir: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
@@ -173,23 +183,20 @@ def _first_time(file: Path, seen: set[Path]) -> bool:
 
 
 def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
-    relative, name = relative_to(file, source), file.name.lower()
+    relative = relative_to(file, source)
     try:
-        if is_dicom(file) or name.endswith(_DICOM_SUFFIXES):
+        named_so = file.name.lower().endswith(_DICOM_SUFFIXES)
+        if is_dicom(file) or (named_so and not is_companion(file)):
             from sam2unet_core.dicom.header import read_header  # noqa: PLC0415 - see above
 
             return read_header(file, relative)
+        medium = medium_of(file)
+        message = f"{file.name}: {why_no_medium(file)}" if medium is None else ""
     except OSError as error:
         message = f"{file.name}: cannot be read ({error.strerror})"
         return Skipped(file, "corrupt", message, relative)
-    suffix = file.suffix.lower()
-    if name.endswith(VOLUME_SUFFIXES):
-        return volume_series(file, source_path=source, relative=relative)
-    if suffix in VIDEO_SUFFIXES:
-        return video_series(file, source_path=source, relative=relative)
-    if suffix in IMAGE_SUFFIXES:
-        return picture_series(file, source_path=source, relative=relative)
-    message = f"{file.name}: not an image, a video, a volume or DICOM"
+    if medium is not None:
+        return _READERS[medium](file, source_path=source, relative=relative)
     return Skipped(file, "not_an_image", message, relative)
 
 
