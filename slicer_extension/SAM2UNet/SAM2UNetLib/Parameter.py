@@ -12,6 +12,7 @@ ImageNode = Union[  # noqa: UP007 - the wrapper of Slicer 5.10 knows this form o
     slicer.vtkMRMLScalarVolumeNode,
     slicer.vtkMRMLVectorVolumeNode,
     slicer.vtkMRMLSequenceBrowserNode,
+    None,  # "no node": the wrapper writes it when the panel opens in an empty scene
 ]
 SliceNode = slicer.vtkMRMLSliceNode
 SegmentationNode = slicer.vtkMRMLSegmentationNode
