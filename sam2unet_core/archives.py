@@ -1,4 +1,4 @@
-"""Zip, tar and gz files that are named as inputs: unpacked one file after another, within limits."""
+"""Zip, tar and gz files named as inputs: unpacked one file after another, within limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, cast
 
 from sam2unet_core.errors import InputError
 from sam2unet_core.types import Skipped
@@ -102,7 +102,7 @@ def unpack(path: Path, folder: Path) -> Iterator[Skipped]:
         shutil.rmtree(folder, ignore_errors=True)
         yield Skipped(path, error.reason, f"{path.name}: {error}", path.name)
     except _BROKEN as error:
-        ended = isinstance(error, EOFError | tarfile.ReadError)
+        ended = isinstance(error, EOFError | tarfile.ReadError) or "not a zip" in str(error)
         what = "the archive ends early" if ended else "the archive is broken"
         message = f"{path.name}: {what}; copy it again"
         yield Skipped(path, "truncated" if ended else "corrupt", message, path.name)
@@ -161,7 +161,7 @@ def _members(path: Path) -> Iterator[tuple[_Member, IO[bytes]]]:
     else:
         name = path.stem if path.suffix.lower() == ".gz" else path.name
         with gzip.open(path) as stream:
-            yield _Member(name), stream
+            yield _Member(name), cast(IO[bytes], stream)
 
 
 def _zipped(path: Path) -> Iterator[tuple[_Member, IO[bytes]]]:

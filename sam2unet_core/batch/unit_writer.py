@@ -129,13 +129,11 @@ class UnitWriter:
             reason = error.strerror or type(error).__name__
             text = f"cannot be written: {reason}"
             if error.errno == errno.ENAMETOOLONG:
-                text = "the result's name is too long for this disk; --pseudonymize gives short ones"
+                text = "the result's name is too long; --pseudonymize gives short ones"
             self._problem = Problem("write_failed", text)
             return
         found = problem_of(error, self._job.unit)
-        if isinstance(error, SAM2UNetError) and not isinstance(
-            error, InputError | GeometryError
-        ):
+        if isinstance(error, SAM2UNetError) and not isinstance(error, InputError | GeometryError):
             found = replace(found, reason="write_failed")
         self._problem = found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,25 @@ def find_headers(path: Path) -> Iterator[Header | Skipped]:
 def series_of(headers: Iterable[Header], source_path: Path) -> Iterator[Series | Skipped]:
     """Group headers into series; where a header cannot be used, its files are skipped."""
     source = DicomSource()
-    for members in group(headers):
+    members: Sequence[Header]
+    for members in _grouped(list(headers)):
         try:
             with quiet():
-                series = build_series(members, source=source, source_path=source_path)
+                series = build_series(list(members), source=source, source_path=source_path)
             yield series
         except Exception as error:  # one bad header must not end the scan
             name = type(error).__name__
             for member in members:
                 message = f"{member.path.name}: the header cannot be used ({name})"
                 yield Skipped(member.path, "corrupt", message, member.relative)
+
+
+def _grouped(headers: list[Header]) -> list[list[Header]]:
+    """Group headers; each for itself where they cannot be compared."""
+    try:
+        return group(headers)
+    except Exception:  # one bad header must not end the scan
+        return [[header] for header in headers]
 
 
 class DicomSource:
