@@ -17,7 +17,7 @@ from sam2unet_core.media.kinds import is_companion, medium_of, why_no_medium
 from sam2unet_core.media.picture import picture_series
 from sam2unet_core.media.planes import Plane, reslice
 from sam2unet_core.media.video import video_series
-from sam2unet_core.media.volume import voxel_file, volume_series
+from sam2unet_core.media.volume import volume_series, voxel_file
 from sam2unet_core.types import Series, Skipped
 
 if TYPE_CHECKING:
