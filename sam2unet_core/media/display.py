@@ -52,10 +52,7 @@ def display_range(
         raise InputError("no voxel is a number: all are NaN or infinite", reason="corrupt")
     if window is not None:
         return GreyWindow(window.center, window.width), ()
-    if stated is not None:
-        (low, high), cautions = stated, ()
-    else:
-        low, high, cautions = _range(finite)
+    low, high, cautions = _range(finite) if stated is None else (*stated, ())
     return GreyWindow((low + high) / 2, max(high - low, 1e-12), "LINEAR_EXACT"), cautions
 
 

@@ -91,7 +91,9 @@ def read_picture(path: Path | str, *, window: Window | None = None) -> Picture:
             "Hounsfield, and the greys of a picture have none"
         )
         cautions = (*cautions, Caution("window_guessed", message))
-    return Picture(_over_black(pixels, opened), opened.full_scale.bit_length(), cautions)
+    return Picture(
+        _over_black(pixels, opened.deep, opened), opened.full_scale.bit_length(), cautions
+    )
 
 
 def read_mask(path: Path | str, classes: Sequence[TaskClass]) -> NDArray[np.uint8]:
@@ -288,14 +290,10 @@ def _labels_from_stored(
     opened: Opened, values: NDArray[np.integer[Any]], classes: Sequence[TaskClass], *, name: str
 ) -> NDArray[np.uint8]:
     """Turn greys into class indices; `values` are as stored but for white being high."""
-    full_scale = stated_scale(
-        values, full_scale=opened.full_scale, stated_bits=opened.stated_bits
-    )
+    full_scale = stated_scale(values, full_scale=opened.full_scale, stated_bits=opened.stated_bits)
     if opened.white_is_zero:
         values = indices_of_white_zero(values, classes, name=name, full_scale=opened.full_scale)
-    return labels_from_greys(
-        values, classes, name=name, full_scale=full_scale, lossy=opened.lossy
-    )
+    return labels_from_greys(values, classes, name=name, full_scale=full_scale, lossy=opened.lossy)
 
 
 def _palette_alpha(transparent: object, count: int) -> NDArray[np.uint8]:
@@ -327,10 +325,10 @@ def _converted(image: Image.Image, mode: str, path: Path) -> Image.Image:
         raise DataError(f"{path}: {image.mode} colours are not read; save it as RGB") from error
 
 
-def _over_black(pixels: NDArray[np.uint8], opened: Opened) -> NDArray[np.uint8]:
+def _over_black(
+    pixels: NDArray[np.uint8], deep: NDArray[np.integer[Any]], opened: Opened
+) -> NDArray[np.uint8]:
     """Return RGB from samples of more than 8 bits, with what is transparent shown in black."""
-    deep = opened.deep
-    assert deep is not None  # noqa: S101 - else there is nothing to bring to 8 bits
     if opened.transparent is not None:  # one grey or colour
         key = np.atleast_1d(np.asarray(opened.transparent))
         stored = deep[..., None] if deep.ndim == 2 else deep[..., :3]

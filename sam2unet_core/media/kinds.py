@@ -52,10 +52,8 @@ def medium_of(path: Path) -> Medium | None:
     name, suffix = path.name.lower(), path.suffix.lower()
     if is_companion(path) or voxel_file(path) is not None:
         return None
-    if name.endswith(VOLUME_SUFFIXES):
-        return "volume"
-    if name.endswith(PAIR_SUFFIXES):
-        return "volume" if is_pair(path) else None
+    if name.endswith((*VOLUME_SUFFIXES, *PAIR_SUFFIXES)):
+        return "volume" if name.endswith(VOLUME_SUFFIXES) or is_pair(path) else None
     start = _start(path)
     found = _by_content(start)
     if suffix and suffix not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:

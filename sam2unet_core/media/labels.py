@@ -207,7 +207,8 @@ def deep_colours_as_bytes(
     alpha = deep[..., 3].astype(np.int64)
     partly = np.clip(np.rint(alpha / 257), 1, 254)
     shown = np.where(alpha == 0, 0, np.where(alpha == 65535, 255, partly))
-    return np.concatenate([colours, shown[..., None]], axis=2).astype(np.uint8)
+    joined: NDArray[np.uint8] = np.concatenate([colours, shown[..., None]], axis=2).astype(np.uint8)
+    return joined
 
 
 def labels_from_colours(

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import nibabel
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from sam2unet_core.errors import InputError
@@ -135,7 +136,7 @@ def is_header(path: Path) -> bool:
 def _header_class(start: bytes) -> Any:
     if len(start) < 348:
         return None
-    sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}  # type: ignore[arg-type]
+    sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}
     if 540 in sizes:
         return nibabel.Nifti2Header if start[4:7] == b"n+2" else nibabel.nifti2.Nifti2PairHeader
     if 348 not in sizes:
@@ -264,7 +265,7 @@ def _place(
 def _form(header: Any, name: str) -> Any:
     try:
         return header.get_sform() if name == "sform" else header.get_qform()
-    except (ValueError, ArithmeticError, nibabel.spatialimages.HeaderDataError):
+    except (ValueError, ArithmeticError, HeaderDataError):
         return None  # a quaternion that is longer than 1
 
 

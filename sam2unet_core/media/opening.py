@@ -33,9 +33,10 @@ from sam2unet_core.media.headers import (
 
 READ = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF or PNM"
 T = TypeVar("T")
+Turn = Callable[[NDArray[Any]], NDArray[Any]]
 _WHITE_IS_ZERO = 0
 _UNSIGNED = 1
-_UPRIGHT = {
+_UPRIGHT: dict[int, Turn] = {
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
     4: lambda p: p[::-1],
@@ -177,17 +178,15 @@ def _ends_early(path: Path, error: Exception) -> bool:
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
         return True
     try:
-        if not begins_like_an_image(path):
-            return False
-        if overruns(path):
-            return True
+        if not begins_like_an_image(path) or overruns(path):
+            return begins_like_an_image(path)
         with WatchedFile(path) as stream:
             try:
                 Image.open(stream)
-            except Exception:  # noqa: BLE001 - the same again; what matters is how far it read
+            except Exception:  # the same again; what matters is how far it read
                 return stream.ran_out
-    except OSError:
-        return False
+    except OSError:  # it cannot even be opened
+        pass
     return False
 
 
@@ -230,7 +229,8 @@ def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
     """Return a TIFF (it has tags) or a file of another format."""
     bits = max(tags.get(258, (8,)))
     white_is_zero = tags.get(262) == _WHITE_IS_ZERO
-    deep, full_scale = None, 2 ** min(bits, 16) - 1
+    deep: NDArray[np.integer[Any]] | None = None
+    full_scale = 2 ** min(bits, 16) - 1
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         deep = _grey(image, path)
         signed = 2 in tags.get(339, ())
@@ -265,7 +265,7 @@ def _stated_bits(tags: dict[int, Any]) -> int | None:
     return int(largest).bit_length() if isinstance(largest, int) and largest > 255 else None
 
 
-def _grey(image: Image.Image, path: Path) -> NDArray[np.integer[Any]]:
+def _grey(image: Image.Image, path: Path) -> NDArray[np.int32]:
     """Return greys of more than 8 bits, `(H, W)` from 0 to 65535."""
     values = np.array(image)
     if image.mode == "F":
@@ -282,8 +282,8 @@ def _deep_colours(path: Path, image: Image.Image, orientation: int) -> NDArray[n
     shown = np.asarray(image)
     if found is not None and found.dtype == np.uint16 and found.ndim == 3:
         channels = min(found.shape[2], shown.shape[2]) if shown.ndim == 3 else 0
-        deep = found[..., [2, 1, 0, 3][:channels]]
-        deep = np.ascontiguousarray(_UPRIGHT.get(orientation, np.asarray)(deep))
+        turn: Turn = _UPRIGHT.get(orientation, np.asarray)
+        deep: NDArray[np.uint16] = np.array(turn(found[..., [2, 1, 0, 3][:channels]]), np.uint16)
         if deep.shape == shown.shape and np.array_equal(deep >> 8, shown):
             return deep
     raise DataError(
@@ -300,7 +300,7 @@ def _deep_white_tags(path: Path) -> dict[int, Any]:
             stream.seek(directory.next)
             directory.load(stream)
             tags = dict(directory)
-    except Exception:  # noqa: BLE001 - whatever it is, it is no such file
+    except Exception:  # whatever it is, it is no such file
         return {}
     unsigned = set(tags.get(339, (_UNSIGNED,))) == {_UNSIGNED}
     grey = tags.get(262) == _WHITE_IS_ZERO and tags.get(277, 1) == 1
