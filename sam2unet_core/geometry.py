@@ -7,7 +7,7 @@ head; positions are centres of pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -117,6 +117,23 @@ class Geometry:
             steps = np.diff(self.offsets_mm) * self._direction
             found.append(f"uneven spacing ({steps.min():.3g} to {steps.max():.3g} mm)")
         return tuple(found)
+
+    @cached_property
+    def spatial_order(self) -> tuple[int, ...]:
+        """Which frame comes first, second and so on in a volume.
+
+        As they are where that describes a grid or nothing would; else along the normal, as where
+        frames are stored by time of acquisition.
+        """
+        stored = tuple(range(len(self.positions)))
+        if self.regular:
+            return stored
+        along = tuple(int(index) for index in np.argsort(self.offsets_mm, kind="stable"))
+        return along if replace(self, positions=self.positions[list(along)]).regular else stored
+
+    def in_spatial_order(self) -> Geometry:
+        """Return the frames in the order of `spatial_order`."""
+        return replace(self, positions=self.positions[list(self.spatial_order)])
 
     @property
     def tilt_degrees(self) -> float:

@@ -96,7 +96,7 @@ def unfit(name: str, unit: Unit) -> Unfit | None:
         return None
     if source.geometry is None:
         return Unfit(name, "unsupported_output", "the frames have no place in space")
-    if not source.geometry.regular:
+    if not source.geometry.in_spatial_order().regular:
         return Unfit(name, "inconsistent_geometry", "; ".join(source.geometry.problems))
     return None
 

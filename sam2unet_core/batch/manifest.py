@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -26,6 +27,10 @@ REASONS = SKIPPED_REASONS | {
     "write_failed",
     "internal",
 }
+
+
+_NO_END = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
+"""What readers may take for the end of a line, or cannot read: written as JSON's escapes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Line:
 
     def to_json(self) -> str:
         """Return the line, without its end."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, ensure_ascii=False)
+        text = json.dumps({"schema": SCHEMA, **asdict(self)}, ensure_ascii=False)
+        return _NO_END.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     @classmethod
     def from_json(cls, text: str) -> Line:
@@ -124,7 +130,7 @@ class Manifest:
         with self.path.open("a+b") as stream:
             if _torn(stream):
                 text = f"\n{text}"
-            stream.write(text.encode(errors="backslashreplace"))  # as JSON writes them, too
+            stream.write(text.encode())
         self.lines.update({line.id: line for line in added})
 
 
@@ -133,7 +139,7 @@ def read_lines(path: Path) -> list[Line]:
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             lines.append(Line.from_json(text))
         except ValueError:

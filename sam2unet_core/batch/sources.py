@@ -48,23 +48,18 @@ class PrivateFolder:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows to the table; at once, so that a killed run leaves them."""
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writerows(rows)
+        text = _table(rows)
         handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(handle, "a", encoding="utf-8") as stream:
             header = f"{','.join(COLUMNS)}\n" if stream.tell() == 0 else ""
-            stream.write(header + text.getvalue())
+            stream.write(header + text)
 
     def tidy(self) -> None:
         """Rewrite the table with one row an id, shards included."""
         rows = self._rows()
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[key] for key in sorted(rows))
+        text = f"{','.join(COLUMNS)}\n{_table(rows[key] for key in sorted(rows))}"
         final = self._folder / "sources.csv"
-        write_bytes(final, text.getvalue().encode())
+        write_bytes(final, text.encode())
         final.chmod(0o600)
 
     def sources(self) -> dict[str, str]:
@@ -126,6 +121,16 @@ def skipped_row(skipped: Skipped, identity: str, relative: str) -> Row:
     row = dict.fromkeys(COLUMNS, "")
     source = source_of(skipped.path, archive=skipped.archive, relative=relative)
     return row | {"id": identity, "source": source, "relative": in_utf8(relative)}
+
+
+def _table(rows: Iterable[Row]) -> str:
+    """Return rows as CSV; a carriage return within a name is quoted, too."""
+    text = io.StringIO(newline="")
+    plain = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoting if any("\r" in value for value in row.values()) else plain).writerow(row)
+    return text.getvalue()
 
 
 def _read(path: Path) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -160,7 +161,7 @@ def scrub(text: str, paths: Iterable[Path]) -> str:
     files: set[str] = set()
     folders: set[str] = set()
     for path in paths:
-        files |= {str(path), str(path.resolve()), path.name}
+        files |= {str(path), os.path.realpath(path), path.name}
         folders |= {str(folder) for folder in path.parents}
     for names, shown in ((files, "the file"), (folders, "its folder")):
         for name in sorted((n for n in names if len(n) > 1), key=len, reverse=True):

@@ -186,8 +186,9 @@ def check(dataset: Dataset, stream: BinaryIO) -> int:
 
 
 def frame_count(dataset: Dataset) -> int:
-    """Return Number of Frames; 1 where it is absent, empty or none."""
-    return max(1, Numbers(dataset).whole("NumberOfFrames") or 1)
+    """Return Number of Frames; 1 where it is absent, empty or none that can be (PS3.5 6.2, IS)."""
+    stated = Numbers(dataset).whole("NumberOfFrames") or 1
+    return stated if 1 <= stated < 2**31 else 1
 
 
 def _frame_bits(dataset: Dataset) -> int:
@@ -236,7 +237,7 @@ def _header(
     cautions: tuple[Caution, ...],
 ) -> Header:
     numbers = Numbers(dataset, list(cautions))
-    announced = Numbers(dataset).whole("NumberOfFrames")
+    announced = numbers.whole("NumberOfFrames")
     image_type = [str(v).upper() for v in stored(dataset, "ImageType")]
     if announced is not None and frames != max(1, announced):
         text = f"the header announces {announced} frames, the file holds {frames}"

@@ -60,12 +60,17 @@ def multiframe_geometry(dataset: Dataset, cautions: list[Caution]) -> Geometry |
         GeometryError: the frames differ in orientation or spacing, or cannot be as stated.
     """
     count = frame_count(dataset)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    if len(groups) < count:  # frames without a group of their own have no place of their own
+        count = min(count, len(groups) + 1)
     positions = [_of_frame(dataset, i, *_POSITION, cautions) for i in range(count)]
     stated = [position for position in positions if position is not None]
     if not stated:
         return None
-    if len(stated) < count:
-        raise GeometryError(f"{count - len(stated)} of {count} frames have no usable position")
+    if len(stated) < frame_count(dataset):
+        raise GeometryError(
+            f"{frame_count(dataset)} frames, of which {len(stated)} have a usable position"
+        )
     orientations, spacings = set(), set()
     for index in range(count):
         cosines = _of_frame(dataset, index, *_ORIENTATION, cautions)

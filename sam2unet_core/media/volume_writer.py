@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _SCANNER = 1
 """NIfTI code of coordinates: those of the scanner."""
+_CHUNK = 1 << 20
 _LARGEST_AXIS = 32767
 """NIfTI-1 stores sizes as 16-bit integers."""
 _MATRICES = {
@@ -37,8 +40,9 @@ _CARRIED = (
 class LabelMapWriter(FileWriter):
     """Writes one `.nii.gz` for a series, being given its label maps one by one.
 
-    Voxels are in the order (column, row, frame); the affine says where they are. Frames that are
-    not given are background. Memory holds one frame.
+    Voxels are in the order (column, row, frame), frames in the order of space where they are stored
+    in another; the affine says where they are. Frames that are not given are background. Memory
+    holds one frame.
 
     Args:
         path: the file; its folder exists. It is there whole or, after an error, not at all.
@@ -59,10 +63,9 @@ class LabelMapWriter(FileWriter):
         self._series = series
         self._header = _header(series, note)
         self._next = 0
+        order = _order(series)
+        self._places = {index: place for place, index in enumerate(order)}
         self._spool: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
-        # no name and no time in the file, so that the same map gives the same bytes
-        self._packed = gzip.GzipFile("", "wb", 6, self._spool, mtime=0)
-        self._packed.write(self._header)
 
     def add(self, frame: Frame, labels: NDArray[np.uint8]) -> None:
         """Take the label map of one frame, `(H, W)` uint8: 0 background, k class k."""
@@ -71,29 +74,30 @@ class LabelMapWriter(FileWriter):
             raise DataError(f"{labels.dtype} labels of {labels.shape}; expected uint8 of {shape}")
         if frame.index < self._next:
             raise DataError(f"frame {frame.index} after frame {self._next - 1}; frames go upwards")
-        self._fill(frame.index)
-        self._packed.write(labels.tobytes())  # (H, W) row-major: NIfTI's first axis is the column
+        self._spool.seek(self._places[frame.index] * labels.size)
+        self._spool.write(labels.tobytes())  # (H, W) row-major: NIfTI's first axis is the column
         self._next = frame.index + 1
-
-    def _fill(self, until: int) -> None:
-        empty = bytes(self._series.rows * self._series.columns)
-        for _ in range(self._next, until):
-            self._packed.write(empty)
 
     def _finish(self, temporary: Path) -> None:
         if not self._next:
             raise DataError("no frame was segmented, so there is no label map to write")
-        self._fill(self._series.frame_count)
-        self._packed.close()
+        self._spool.truncate(self._series.rows * self._series.columns * self._series.frame_count)
         self._spool.seek(0)
-        with temporary.open("wb") as stream:
-            while part := self._spool.read(1 << 20):
-                stream.write(part)
+        # no name and no time in the file, so that the same map gives the same bytes
+        with temporary.open("wb") as stream, gzip.GzipFile("", "wb", 6, stream, mtime=0) as packed:
+            packed.write(self._header)
+            shutil.copyfileobj(self._spool, packed, _CHUNK)
 
     def _release(self) -> None:
-        self._packed.close()
         self._spool.close()
         super()._release()
+
+
+def _order(series: Series) -> Sequence[int]:
+    """Return which frame is the first, second and so on in the file."""
+    if series.geometry is None or series.kind == "array":
+        return range(series.frame_count)
+    return series.geometry.spatial_order
 
 
 def _header(series: Series, note: str) -> bytes:
@@ -122,7 +126,7 @@ def _affine(series: Series) -> NDArray[np.float64]:
         raise GeometryError(
             "the frames have no place in space, which NIfTI needs; write seg or png"
         )
-    return series.geometry.affine()
+    return series.geometry.in_spatial_order().affine()
 
 
 def _check_size(shape: tuple[int, ...]) -> None:

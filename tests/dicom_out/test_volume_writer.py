@@ -53,6 +53,24 @@ def test_simpleitk_finds_each_labelled_pixel_in_place(
     assert set(np.unique(labels)) == {0, 1, 2}
 
 
+def test_frames_stored_out_of_spatial_order_lie_where_they_belong(
+    make_series: Make, write_map: Callable[..., Path], mask_of: MaskOf
+) -> None:
+    series, order = make_series("enhanced_ct"), [2, 0, 3, 1]
+    assert series.geometry is not None
+    shuffled = replace(series.geometry, positions=series.geometry.positions[order])
+    assert not shuffled.regular
+    image = SimpleITK.ReadImage(write_map(replace(series, geometry=shuffled)))
+    labels = SimpleITK.GetArrayFromImage(image)
+    got = [image.TransformIndexToPhysicalPoint(i[::-1].tolist()) for i in np.argwhere(labels == 1)]
+    expected = [
+        (40 - 3 * order[frame], -60.5 + 0.5 * column, 120.25 - 0.8 * row)
+        for frame in range(4)
+        for row, column in np.argwhere(mask_of(frame)[0])
+    ]
+    np.testing.assert_allclose(sorted(got), sorted(expected), atol=1e-3)
+
+
 def test_nibabel_has_the_world_to_the_right_front_and_head(
     make_series: Make, write_map: Callable[..., Path]
 ) -> None:
