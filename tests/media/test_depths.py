@@ -132,7 +132,7 @@ def test_a_colour_tiff_keeps_its_colours(tmp_path, order, scale, alpha) -> None:
 def test_a_tiff_is_turned_upright_at_any_depth(tmp_path, orientation, kind) -> None:
     upright = {1: lambda p: p, 2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1],
                4: lambda p: p[::-1], 5: lambda p: p.swapaxes(0, 1), 6: lambda p: np.rot90(p, -1),
-               7: lambda p: p[::-1, ::-1].swapaxes(0, 1), 8: lambda p: np.rot90(p)}  # fmt: skip
+               7: lambda p: p[::-1, ::-1].swapaxes(0, 1), 8: np.rot90}  # fmt: skip
     shown = COLOURS if kind.startswith("rgb") else COLOURS[..., 1]
     stored = shown if kind.endswith("8") else shown.astype(np.uint16) * 257
     stored = 65535 - stored if kind == "white16" else stored

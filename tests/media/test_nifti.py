@@ -36,9 +36,14 @@ def written(series: Series, path: Path) -> Path:
     return path
 
 
-def nifti(path: Path, *, kind: type = nibabel.Nifti1Image, values: np.ndarray = VALUES,
-          forms: dict[str, tuple[np.ndarray, int]] | None = None, **fields: object) -> Path:  # fmt: skip
-    image = kind(values, None)
+def nifti(
+    path: Path,
+    *,
+    values: np.ndarray = VALUES,
+    forms: dict[str, tuple[np.ndarray, int]] | None = None,
+    **fields: object,
+) -> Path:
+    image = nibabel.Nifti1Image(values, None)
     image.header.set_zooms((2, 3, 5)[: values.ndim] + (1,) * (values.ndim - 3))
     for name, (matrix, code) in (forms or {}).items():
         getattr(image, f"set_{name}")(matrix, code)
