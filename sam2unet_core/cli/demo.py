@@ -25,12 +25,12 @@ STUDY_FRAMES = 20
 IMAGE_SIZE = (192, 192)
 SETTINGS = {
     "variant": "nano",
-    "epochs": "10",
-    "batch_size": "8",
-    "learning_rate": "0.002",
+    "epochs": 10,
+    "batch_size": 8,
+    "learning_rate": 0.002,
     "precision": "float32",
-    "cache_rate": "1.0",
-    "num_workers": "0",
+    "cache_rate": 1.0,
+    "num_workers": 0,
 }
 """A network and a schedule small enough for two cores; the real recipe is train.yaml's default."""
 
@@ -71,13 +71,13 @@ def demo(
                 "groups": str(learn / "groups.csv"),
                 "task": str(output / "task.json"),
                 "output_dir": str(output / "training"),
-                "seed": str(seed),
+                "seed": seed,
                 **SETTINGS,
             },
         ),
     )
-    weights = {"weights": str(output / "training" / "model.safetensors")}
-    measured = {"dataset_dir": str(test), "groups": str(test / "groups.csv")}
+    weights: dict[str, object] = {"weights": str(output / "training" / "model.safetensors")}
+    measured: dict[str, object] = {"dataset_dir": str(test), "groups": str(test / "groups.csv")}
     _run(
         console,
         "Measuring it on frames of other patients",

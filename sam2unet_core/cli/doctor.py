@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from sam2unet_core.console import to_json
 
 if TYPE_CHECKING:
     from sam2unet_core.environment import Finding
@@ -36,7 +37,7 @@ def doctor(
     works = all(finding.state != "broken" for finding in findings)
     if as_json:
         content = {"works": works, "findings": [asdict(finding) for finding in findings]}
-        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        typer.echo(to_json(content))
     else:
         console = Console()
         console.print(_table(findings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from sam2unet_core.console import to_json
 from sam2unet_core.errors import DataError
 from sam2unet_core.task import Task, installed_bundle, load_preset
 
@@ -97,7 +97,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         content = found.to_dict()
         if comparison is not None:
             content["comparison"] = comparison.to_dict()
-        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        typer.echo(to_json(content))
         return
     _show(found, comparison)
     for file in files:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from sam2unet_core.errors import SAM2UNetError
+from sam2unet_core.console import escape_what_cannot_be_shown
+from sam2unet_core.errors import ConfigError, SAM2UNetError
 
 COMMANDS = (
     "tasks",
@@ -27,7 +30,26 @@ COMMANDS = (
 These modules import torch or MONAI inside their functions only, so `--help` stays fast.
 """
 
+
+class Commands(TyperGroup):
+    """The commands; a word that is empty is refused before one of them sees it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's context, or click's
+        """Read the command line.
+
+        Raises:
+            ConfigError: a word is empty. As a path it would be the working directory.
+        """
+        for before, word in zip(["", *args], args, strict=False):
+            option, equals, value = word.partition("=")
+            if not word.strip() or (equals and option[:1] == "-" and not value.strip()):
+                after = f" after {before}" if not word.strip() and before else f" after {option}"
+                raise ConfigError(f"nothing stands{after}: is a variable of the shell empty?")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     name="sam2unet",
     help="Segment medical images with SAM2-UNet. Research software, not a medical device.",
     no_args_is_help=True,
@@ -40,6 +62,7 @@ for _name in COMMANDS:
 
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and exit code 2."""
+    escape_what_cannot_be_shown()
     try:
         app()
     except SAM2UNetError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from sam2unet_core.console import to_json
 
 if TYPE_CHECKING:
     from sam2unet_core.task import Code, Task
@@ -32,7 +33,7 @@ def tasks(
     chosen = [_find(name)] if name else [_find(known) for known in presets()]
     if as_json:
         contents = [task.to_dict() for task in chosen]
-        typer.echo(json.dumps(contents[0] if name else contents, indent=2, ensure_ascii=False))
+        typer.echo(to_json(contents[0] if name else contents))
         return
     console = Console(soft_wrap=False)
     console.print(_details(chosen[0]) if name else _overview(chosen))

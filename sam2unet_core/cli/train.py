@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sam2unet_core.errors import ConfigError
 from sam2unet_core.task import Task, installed_bundle, load_preset
 
 
@@ -32,7 +36,11 @@ def train(
 
     Any other setting of the bundle's train.yaml can follow, such as `--epochs 50`.
     """
-    options = {"dataset_dir": str(data), "output_dir": str(output), "variant": variant}
+    options: dict[str, object] = {
+        "dataset_dir": str(data),
+        "output_dir": str(output),
+        "variant": variant,
+    }
     overlay = None
     if task.endswith(".json"):
         Task.load(task)
@@ -41,28 +49,95 @@ def train(
         load_preset(task)
         overlay = f"tasks/{task}.yaml"
     if resume:
-        options["resume"] = "True"
+        options["resume"] = True
     command = bundle_command("train.yaml", "training", options, overlay=overlay)
-    command += context.args
-    typer.echo(shlex.join(command))
+    command += _further(context.args, taken=options)
+    typer.echo(subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command))
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 def bundle_command(
-    config: str, run_id: str, options: dict[str, str], *, overlay: str | None = None
+    config: str, run_id: str, options: Mapping[str, object], *, overlay: str | None = None
 ) -> list[str]:
     """Return the line that runs a configuration of the installed bundle.
 
     Args:
         config: file in the bundle's `configs`.
         run_id: what of it to run.
-        options: overrides, by key.
+        options: overrides, by key; a text arrives letter by letter, whatever it looks like.
         overlay: a second file, merged over the first.
+
+    Raises:
+        ConfigError: MONAI could not take a text.
     """
     configs = installed_bundle() / "configs"
     files = [str(configs / name) for name in (config, overlay) if name]
     command = [sys.executable, "-m", "monai.bundle", "run", run_id]
-    command += ["--config_file", str(files) if overlay else files[0]]
+    command += ["--config_file", str(files) if overlay else _quoted(files[0])]
     for key, value in options.items():
-        command += [f"--{key}", value]
+        text = _quoted(_plain(key, value)) if isinstance(value, str) else str(value)
+        command += [f"--{key}", text]
     return command
+
+
+def _further(words: list[str], *, taken: Mapping[str, object]) -> list[str]:
+    """Return the bundle's own settings that were given after the command's.
+
+    Raises:
+        ConfigError: one says again what an option of the command has said, or stands alone.
+    """
+    result: list[str] = []
+    follows_key = False
+    for word in words:
+        key, equals, value = word.partition("=")
+        if re.match("--?[a-zA-Z]", key):
+            name = key.lstrip("-").replace("-", "_")
+            if name in taken:
+                option = _OPTIONS.get(name, f"--{name}")
+                raise ConfigError(f"{key}: is said already, with {option}; give one of them")
+            follows_key = not equals
+            result.append(f"{key}={_plain(name, value)}" if equals else word)
+        elif follows_key:
+            follows_key = False
+            result.append(_plain("setting", word))
+        else:
+            raise ConfigError(
+                f"{word!r} stands alone: put quotation marks around a path with blanks, and -- "
+                "before the name of a setting"
+            )
+    return result
+
+
+def _plain(key: str, text: str) -> str:
+    """Return a text that MONAI neither takes for an option nor for something of its own.
+
+    To a configuration `$` begins code, `@` a reference and `%` what it puts in place of it.
+    """
+    if _RELATIVE.search(text):
+        raise ConfigError(
+            f"{key} {text}: MONAI cannot take @ or % with ## or :: behind it; rename the folder, "
+            "or give a link to it"
+        )
+    if text[:1] == "%" or (key in _OPTIONS and text[:1] in ("$", "@", "-")):
+        return f"./{text}"
+    return text
+
+
+def _quoted(text: str) -> str:
+    """Return a text as MONAI's command line takes it: what would be read as Python in quotes."""
+    from fire.parser import DefaultParseValue
+
+    if DefaultParseValue(text) == text and text[:1] not in ("'", '"'):
+        return text
+    return f'"{text}"' if text.isprintable() and not {'"', "\\"} & set(text) else repr(text)
+
+
+_OPTIONS = {
+    "dataset_dir": "--data",
+    "output_dir": "--output",
+    "task": "--task",
+    "groups": "--groups",
+    "weights": "--weights",
+}
+"""Settings that are paths, and what the commands call them."""
+_RELATIVE = re.compile("[@%](#|::){2}")

@@ -1,8 +1,8 @@
 """What the bundle's YAML names: data, transforms, handlers and the inferer."""
 
 from sam2unet_core.data import check_samples, read_dataset
+from sam2unet_core.monai_parts.batches import TrainingLoader, validation_sampler
 from sam2unet_core.monai_parts.configuration import (
-    check_overrides,
     find_bundle_root,
     read_task,
     report_errors_in_one_line,
@@ -22,6 +22,7 @@ from sam2unet_core.monai_parts.logs import (
     tensorboard_handler,
 )
 from sam2unet_core.monai_parts.negatives import RandDrawnFrame, RandDrawnTexture, RandFreePart
+from sam2unet_core.monai_parts.overrides import check_overrides
 from sam2unet_core.monai_parts.pasting import RandPastedLesion
 from sam2unet_core.monai_parts.results import (
     check_intervals,
@@ -59,6 +60,7 @@ __all__ = [
     "SegmenterInferer",
     "ToMasksd",
     "TrainingBar",
+    "TrainingLoader",
     "WeightAverage",
     "WriteMasksd",
     "as_items",
@@ -88,5 +90,6 @@ __all__ = [
     "trainable_parameters",
     "training_network",
     "training_task",
+    "validation_sampler",
     "write_evaluation",
 ]

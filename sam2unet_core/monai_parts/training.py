@@ -103,9 +103,16 @@ class ScaledBatch:
         scale = self.scales[int(torch.randint(len(self.scales), ()))]
         if scale == 1:
             return image, label
-        size = [max(32, round(side * scale / 32) * 32) for side in image.shape[-2:]]
+        size = scaled_size(image.shape[-2:], scale)
         image = interpolate(image, size=size, mode="bilinear", antialias=True)
         return image, interpolate(label, size=size, mode="bilinear", antialias=True)
+
+
+def scaled_size(size: Sequence[int], scale: float) -> list[int]:
+    """Return (height, width) at a scale: multiples of 32; at scale 1 they stay as they are."""
+    if scale == 1:
+        return list(size)
+    return [max(32, round(side * scale / 32) * 32) for side in size]
 
 
 class WeightAverage:

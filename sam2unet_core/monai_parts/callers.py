@@ -1,0 +1,134 @@
+"""What MONAI was called with: configuration files, overrides, the words on the command line.
+
+MONAI hands none of it to the expressions of a configuration, so it is taken from the functions of
+`monai.bundle` that are running, and from `sys.argv`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+QUOTES = ("'", '"')
+
+
+def is_command_line() -> bool:
+    """Return whether `python -m monai.bundle` is the program."""
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    return program is not None and str(program.name).startswith("monai.bundle")
+
+
+def running_workflow() -> ConfigWorkflow | None:
+    """Return the workflow that is being run, or None."""
+    return next(_selves(ConfigWorkflow), None)
+
+
+def running_parser() -> ConfigParser | None:
+    """Return the parser of the configuration that is being resolved, or None."""
+    return next(_selves(ConfigParser), None)
+
+
+def config_files() -> list[Path]:
+    """Return the configuration files that are being run; none where that is not known."""
+    for frame in _frames():
+        for name in ("config_file_", "config_file"):
+            given = frame.f_locals.get(name)
+            if given and isinstance(given, str | os.PathLike | Sequence):
+                return _as_paths(given)
+    return []
+
+
+def overrides() -> dict[str, Any]:
+    """Return what was given in place of what the files hold, by id (`a::b`), as MONAI has it.
+
+    That is after fire has read the command line as Python: 2024 is a number, `set#2` is `set`.
+    """
+    found: dict[str, Any] = {}
+    for frame in reversed(list(_frames())):
+        for name in ("override", "_args"):
+            given = frame.f_locals.get(name)
+            if isinstance(given, dict):
+                found |= {as_id(str(key)): value for key, value in given.items()}
+    return found
+
+
+def typed_options() -> dict[str, str]:
+    """Return the options of MONAI's command line by id, letter by letter; none in a program."""
+    return read_options(sys.argv[1:]) if is_command_line() else {}
+
+
+def read_options(words: Sequence[str]) -> dict[str, str]:
+    """Return the value after each option of a command line, as fire finds them.
+
+    Args:
+        words: the command line. `--key value`, `-key value` and `--key=value` are options; a
+            hyphen in a key is an underscore; what follows the last ` -- ` is fire's own.
+
+    Returns:
+        The values by id; of an option that is given twice, the last. An option without a value,
+        which fire takes for True, is left out.
+    """
+    end = len(words) - 1 - list(reversed(words)).index("--") if "--" in words else len(words)
+    given = list(words[:end])
+    found: dict[str, str] = {}
+    while given:
+        word = given.pop(0)
+        if not _is_option(word):
+            continue
+        key, equals, value = word.lstrip("-").partition("=")
+        if not equals and given and not _is_option(given[0]):
+            equals, value = "=", given.pop(0)
+        if equals:
+            found[as_id(key.replace("-", "_"))] = value
+    return found
+
+
+def literal(word: str) -> Any:
+    """Return what fire makes of a word: a Python literal, or the word itself."""
+    return DefaultParseValue(word)
+
+
+def unquoted(word: str) -> str:
+    """Return a text without the quotation marks of a Python literal, where it has them."""
+    if len(word) > 1 and word[0] in QUOTES and word[-1] == word[0]:
+        inner = literal(word)
+        if isinstance(inner, str):
+            return inner
+    return word
+
+
+def as_id(key: str) -> str:
+    """Return a key with MONAI's separator: `a#b` and `a::b` are the same to it."""
+    return key.replace("#", "::")
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
+
+
+def _as_paths(given: str | os.PathLike[str] | Sequence[Any]) -> list[Path]:
+    if isinstance(given, str) and "," in given and not Path(given).is_file():
+        given = given.split(",")
+    parts = [given] if isinstance(given, str | os.PathLike) else given
+    return [Path(str(part).strip()) for part in parts]
+
+
+def _frames() -> Iterator[FrameType]:
+    frame = inspect.currentframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith("monai.bundle"):
+            yield frame
+        frame = frame.f_back
+
+
+def _selves(kind: type) -> Iterator[Any]:
+    return (f.f_locals["self"] for f in _frames() if isinstance(f.f_locals.get("self"), kind))

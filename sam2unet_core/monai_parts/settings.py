@@ -1,0 +1,238 @@
+"""What each setting of the bundle's configurations may be, in one table."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sam2unet_core.errors import ConfigError
+from sam2unet_core.monai_parts.training import PRECISIONS
+from sam2unet_core.network.variants import find_variant
+from sam2unet_core.runtimes import RUNTIMES
+from sam2unet_core.runtimes.torch_runtime import choose_device
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a setting may be.
+
+    Attributes:
+        expected: what is expected, for people.
+        read: returns a value as the configuration uses it; ValueError or TypeError where it is
+            none.
+        is_text: a path or a name: taken letter by letter, never read as Python, never evaluated.
+        optional: whether it may be left open (None).
+    """
+
+    expected: str
+    read: Callable[[Any], object]
+    is_text: bool = False
+    optional: bool = False
+
+    def value(self, key: str, given: object) -> object:
+        """Return the value to use.
+
+        Args:
+            key: the setting, for the message.
+            given: what the configuration or the command line holds.
+
+        Raises:
+            ConfigError: it is none of this kind; the message says what was got and expected.
+        """
+        if given is None and self.optional:
+            return None
+        try:
+            return self.read(given)
+        except (ValueError, TypeError, OverflowError) as error:
+            shown = given if isinstance(given, str) and given.strip() else repr(given)
+            if self.is_text and given is True:  # fire's value of an option without one
+                shown = "without a value"
+            raise ConfigError(f"{key} {shown}: expected {self.expected}") from error
+
+
+def kind_of(key: str, default: object = None) -> Kind | None:
+    """Return what a setting may be, or None where that is not known.
+
+    Args:
+        key: its id, such as `epochs` or `train::trainer::max_epochs`; the last part counts.
+        default: what the configuration's file holds. A setting that the table does not name may
+            be what its default is: a text, a number, True or False.
+    """
+    name = key.rsplit("::", 1)[-1]
+    name = _OTHER_NAMES.get(name, name)
+    if name in SETTINGS:
+        return SETTINGS[name]
+    if "::" in key or (isinstance(default, str) and default[:1] in ("$", "@", "%")):
+        return None
+    return _BY_DEFAULT.get(type(default))
+
+
+def _read_text(value: Any) -> str:
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(text)
+    return text
+
+
+def _read_truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _like(kinds: tuple[type, ...]) -> Callable[[Any], object]:
+    """Return what lets values of such types pass as they are."""
+
+    def read(value: Any) -> object:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(value)
+        return value
+
+    return read
+
+
+def _whole(low: int, high: float = math.inf) -> Kind:
+    upper = f" to {high:.0f}" if math.isfinite(high) else ""
+    return Kind(f"a whole number from {low}{upper}", lambda value: _read_whole(value, low, high))
+
+
+def _read_whole(value: Any, low: int, high: float = math.inf) -> int:
+    """Return a whole number; one in quotation marks counts, too."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    number = int(value)
+    if not low <= number <= high:
+        raise ValueError(number)
+    return number
+
+
+def _number(expected: str, accepts: Callable[[float], bool]) -> Kind:
+    return Kind(expected, lambda value: _read_number(value, accepts))
+
+
+def _read_number(value: Any, accepts: Callable[[float], bool]) -> float:
+    """Return a finite number; text that is one counts, too: to YAML, 1e-3 is text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(value)
+    number = float(value)
+    if not math.isfinite(number) or not accepts(number):
+        raise ValueError(number)
+    return number
+
+
+def _choice(names: Sequence[str]) -> Kind:
+    def read(value: Any) -> str:
+        if value not in names:
+            raise ValueError(value)
+        return str(value)
+
+    return Kind(f"one of {', '.join(names)}", read, is_text=True)
+
+
+def _read_sides(value: Any) -> list[int]:
+    if isinstance(value, str) or len(value) != 2:
+        raise TypeError(value)
+    return [_read_whole(each, 32) for each in value]
+
+
+def _read_factors(value: Any) -> list[float]:
+    if isinstance(value, str | dict) or not len(value):
+        raise TypeError(value)
+    return [_read_number(each, lambda x: x > 0) for each in value]
+
+
+def _read_share_or_truth(value: Any) -> float | bool:
+    return value if isinstance(value, bool) else _read_number(value, lambda x: 0 <= x <= 1)
+
+
+def _read_device(value: Any) -> object:
+    if isinstance(value, bool | int | float):
+        raise TypeError(value)
+    return choose_device(str(value))
+
+
+def _read_variant(value: Any) -> str:
+    return find_variant(_read_text(value)).name
+
+
+_PATH = Kind("a path", _read_text, is_text=True)
+_OPEN_PATH = replace(_PATH, optional=True)
+_NAME = Kind("a name", _read_text, is_text=True)
+_OPEN_NAME = replace(_NAME, optional=True)
+_TRUTH = Kind("True or False", _read_truth)
+_ABOVE_0 = _number("a number above 0", lambda x: x > 0)
+_FROM_0 = _number("a number from 0", lambda x: x >= 0)
+_SHARE = _number("a share from 0 to 1", lambda x: 0 <= x <= 1)
+_BELOW_1 = _number("a number from 0 to below 1", lambda x: 0 <= x < 1)
+
+SETTINGS: dict[str, Kind] = {
+    # data
+    "bundle_root": _PATH,
+    "dataset_dir": _PATH,
+    "datalist": _OPEN_PATH,
+    "section": _NAME,
+    "groups": _OPEN_PATH,
+    "val_dataset_dir": _OPEN_PATH,
+    "val_fraction": _SHARE,
+    "folds": _whole(0),
+    "fold": _whole(0),
+    "task": Kind("a task's name or a task.json", _read_text, is_text=True, optional=True),
+    "image_size": Kind(
+        "two whole numbers from 32, [height, width], such as [352, 352]", _read_sides, optional=True
+    ),
+    # network
+    "variant": Kind("a size of the network", _read_variant, is_text=True),
+    "train_trunk": replace(_TRUTH, expected="True, False or None", optional=True),
+    "weights": _OPEN_PATH,
+    "trunk": _OPEN_PATH,
+    "gradient_checkpointing": replace(_SHARE, read=_read_share_or_truth),
+    "drop_path": _BELOW_1,
+    # recipe
+    "epochs": _whole(1),
+    "batch_size": _whole(1),
+    "learning_rate": _ABOVE_0,
+    "weight_decay": _FROM_0,
+    "clip_norm": _FROM_0,
+    "weighted_bce": _TRUTH,
+    "scales": Kind("a list of factors above 0, such as [1.0, 1.25]", _read_factors),
+    "ema": _BELOW_1,
+    "precision": _choice(tuple(PRECISIONS)),
+    "patience": _whole(0),
+    "val_interval": _whole(1),
+    "seed": _whole(0, 2**32 - 1),
+    "num_workers": _whole(0),
+    "cache_rate": _SHARE,
+    # run
+    "output_dir": _OPEN_PATH,
+    "resume": _TRUTH,
+    "tensorboard": _TRUTH,
+    "mlflow": _TRUTH,
+    "overlays": _TRUTH,
+    "probabilities": _TRUTH,
+    "device": Kind("auto, cpu, cuda, cuda:N or mps", _read_device),
+    "runtime": _choice(RUNTIMES),
+    # MONAI's --tracking
+    "tracking_uri": _OPEN_NAME,
+    "experiment_name": _OPEN_NAME,
+    "run_name": _OPEN_NAME,
+}
+"""By the name of the key. A test holds that every setting of the bundle's files is here."""
+
+_OTHER_NAMES = {
+    "max_epochs": "epochs",
+    "lr": "learning_rate",
+    "file": "weights",
+    "weights_file": "weights",
+    "run_dir": "output_dir",
+}
+"""What components call the same thing."""
+
+_BY_DEFAULT: dict[type, Kind] = {
+    str: Kind("a text", _read_text, is_text=True),
+    bool: _TRUTH,
+    int: Kind("a number", _like((int, float))),
+    float: Kind("a number", _like((int, float))),
+}
