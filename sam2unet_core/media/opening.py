@@ -139,9 +139,10 @@ def _size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
             columns, rows = int(tags[256]), int(tags[257])
             turned = int(tags.get(274, 1)) >= 5
         else:
-            (columns, rows), turned = image.size, False
-            if image.format != "TIFF":  # whose size is that of what will be decoded
-                turned = _orientation(image) >= 5
+            (columns, rows), turned = image.size, _orientation(image) >= 5
+            tags = _tiff_tags(image)
+            if tags:  # Pillow may have turned the size already
+                turned = turned and (columns, rows) == (tags.get(256), tags.get(257))
         return (rows, columns) if turned else (columns, rows)
 
 

@@ -34,6 +34,8 @@ _HD_HEIGHT, _HD_WIDTH = 577, 1025
 
 _STATE_TIME = frozenset({"matroska", "flv", "asf", "mxf"})
 """Containers that state how long they last, in place of the number of frames."""
+_COVER = 0x400
+"""FFmpeg's mark (`attached_pic`) of a picture that lies with sound or video."""
 _OVERLAP_S = Fraction(1, 2)
 _RESTARTED = Caution(
     "clock_restarted", "the video's clock starts again, as in recordings joined end to end"
@@ -383,10 +385,8 @@ def _container(av: Any, stream: str | BinaryIO, bare: str | None) -> Any:
 
 def _video_stream(container: Any) -> Any:
     """Return the first video that is no picture on the cover; None where there is none."""
-    from av.stream import Disposition  # noqa: PLC0415 - the extra `video`
-
-    cover = Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & cover), None)
+    shown = (s for s in container.streams.video if not int(s.disposition) & _COVER)
+    return next(shown, None)
 
 
 def _upright_size(av: Any, source: Path | BinaryIO, bare: str | None) -> tuple[int, int]:

@@ -199,6 +199,30 @@ def test_the_label_map_of_a_flat_picture_lies_where_itk_says(tmp_path) -> None:
     assert in_space(found) == in_space(tmp_path / "v.mha")
 
 
+def test_an_nrrd_that_says_nothing_of_space_says_so(tmp_path) -> None:
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 5 6\nencoding: raw\nendian: little\n"
+    voxels = VALUES.astype("<i2").tobytes(order="F")
+    space = "space: left-posterior-superior\nspace directions: (2,0,0) (0,3,0) (0,0,5)\n"
+    for name, more, codes in (("a.nrrd", "spacings: 2 3 5\n", ["value_assumed"]),
+                              ("b.nrrd", space, [])):  # fmt: skip
+        (tmp_path / name).write_bytes(f"{head}{more}\n".encode() + voxels)
+        series = opened(tmp_path / name)
+        assert [c.code for c in series.instances[0].cautions] == codes
+        found = written(series, tmp_path / "m.nii.gz")
+        assert in_space(found) == in_space(tmp_path / name)
+
+
+def test_a_sheared_nrrd_keeps_its_affine(tmp_path) -> None:
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 5 6\nencoding: raw\nendian: little\n"
+    space = "space: left-posterior-superior\nspace directions: (2,0,0) (1,3,0) (0,0,5)\n"
+    voxels = VALUES.astype("<i2").tobytes(order="F")
+    (tmp_path / "v.nrrd").write_bytes(f"{head}{space}space origin: (7,8,9)\n\n".encode() + voxels)
+    found = nibabel.load(written(opened(tmp_path / "v.nrrd"), tmp_path / "m.nii.gz"))
+    by_hand = [[-2, -1, 0, -7], [0, -3, 0, -8], [0, 0, 5, 9], [0, 0, 0, 1]]  # to right, front
+    np.testing.assert_allclose(found.affine, by_hand)
+    assert int(found.header["qform_code"]) == 0  # a quaternion holds no shear
+
+
 @pytest.mark.parametrize(("kind", "names"), [
     (nibabel.Nifti1Pair, ("v.img", "v.hdr")),
     (nibabel.Nifti1Pair, ("v.img.gz", "v.hdr.gz")),
