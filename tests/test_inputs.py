@@ -99,9 +99,12 @@ def test_files_are_taken_by_what_they_hold_where_the_suffix_says_otherwise(tmp_p
         "e.bak": "not_an_image", "f.heic": "not_an_image"}  # fmt: skip
 
 
+@pytest.mark.parametrize("coding", ["utf-8", "utf-16", "utf-16-be"])
 @pytest.mark.parametrize("name", ["a.ts", "a.mts", "a.vob", "README", "a.dat"])
-def test_text_that_shares_its_suffix_with_video_is_no_input(tmp_path, name) -> None:
-    (tmp_path / name).write_text("export const answer: number = 42;\n" * 9)
+def test_text_that_shares_its_suffix_with_video_is_no_input(tmp_path, name, coding) -> None:
+    mark = "\ufeff" if coding == "utf-16-be" else ""
+    text = f"{mark}export const größe: number = 42;\n" * 9
+    (tmp_path / name).write_bytes(text.encode(coding))
     assert names(list(find_inputs([tmp_path]))) == [(name, "not_an_image")]
 
 
@@ -118,6 +121,8 @@ def test_what_macos_lays_beside_files_is_no_input_whatever_its_suffix(tmp_path) 
     for suffix in ("png", "jpg", "mp4", "nii.gz", "nii", "dcm", "img", "mha"):
         (tmp_path / f"._a.{suffix}").write_bytes(double)
     (folder / "._b.png").write_bytes(double)
+    (folder / "c.png").write_bytes(double)  # as some programs unpack them
+    (tmp_path / "d.png").write_bytes(double)
     (tmp_path / "._void.png").touch()
     for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
         (tmp_path / name).write_bytes(b"\0\0\0\1Bud1 or [.ShellClassInfo]")
@@ -125,7 +130,7 @@ def test_what_macos_lays_beside_files_is_no_input_whatever_its_suffix(tmp_path) 
     found = list(find_inputs([tmp_path]))
     assert [each.relative for each in found if isinstance(each, Series)] == ["a.png"]
     others = [each for each in found if isinstance(each, Skipped)]
-    assert len(others) == 13
+    assert len(others) == 15
     assert {each.reason for each in others} == {"not_an_image"}
 
 

@@ -13,21 +13,22 @@ from typing import IO
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
-_BEGINNINGS = (
-    PNG,
-    b"\xff\xd8\xff",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-    b"GIF87a",
-    b"GIF89a",
-    b"BM",
-    b"RIFF",
-    b"\0\0\0\x0cjP  ",
-    b"\xff\x4f\xff\x51",
-    *(f"P{n}".encode() for n in range(1, 7)),
-)
+_BEGINNINGS = {
+    PNG: "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"RIFF": "WEBP",
+    b"\0\0\0\x0cjP  ": "JPEG2000",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+    **{f"P{n}".encode(): "PPM" for n in range(1, 7)},
+}
+"""Pillow's names of formats by their first bytes."""
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _EXIF_IN_TEXT = b"Raw profile type exif"
 _LARGEST_EXIF = 2**17
@@ -58,12 +59,14 @@ class WatchedFile(io.FileIO):
         return found
 
 
-def begins_like_an_image(path: Path) -> bool:
-    """Whether the first bytes are those of an image format, or a file ends within them."""
+def formats_by_content(path: Path) -> list[str]:
+    """Return the formats whose first bytes a file has, or begins to have before it ends."""
     with path.open("rb") as stream:
         start = stream.read(12)
-    is_ftyp = start[4:8] == b"ftyp"
-    return is_ftyp or any(start[: len(b)] == b[: len(start)] for b in _BEGINNINGS)
+    if start[4:8] == b"ftyp":
+        return ["AVIF"]
+    found = (name for b, name in _BEGINNINGS.items() if start[: len(b)] == b[: len(start)])
+    return list(dict.fromkeys(found))
 
 
 def overruns(path: Path) -> bool:

@@ -251,9 +251,9 @@ def test_signed_and_floating_point_samples_are_refused(tmp_path, dtype, match) -
 
 
 def test_what_no_decoder_reads_is_refused_by_name(tmp_path) -> None:
-    grey_alpha = np.zeros((2, 4, 2), np.uint16)
-    path = write_tiff(tmp_path / "la.tif", grey_alpha, photometric=1, tags={338: (2,)})
-    with pytest.raises(DataError, match=r"la\.tif: "):
+    inks = np.zeros((2, 4, 4), np.uint16)
+    path = write_tiff(tmp_path / "cmyk.tif", inks, photometric=5)
+    with pytest.raises(DataError, match=r"cmyk\.tif: "):
         read_image(path)
 
 

@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from sam2unet_core.dicom.grey import shown_range
 from sam2unet_core.errors import InputError
 from sam2unet_core.media.planes import reslice
 from sam2unet_core.media.volume import volume_series
@@ -68,6 +69,25 @@ def test_one_voxel_far_off_does_not_take_the_greys_of_all_others(tmp_path, dtype
     expected[7, 7, 2] = 255 if outlier > 0 else 0
     assert np.abs(greys - expected).max() <= 1
     assert codes == [{"window_guessed"}] * 5
+
+
+def test_outliers_of_a_volume_and_of_a_dicom_frame_are_told_apart_by_one_rule(tmp_path) -> None:
+    values = SOUND.astype(np.float32)
+    values[7, 7, 2], values[8, 8, 3] = 1e6, -1e6
+    (low, high, _) = shown_range(values)
+    greys, _ = shown(opened(tmp_path / "v.nii", values))
+    expected = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255)
+    np.testing.assert_array_equal(greys, expected)
+
+
+@pytest.mark.parametrize("count", [64, 200, 1000, 1024])
+def test_one_voxel_far_off_among_few_is_set_aside_too(tmp_path, count) -> None:
+    values = np.linspace(0, 255, count).astype(np.float32).reshape(count, 1, 1)
+    values[count // 2] = 1e9
+    greys, codes = shown(opened(tmp_path / "v.nii", values))
+    step = 255 / (count - 1)  # the lowest and the second highest are left of the others
+    assert np.abs(greys - np.clip(values, 0, 255)).max() <= 2 * step + 1
+    assert codes == [{"window_guessed"}]
 
 
 def test_voxels_that_are_no_numbers_are_black_and_told_frame_by_frame(tmp_path) -> None:
