@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from sam2unet_core.media import video
 from sam2unet_core.media.kinds import medium_of
 from sam2unet_core.media.video import pictures, video_series
 from sam2unet_core.types import Frame, Series, Skipped
@@ -183,6 +185,30 @@ def test_two_frames_at_one_time_are_shown_one_after_the_other(tmp_path) -> None:
     assert times == sorted(set(times))
     assert times[3] == pytest.approx(0.08)
     assert all(not picture.cautions for picture in pictures(path))
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("mts", "mpegts"), ("mkv", "matroska")])
+def test_interlaced_video_has_as_many_frames_as_decode(tmp_path, monkeypatch, suffix, form) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("libx264", rate=25, options={"x264-params": "tff=1"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for number in range(12):
+            grey = np.full((96, 128, 3), 20 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    assert opened(path).frame_count == 12
+    if form == "mpegts":  # no encoder here codes fields apart: two packets a frame are made up
+        count = video._count
+
+        def twice(*args: object) -> object:
+            found = count(*args)
+            return replace(found, frames=2 * found.frames)
+
+        monkeypatch.setattr(video, "_count", twice)
+    series = opened(path)
+    assert series.frame_count == 12
+    assert [frame.number for frame in series.frames()] == list(range(1, 13))
 
 
 def test_an_empty_file_and_sound_alone_are_told_apart_from_damage(tmp_path) -> None:
