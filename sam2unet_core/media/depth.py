@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from sam2unet_core.types import Caution
 
 _USUAL_BITS = (8, 10, 12, 14)
+_CONTAINER = 15
+"""Samples of fewer bits are as deep as their file says; 16 (15 and a sign) may hold fewer."""
 _SCALED_BYTE = 257
 """Samples that all are multiples of this are 8 bits scaled up to 16, as dark as they may be."""
 _DARK, _FLAT = 4, 16
@@ -62,6 +64,8 @@ def _range(
     bits = full_scale.bit_length()
     if stated_bits is not None and 8 <= stated_bits < bits:
         return 0, stated_scale(samples, full_scale=full_scale, stated_bits=stated_bits), ()
+    if bits < _CONTAINER:
+        return 0, full_scale, ()
     found = np.flatnonzero(np.bincount(samples.ravel(), minlength=1))
     lowest, highest = int(found[0]), int(found[-1])
     dark = highest * _DARK < full_scale

@@ -146,6 +146,15 @@ def largest_pnm_value(path: Path) -> int:
     return int(words[3]) if numbered else 255
 
 
+def jpeg2000_depth(path: Path) -> int:
+    """Return the bits of a JPEG 2000 file's first component; 8 where it is signed or unknown."""
+    with path.open("rb") as stream:
+        start = stream.read(2**16)
+    sizes = start.find(b"\xff\x4f\xff\x51") + 2  # SIZ
+    depth = start[sizes + 40] if 2 <= sizes < len(start) - 40 else 7
+    return depth + 1 if depth < 38 else 8
+
+
 def is_lossy(path: Path, image: Image.Image) -> bool:
     """Whether an image was compressed in a way that does not keep its pixels."""
     if image.format in ("JPEG", "MPO", "AVIF"):

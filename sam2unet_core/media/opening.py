@@ -25,6 +25,7 @@ from sam2unet_core.media.headers import (
     WatchedFile,
     formats_by_content,
     is_lossy,
+    jpeg2000_depth,
     largest_pnm_value,
     overruns,
     png_header,
@@ -219,9 +220,14 @@ def _of_png(path: Path, image: Image.Image, header: PngHeader, orientation: int)
 
 def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
     """Return a TIFF (it has tags) or a file of another format."""
+    deep: NDArray[np.integer[Any]] | None
+    largest = _largest(path, image)
+    if largest > 255 or (image.format == "PPM" and image.mode != "F"):
+        deep = _all_bits(path, image, largest) if largest > 255 else None
+        return Opened(image, deep, largest, None, False, is_lossy(path, image), None)
     bits = max(tags.get(258, (8,)))
     white_is_zero = tags.get(262) == WHITE_IS_ZERO
-    deep: NDArray[np.integer[Any]] | None = None
+    deep = None
     full_scale = 2 ** min(bits, 16) - 1
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         deep = _grey(image, path)
@@ -232,8 +238,6 @@ def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
             deep = full_scale - deep
     elif bits > 8:
         deep = deep_samples(path, tags)
-    elif image.format == "PPM":
-        full_scale = min(255, largest_pnm_value(path))
     return Opened(
         image,
         deep,
@@ -242,6 +246,44 @@ def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
         white_is_zero=white_is_zero,
         lossy=is_lossy(path, image),
         transparent=image.info.get("transparency"),
+    )
+
+
+def _largest(path: Path, image: Image.Image) -> int:
+    """Return the largest sample of a PNM or JPEG 2000 file; 255 for other formats."""
+    if image.format == "JPEG2000":
+        return 2 ** max(8, jpeg2000_depth(path)) - 1
+    return largest_pnm_value(path) if image.format == "PPM" else 255
+
+
+def _all_bits(path: Path, image: Image.Image, largest: int) -> NDArray[np.integer[Any]]:
+    """Return all bits of a PNM or JPEG 2000 file, which Pillow scales to 8 or 16.
+
+    It also rounds the brightest colours of JPEG 2000 up to 256, which is 0.
+    """
+    if image.format == "PPM" and image.mode != "RGB":
+        return np.rint(_grey(image, path) * (largest / 65535)).astype(np.int32)
+    found: NDArray[np.uint16] | None
+    if image.format == "PPM":
+        found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        found = None if found is None or found.ndim != 3 else found[..., ::-1]
+    else:
+        import imagecodecs  # noqa: PLC0415 - takes a tenth of a second, and few files need it
+
+        found = np.asarray(imagecodecs.jpeg2k_decode(path.read_bytes()))
+    shown = np.asarray(image)
+    if found is not None and found.dtype == np.uint16 and found.shape == shown.shape:
+        scale = 65535 if shown.dtype == np.uint16 else 255
+        off = np.abs(found * (scale / largest) - shown.astype(np.float64))
+        if (off[shown > 0] <= scale / 255 + 1).all():
+            return np.ascontiguousarray(found)
+    raise _unread(path)
+
+
+def _unread(path: Path) -> DataError:
+    return DataError(
+        f"{path}: colours of more than 8 bits, stored in a way that is not read; save it with 8 "
+        "bits, or as PNG"
     )
 
 
@@ -278,10 +320,7 @@ def _deep_colours(path: Path, image: Image.Image, orientation: int) -> NDArray[n
         deep: NDArray[np.uint16] = np.array(turn(found[..., [2, 1, 0, 3][:channels]]), np.uint16)
         if deep.shape == shown.shape and np.array_equal(deep >> 8, shown):
             return deep
-    raise DataError(
-        f"{path}: colours of more than 8 bits, stored in a way that is not read; save it with 8 "
-        "bits, or as PNG"
-    )
+    raise _unread(path)
 
 
 def _deep_tiff(path: Path) -> Opened:

@@ -35,7 +35,7 @@ _HD_HEIGHT, _HD_WIDTH = 577, 1025
 _STATE_TIME = frozenset({"matroska", "flv", "asf", "mxf"})
 """Containers that state how long they last, in place of the number of frames."""
 _PACKETS_OF_FIELDS = frozenset({"mpegts", "mpeg", "h264", "mpegvideo"})
-"""Streams whose packets are one field each where a camera codes the two fields apart, as many do."""
+"""Streams whose packets are one field each where a camera codes the two fields apart."""
 _COVER = 0x400
 """FFmpeg's mark (`attached_pic`) of a picture that lies with sound or video."""
 _OVERLAP_S = Fraction(1, 2)

@@ -6,6 +6,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -318,6 +319,49 @@ def test_lossless_pictures_of_other_formats_come_back_as_they_were(tmp_path, nam
     options = {"lossless": True} if name == "a.webp" else {}
     Image.fromarray(COLOURS).save(tmp_path / name, **options)
     np.testing.assert_array_equal(read_image(tmp_path / name), COLOURS)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["a.jp2", "a.pnm"])
+def test_all_bits_of_jpeg_2000_and_pnm_count(tmp_path, name, channels, bits) -> None:
+    full = 2**bits - 1
+    stored = np.linspace(0, full, 32 * 32 * channels).astype(np.uint16)
+    stored = stored.reshape(32, 32, channels)
+    path = written(tmp_path / name, stored, full)
+    expected = np.broadcast_to(np.rint(stored / full * 255), (32, 32, 3))
+    np.testing.assert_array_equal(read_image(path), expected)
+    labels = np.zeros((32, 32, channels), np.uint16)
+    labels[8:20, 8:20], labels[22:30, 22:30] = 1, 2
+    path = written(tmp_path / name, labels, full)
+    np.testing.assert_array_equal(read_mask(path, TWO), labels[..., 0])
+    path = written(tmp_path / name, (labels > 0).astype(np.uint16) * full, full)
+    if bits == 16 or channels == 1:
+        np.testing.assert_array_equal(read_mask(path, ONE), labels[..., 0] > 0)
+
+
+def written(path: Path, samples: np.ndarray, full: int) -> Path:
+    if path.suffix == ".jp2":
+        coded = imagecodecs.jpeg2k_encode(
+            samples.squeeze(), level=0, reversible=True, bitspersample=full.bit_length()
+        )
+        path.write_bytes(coded)
+    else:
+        head = f"P{5 if samples.shape[2] == 1 else 6}\n# by hand\n32 32\n{full}\n"
+        path.write_bytes(head.encode() + samples.astype(">u2").tobytes())
+    return path
+
+
+def test_a_dark_picture_whose_file_states_12_bits_is_not_guessed(tmp_path) -> None:
+    path = written(tmp_path / "a.pnm", np.full((32, 32, 1), 410), 4095)
+    assert np.unique(read_image(path)).tolist() == [26]  # 25.5
+    assert codes(path) == []
+
+
+def test_floating_point_pnm_is_refused(tmp_path) -> None:
+    (tmp_path / "a.pnm").write_bytes(b"Pf\n2 1\n-1.0\n" + np.ones(2, "<f4").tobytes())
+    with pytest.raises(DataError, match="floating-point"):
+        read_image(tmp_path / "a.pnm")
 
 
 # Masks: what is stored is what comes out.
