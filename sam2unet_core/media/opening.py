@@ -252,7 +252,7 @@ def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
 def _largest(path: Path, image: Image.Image) -> int:
     """Return the largest sample of a PNM or JPEG 2000 file; 255 for other formats."""
     if image.format == "JPEG2000":
-        return 2 ** max(8, jpeg2000_depth(path)) - 1
+        return (1 << max(8, jpeg2000_depth(path))) - 1
     return largest_pnm_value(path) if image.format == "PPM" else 255
 
 
@@ -262,11 +262,12 @@ def _all_bits(path: Path, image: Image.Image, largest: int) -> NDArray[np.intege
     It also rounds the brightest colours of JPEG 2000 up to 256, which is 0.
     """
     if image.format == "PPM" and image.mode != "RGB":
-        return np.rint(_grey(image, path) * (largest / 65535)).astype(np.int32)
-    found: NDArray[np.uint16] | None
+        greys: NDArray[np.int32] = np.rint(_grey(image, path) * (largest / 65535)).astype(np.int32)
+        return greys
+    found: NDArray[Any] | None
     if image.format == "PPM":
-        found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-        found = None if found is None or found.ndim != 3 else found[..., ::-1]
+        read = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        found = None if read is None or read.ndim != 3 else read[..., ::-1]
     else:
         import imagecodecs  # noqa: PLC0415 - takes a tenth of a second, and few files need it
 
