@@ -29,6 +29,8 @@ _BEGINNINGS = {
     **{f"P{n}".encode(): "PPM" for n in range(1, 7)},
 }
 """Pillow's names of formats by their first bytes."""
+_CODESTREAM = b"\xff\x4f\xff\x51"
+"""JPEG 2000 without a container."""
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _EXIF_IN_TEXT = b"Raw profile type exif"
 _LARGEST_EXIF = 2**17
@@ -70,12 +72,15 @@ def formats_by_content(path: Path) -> list[str]:
 
 
 def overruns(path: Path) -> bool:
-    """Whether a WebP, AVIF or JPEG 2000 file announces more bytes than it holds."""
+    """Whether a WebP, AVIF or JPEG 2000 file ends before it says so."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(8)
         if start[:4] == b"RIFF":
             return len(start) < 8 or int.from_bytes(start[4:], "little") + 8 > size
+        if start[:4] == _CODESTREAM:
+            stream.seek(max(0, size - 2))
+            return stream.read(2) != b"\xff\xd9"
         if start[4:] not in (b"ftyp", b"jP  "):
             return False
         place = 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam2unet_core.errors import DataError
+from sam2unet_core.errors import DataError, InputError
 from sam2unet_core.media.image import read_image, read_mask, read_picture
 from sam2unet_core.media.picture import picture_series
 from sam2unet_core.task import TaskClass, Window
@@ -286,7 +286,7 @@ def test_a_png_with_long_text_is_no_way_around_the_largest_size(tmp_path, monkey
 @pytest.mark.parametrize(("name", "length"), [
     ("a.png", 5), ("a.png", 20), ("a.jpg", 100), ("a.jpg", 2), ("a.tif", 6), ("a.gif", 8),
     ("a.bmp", 20), ("a.webp", 20), ("a.webp", 40), ("a.jp2", 60), ("a.avif", 100),
-    ("a.pgm", 4)])  # fmt: skip
+    ("a.pgm", 4), ("a.j2k", 20)])  # fmt: skip
 def test_a_picture_cut_within_its_header_is_truncated(tmp_path, name, length) -> None:
     path = tmp_path / name
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
@@ -295,6 +295,19 @@ def test_a_picture_cut_within_its_header_is_truncated(tmp_path, name, length) ->
     assert isinstance(found, Skipped)
     assert found.reason == "truncated"
     assert str(tmp_path) not in found.message
+
+
+def test_a_bare_jpeg_2000_cut_within_its_pixels_is_truncated(tmp_path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = tmp_path / "a.j2k"
+    Image.fromarray(noise).save(path)
+    for length in (300, 2000):
+        path.write_bytes(path.read_bytes()[:-length])
+        series = picture_series(path, source_path=tmp_path, relative="a.j2k")
+        assert isinstance(series, Series)
+        with pytest.raises(InputError, match="truncated") as caught:
+            list(series.frames())
+        assert caught.value.reason == "truncated"
 
 
 def test_what_is_no_picture_is_corrupt(tmp_path) -> None:
