@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -83,6 +84,72 @@ def test_a_truncated_picture_fails_with_its_name(tmp_path) -> None:
         list(series.frames())
     assert caught.value.reason == "truncated"
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_files_are_taken_by_what_they_hold_where_the_suffix_says_otherwise(tmp_path) -> None:
+    picture = Image.new("RGB", (5, 3))
+    for name, form in (("lies.png", "JPEG"), ("none", "PNG"), ("lies.mp4", "PNG"),
+                       ("a.jfif", "JPEG"), ("b.WEBP", "WEBP"), ("c.jp2", "JPEG2000"),
+                       ("d.pgm", "PPM"), ("e.bak", "PNG")):  # fmt: skip
+        picture.save(tmp_path / name, form)
+    (tmp_path / "f.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    assert dict(names(list(find_inputs([tmp_path])))) == {
+        "lies.png": "images", "none": "images", "lies.mp4": "images", "a.jfif": "images",
+        "b.WEBP": "images", "c.jp2": "images", "d.pgm": "images",
+        "e.bak": "not_an_image", "f.heic": "not_an_image"}  # fmt: skip
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.ts", "a.mts", "a.vob", "README", "a.dat"])
+def test_text_that_shares_its_suffix_with_video_is_no_input(tmp_path, name, coding) -> None:
+    mark = "\ufeff" if coding == "utf-16-be" else ""
+    text = f"{mark}export const größe: number = 42;\n" * 9
+    (tmp_path / name).write_bytes(text.encode(coding))
+    assert names(list(find_inputs([tmp_path]))) == [(name, "not_an_image")]
+
+
+def test_a_damaged_file_named_like_a_video_is_told_to_be_damaged(tmp_path) -> None:
+    for name in ("a.mp4", "b.ts", "c.wmv"):
+        (tmp_path / name).write_bytes(bytes(range(256)) * 20)
+    assert [reason for _, reason in names(list(find_inputs([tmp_path])))] == ["corrupt"] * 3
+
+
+def test_what_macos_lays_beside_files_is_no_input_whatever_its_suffix(tmp_path) -> None:
+    double = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(4000)
+    folder = tmp_path / "__MACOSX"
+    folder.mkdir()
+    for suffix in ("png", "jpg", "mp4", "nii.gz", "nii", "dcm", "img", "mha"):
+        (tmp_path / f"._a.{suffix}").write_bytes(double)
+    (folder / "._b.png").write_bytes(double)
+    (folder / "c.png").write_bytes(double)  # as some programs unpack them
+    (tmp_path / "d.png").write_bytes(double)
+    (tmp_path / "._void.png").touch()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"\0\0\0\1Bud1 or [.ShellClassInfo]")
+    Image.new("RGB", (5, 3)).save(tmp_path / "a.png")
+    found = list(find_inputs([tmp_path]))
+    assert [each.relative for each in found if isinstance(each, Series)] == ["a.png"]
+    others = [each for each in found if isinstance(each, Skipped)]
+    assert len(others) == 15
+    assert {each.reason for each in others} == {"not_an_image"}
+
+
+def test_a_picture_whose_name_is_no_utf_8_is_read(tmp_path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    with path.open("wb") as stream:
+        Image.new("RGB", (5, 3), (9, 8, 7)).save(stream, "PNG")
+    (series,) = find_inputs([tmp_path])
+    assert isinstance(series, Series)
+    (frame,) = series.frames()
+    assert frame.pixels[2, 4].tolist() == [9, 8, 7]
+
+
+def test_a_name_as_long_as_a_disk_takes_is_read(tmp_path) -> None:
+    Image.new("RGB", (5, 3)).save(tmp_path / f"{'n' * 251}.png")
+    volume = tmp_path / f"{'v' * 248}.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4)), volume)
+    found = [each for each in find_inputs([tmp_path]) if isinstance(each, Series)]
+    assert [len(list(series.frames())) for series in found] == [1, 4]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def iterate_video(
                         f"{size}",
                         reason="corrupt",
                     )
-                yield picture.index, picture.pixels, ()
+                yield picture.index, picture.pixels, picture.cautions
                 done += 1
     except MissingExtraError as error:
         raise InputError(str(error), reason="unsupported_transfer_syntax") from error

@@ -15,8 +15,13 @@ from numpy.typing import NDArray
 from sam2unet_core.types import Caution
 
 _USUAL_BITS = (8, 10, 12, 14)
-_SMALL_SHARE = 4
-"""Samples that span less than a quarter of their depth become fewer than 64 levels of grey."""
+_CONTAINER = 15
+"""Samples of fewer bits are as deep as their file says; 16 (15 and a sign) may hold fewer."""
+_SCALED_BYTE = 257
+"""Samples that all are multiples of this are 8 bits scaled up to 16, as dark as they may be."""
+_DARK, _FLAT = 4, 16
+"""Samples that stay below a quarter of their depth become fewer than 64 levels of grey, and those
+that span less than a sixteenth, as 12 bits above an offset do, fewer than 16."""
 
 
 def to_bytes(
@@ -59,11 +64,15 @@ def _range(
     bits = full_scale.bit_length()
     if stated_bits is not None and 8 <= stated_bits < bits:
         return 0, stated_scale(samples, full_scale=full_scale, stated_bits=stated_bits), ()
+    if bits < _CONTAINER:
+        return 0, full_scale, ()
     found = np.flatnonzero(np.bincount(samples.ravel(), minlength=1))
     lowest, highest = int(found[0]), int(found[-1])
-    if (highest - lowest) * _SMALL_SHARE >= full_scale or not _loses(found, full_scale):
+    dark = highest * _DARK < full_scale
+    enough = not dark and (highest - lowest) * _FLAT >= full_scale
+    if enough or highest == 0 or not (found % _SCALED_BYTE).any():
         return 0, full_scale, ()
-    depth = next((each for each in _USUAL_BITS if highest < 2**each), None)
+    depth = next((each for each in _USUAL_BITS if highest < 2**each), None) if dark else None
     low, high = (lowest, highest) if depth is None else (0, 2**depth - 1)
     shown = f"as {depth} bits" if depth else "over their own range"
     message = (
@@ -71,11 +80,6 @@ def _range(
         f"they are: shown {shown}"
     )
     return low, high, (Caution("window_guessed", message),)
-
-
-def _loses(found: NDArray[np.intp], full_scale: int) -> bool:
-    """Whether different samples become one level of grey."""
-    return len(np.unique(np.rint(found * (255 / full_scale)))) < len(found)
 
 
 def _fills_the_high_bits(found: NDArray[np.intp], *, bits: int, significant: int) -> bool:

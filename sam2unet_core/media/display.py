@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sam2unet_core.dicom.grey import GreyWindow
 
 _ONE_IN = 1000
-"""Voxels that are set aside as outliers: one in so many, half of them at either end."""
+"""Voxels that are set aside as outliers: one in so many at either end, as in `dicom.grey`."""
 _FEWEST = 64
 """Volumes of fewer voxels have no outliers."""
 _LEFT_OVER = 0.1
@@ -30,8 +30,8 @@ def display_range(
     """Return what maps the voxels to greys, and what was guessed; None where they are 8-bit greys.
 
     Without a window and a stated range, greys span the finite voxels from the lowest to the
-    highest. Where a few outliers, one in a thousand at most, take up nine tenths of that range,
-    they are set aside.
+    highest. Where a few outliers, one in a thousand at either end, take up nine tenths of that
+    range, they are set aside.
 
     Args:
         values: all voxels, of one channel.
@@ -86,14 +86,14 @@ def _range(finite: NDArray[Any]) -> tuple[float, float, tuple[Caution, ...]]:
     sample = flat[:: max(1, flat.size // _SAMPLE)]
     if sample.size < _FEWEST or not high > low:
         return low, high, ()
-    aside = max(1, sample.size // (2 * _ONE_IN))
+    aside = max(1, round((sample.size - 1) / _ONE_IN))
     ordered = np.partition(sample, [aside, sample.size - 1 - aside])
     inner_low, inner_high = float(ordered[aside]), float(ordered[-1 - aside])
     span = inner_high - inner_low
     if span <= 0 or span >= _LEFT_OVER * (high - low):  # where all others are alike: they matter
         return low, high, ()
     message = (
-        f"a few voxels (fewer than one in {_ONE_IN}) stretch the range to {low:g} to {high:g}: "
+        f"a few voxels (about one in {_ONE_IN} at most) stretch the range to {low:g} to {high:g}: "
         f"shown from {inner_low:g} to {inner_high:g}, between which the others lie"
     )
     return inner_low, inner_high, (Caution("window_guessed", message),)

@@ -13,21 +13,24 @@ from typing import IO
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
-_BEGINNINGS = (
-    PNG,
-    b"\xff\xd8\xff",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
-    b"GIF87a",
-    b"GIF89a",
-    b"BM",
-    b"RIFF",
-    b"\0\0\0\x0cjP  ",
-    b"\xff\x4f\xff\x51",
-    *(f"P{n}".encode() for n in range(1, 7)),
-)
+_BEGINNINGS = {
+    PNG: "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"RIFF": "WEBP",
+    b"\0\0\0\x0cjP  ": "JPEG2000",
+    b"\xff\x4f\xff\x51": "JPEG2000",
+    **{f"P{n}".encode(): "PPM" for n in range(1, 7)},
+}
+"""Pillow's names of formats by their first bytes."""
+_CODESTREAM = b"\xff\x4f\xff\x51"
+"""JPEG 2000 without a container."""
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _EXIF_IN_TEXT = b"Raw profile type exif"
 _LARGEST_EXIF = 2**17
@@ -58,21 +61,26 @@ class WatchedFile(io.FileIO):
         return found
 
 
-def begins_like_an_image(path: Path) -> bool:
-    """Whether the first bytes are those of an image format, or a file ends within them."""
+def formats_by_content(path: Path) -> list[str]:
+    """Return the formats whose first bytes a file has, or begins to have before it ends."""
     with path.open("rb") as stream:
         start = stream.read(12)
-    is_ftyp = start[4:8] == b"ftyp"
-    return is_ftyp or any(start[: len(b)] == b[: len(start)] for b in _BEGINNINGS)
+    if start[4:8] == b"ftyp":
+        return ["AVIF"]
+    found = (name for b, name in _BEGINNINGS.items() if start[: len(b)] == b[: len(start)])
+    return list(dict.fromkeys(found))
 
 
 def overruns(path: Path) -> bool:
-    """Whether a WebP, AVIF or JPEG 2000 file announces more bytes than it holds."""
+    """Whether a WebP, AVIF or JPEG 2000 file ends before it says so."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(8)
         if start[:4] == b"RIFF":
             return len(start) < 8 or int.from_bytes(start[4:], "little") + 8 > size
+        if start[:4] == _CODESTREAM:
+            stream.seek(max(0, size - 2))
+            return stream.read(2) != b"\xff\xd9"
         if start[4:] not in (b"ftyp", b"jP  "):
             return False
         place = 0
@@ -141,6 +149,15 @@ def largest_pnm_value(path: Path) -> int:
     words = re.sub(rb"#[^\n]*\n", b" ", start).split(maxsplit=4)
     numbered = len(words) > 3 and words[0] in (b"P2", b"P3", b"P5", b"P6") and words[3].isdigit()
     return int(words[3]) if numbered else 255
+
+
+def jpeg2000_depth(path: Path) -> int:
+    """Return the bits of a JPEG 2000 file's first component; 8 where it is signed or unknown."""
+    with path.open("rb") as stream:
+        start = stream.read(2**16)
+    sizes = start.find(b"\xff\x4f\xff\x51") + 2  # SIZ
+    depth = start[sizes + 40] if 2 <= sizes < len(start) - 40 else 7
+    return depth + 1 if depth < 38 else 8
 
 
 def is_lossy(path: Path, image: Image.Image) -> bool:

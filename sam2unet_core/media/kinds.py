@@ -78,15 +78,16 @@ def why_no_medium(path: Path) -> str:
 
 
 def is_companion(path: Path) -> bool:
-    """Whether a file is what macOS lays beside another one: `._a.png` beside `a.png`.
+    """Whether a file is what macOS lays beside another one: `._a.png`, or within `__MACOSX`.
 
     Raises:
         OSError: it cannot be read.
     """
-    if not path.name.startswith("._"):
-        return False
     start = _start(path)
-    return start.startswith(_APPLE_DOUBLE) or (start[128:132] != b"DICM" and not _by_content(start))
+    if start.startswith(_APPLE_DOUBLE):
+        return True
+    named_so = path.name.startswith("._") or "__MACOSX" in path.parts
+    return named_so and start[128:132] != b"DICM" and not _by_content(start)
 
 
 def _start(path: Path) -> bytes:
@@ -115,5 +116,7 @@ def _is_transport_stream(start: bytes) -> bool:
 
 
 def _is_text(start: bytes) -> bool:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+        return True
     controls = sum(byte < 9 or 13 < byte < 32 for byte in start)
     return bool(start) and controls * 20 < len(start) and b"\0" not in start

@@ -1,8 +1,8 @@
 """Image files opened: decoded, upright, with what the file says of its samples.
 
-Pillow decodes; it keeps 8 bits of colours of 16, so those are decoded by OpenCV and compared with
-what Pillow sees. Files are opened as streams: Pillow maps a TIFF that it is given by name, and
-turns such a picture wrongly.
+Pillow decodes; it keeps 8 bits of colours of 16, so those of a PNG are decoded by OpenCV and
+compared with what Pillow sees, and those of a TIFF by `media.tiff`. Files are opened as streams:
+Pillow maps a TIFF that it is given by name, and turns such a picture wrongly.
 """
 
 from __future__ import annotations
@@ -23,29 +23,18 @@ from sam2unet_core.errors import DataError
 from sam2unet_core.media.headers import (
     PngHeader,
     WatchedFile,
-    begins_like_an_image,
+    formats_by_content,
     is_lossy,
+    jpeg2000_depth,
     largest_pnm_value,
     overruns,
     png_header,
     png_without_text,
 )
+from sam2unet_core.media.tiff import UPRIGHT, WHITE_IS_ZERO, deep_samples, deep_tags, is_cut
 
 READ = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF or PNM"
 T = TypeVar("T")
-Turn = Callable[[NDArray[Any]], NDArray[Any]]
-_WHITE_IS_ZERO = 0
-_UNSIGNED = 1
-_UPRIGHT: dict[int, Turn] = {
-    2: lambda p: p[:, ::-1],
-    3: lambda p: p[::-1, ::-1],
-    4: lambda p: p[::-1],
-    5: lambda p: p.swapaxes(0, 1),
-    6: lambda p: np.rot90(p, -1),
-    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
-    8: lambda p: np.rot90(p, 1),
-}
-"""How stored pixels are turned, by EXIF orientation."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +124,24 @@ def _decoded(path: Path, stream: IO[bytes]) -> Opened:
 def _size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
     with _recognised(path, stream) as image:
         if image is None:
-            tags = _deep_white_tags(path)
+            tags = deep_tags(path)
             columns, rows = int(tags[256]), int(tags[257])
             turned = int(tags.get(274, 1)) >= 5
         else:
             (columns, rows), turned = image.size, _orientation(image) >= 5
+            tags = _tiff_tags(image)
+            if tags:  # Pillow may have turned the size already
+                turned = turned and (columns, rows) == (tags.get(256), tags.get(257))
         return (rows, columns) if turned else (columns, rows)
 
 
 @contextmanager
 def _recognised(path: Path, stream: IO[bytes]) -> Iterator[Image.Image | None]:
-    """Give Pillow's image, or None for a TIFF that only OpenCV reads."""
+    """Give Pillow's image, or None for a TIFF that only `media.tiff` reads."""
     try:
         image = Image.open(stream)
     except UnidentifiedImageError:
-        if not _deep_white_tags(path):
+        if not deep_tags(path):
             raise
         yield None
         return
@@ -178,11 +170,12 @@ def _ends_early(path: Path, error: Exception) -> bool:
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
         return True
     try:
-        if not begins_like_an_image(path) or overruns(path):
-            return begins_like_an_image(path)
+        formats = formats_by_content(path)
+        if not formats or overruns(path) or is_cut(path):
+            return bool(formats)
         with WatchedFile(path) as stream:
             try:
-                Image.open(stream)
+                Image.open(stream, formats=formats)
             except Exception:  # the same again; what matters is how far it read
                 return stream.ran_out
     except OSError:  # it cannot even be opened
@@ -227,9 +220,14 @@ def _of_png(path: Path, image: Image.Image, header: PngHeader, orientation: int)
 
 def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
     """Return a TIFF (it has tags) or a file of another format."""
+    deep: NDArray[np.integer[Any]] | None
+    largest = _largest(path, image)
+    if largest > 255 or (image.format == "PPM" and image.mode != "F"):
+        deep = _all_bits(path, image, largest) if largest > 255 else None
+        return Opened(image, deep, largest, None, False, is_lossy(path, image), None)
     bits = max(tags.get(258, (8,)))
-    white_is_zero = tags.get(262) == _WHITE_IS_ZERO
-    deep: NDArray[np.integer[Any]] | None = None
+    white_is_zero = tags.get(262) == WHITE_IS_ZERO
+    deep = None
     full_scale = 2 ** min(bits, 16) - 1
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         deep = _grey(image, path)
@@ -239,9 +237,7 @@ def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
         if white_is_zero:
             deep = full_scale - deep
     elif bits > 8:
-        deep = _deep_colours(path, image, orientation=1)  # OpenCV turns a TIFF by itself
-    elif image.format == "PPM":
-        full_scale = min(255, largest_pnm_value(path))
+        deep = deep_samples(path, tags)
     return Opened(
         image,
         deep,
@@ -250,6 +246,45 @@ def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
         white_is_zero=white_is_zero,
         lossy=is_lossy(path, image),
         transparent=image.info.get("transparency"),
+    )
+
+
+def _largest(path: Path, image: Image.Image) -> int:
+    """Return the largest sample of a PNM or JPEG 2000 file; 255 for other formats."""
+    if image.format == "JPEG2000":
+        return (1 << max(8, jpeg2000_depth(path))) - 1
+    return largest_pnm_value(path) if image.format == "PPM" else 255
+
+
+def _all_bits(path: Path, image: Image.Image, largest: int) -> NDArray[np.integer[Any]]:
+    """Return all bits of a PNM or JPEG 2000 file, which Pillow scales to 8 or 16.
+
+    It also rounds the brightest colours of JPEG 2000 up to 256, which is 0.
+    """
+    if image.format == "PPM" and image.mode != "RGB":
+        greys: NDArray[np.int32] = np.rint(_grey(image, path) * (largest / 65535)).astype(np.int32)
+        return greys
+    found: NDArray[Any] | None
+    if image.format == "PPM":
+        read = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        found = None if read is None or read.ndim != 3 else read[..., ::-1]
+    else:
+        import imagecodecs  # noqa: PLC0415 - takes a tenth of a second, and few files need it
+
+        found = np.asarray(imagecodecs.jpeg2k_decode(path.read_bytes()))
+    shown = np.asarray(image)
+    if found is not None and found.dtype == np.uint16 and found.shape == shown.shape:
+        scale = 65535 if shown.dtype == np.uint16 else 255
+        off = np.abs(found * (scale / largest) - shown.astype(np.float64))
+        if (off[shown > 0] <= scale / 255 + 1).all():
+            return np.ascontiguousarray(found)
+    raise _unread(path)
+
+
+def _unread(path: Path) -> DataError:
+    return DataError(
+        f"{path}: colours of more than 8 bits, stored in a way that is not read; save it with 8 "
+        "bits, or as PNG"
     )
 
 
@@ -282,40 +317,18 @@ def _deep_colours(path: Path, image: Image.Image, orientation: int) -> NDArray[n
     shown = np.asarray(image)
     if found is not None and found.dtype == np.uint16 and found.ndim == 3:
         channels = min(found.shape[2], shown.shape[2]) if shown.ndim == 3 else 0
-        turn: Turn = _UPRIGHT.get(orientation, np.asarray)
+        turn = UPRIGHT.get(orientation, np.asarray)
         deep: NDArray[np.uint16] = np.array(turn(found[..., [2, 1, 0, 3][:channels]]), np.uint16)
         if deep.shape == shown.shape and np.array_equal(deep >> 8, shown):
             return deep
-    raise DataError(
-        f"{path}: colours of more than 8 bits, stored in a way that is not read; save it with 8 "
-        "bits, or as PNG"
-    )
-
-
-def _deep_white_tags(path: Path) -> dict[int, Any]:
-    """Return the tags of a TIFF in 16 bits with white as zero; empty for any other file."""
-    try:
-        with path.open("rb") as stream:
-            directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
-            stream.seek(directory.next)
-            directory.load(stream)
-            tags = dict(directory)
-    except Exception:  # whatever it is, it is no such file
-        return {}
-    unsigned = set(tags.get(339, (_UNSIGNED,))) == {_UNSIGNED}
-    grey = tags.get(262) == _WHITE_IS_ZERO and tags.get(277, 1) == 1
-    sized = isinstance(tags.get(256), int) and isinstance(tags.get(257), int)
-    return tags if unsigned and grey and sized and tags.get(258) == (16,) else {}
+    raise _unread(path)
 
 
 def _deep_tiff(path: Path) -> Opened:
-    """Decode what `_deep_white_tags` has found."""
-    tags = _deep_white_tags(path)
-    if int(tags[256]) * int(tags[257]) > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
-        raise Image.DecompressionBombError(f"{tags[256]} x {tags[257]} pixels")
-    found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)  # turned upright
-    if found is None or found.dtype != np.uint16 or found.ndim != 2:
-        raise DataError(f"{path}: cannot be decoded (TIFF); export or copy it again")
-    deep = 65535 - found.astype(np.int32)
-    image = Image.fromarray((deep >> 8).astype(np.uint8))
-    return Opened(image, deep, 65535, _stated_bits(tags), True, False, None)
+    """Decode what `deep_tags` has found and Pillow does not know."""
+    tags = deep_tags(path)
+    deep = deep_samples(path, tags)
+    full_scale = 2 ** max(tags[258]) - 1
+    image = Image.fromarray(np.rint(deep * (255 / full_scale)).astype(np.uint8))
+    white_is_zero = tags[262] == WHITE_IS_ZERO
+    return Opened(image, deep, full_scale, _stated_bits(tags), white_is_zero, False, None)

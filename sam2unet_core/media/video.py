@@ -34,6 +34,10 @@ _HD_HEIGHT, _HD_WIDTH = 577, 1025
 
 _STATE_TIME = frozenset({"matroska", "flv", "asf", "mxf"})
 """Containers that state how long they last, in place of the number of frames."""
+_PACKETS_OF_FIELDS = frozenset({"mpegts", "mpeg", "h264", "mpegvideo"})
+"""Streams whose packets are one field each where a camera codes the two fields apart."""
+_COVER = 0x400
+"""FFmpeg's mark (`attached_pic`) of a picture that lies with sound or video."""
 _OVERLAP_S = Fraction(1, 2)
 _RESTARTED = Caution(
     "clock_restarted", "the video's clock starts again, as in recordings joined end to end"
@@ -61,11 +65,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Recording:
-    """What one recording holds: its packets with frames, and their mean rate per second."""
+    """What one recording holds: its packets with frames, and their mean rate per second.
+
+    `may_hold_fields` says that a packet of interlaced video may be every other line of a frame.
+    """
 
     frames: int
     frames_per_second: float | None
     cautions: tuple[Caution, ...]
+    may_hold_fields: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,9 @@ class VideoSource:
 
 
 def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
-    """Count frames without decoding them; see `pictures` for the arguments.
+    """Count frames; see `pictures` for the arguments.
+
+    They are decoded for it only in interlaced MPEG streams, where a packet may hold half of one.
 
     Raises:
         InputError: no video that can be read.
@@ -159,11 +169,14 @@ def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
             found.append(_count(av, container))
     if not found[0].frames:
         raise InputError("holds no video frames that can be read", reason="corrupt")
-    rows, columns = _upright_size(av, source, bare)
+    rows, columns, interlaced = _first_picture(av, source, bare)
+    frames = sum(each.frames for each in found)
+    if interlaced and all(each.may_hold_fields for each in found):
+        frames = sum(1 for part in _parts(source) for _ in _decoded(av, part, bare))
     return VideoInfo(
         rows,
         columns,
-        sum(each.frames for each in found),
+        frames,
         found[0].frames_per_second,
         tuple(caution for each in found for caution in each.cautions),
     )
@@ -307,7 +320,8 @@ def _count(av: Any, container: Any) -> _Recording:
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     lasts = None if first is None else float(end - first)
     cautions = _announced(container, stream, packets, lasts)
-    return _Recording(shown, float(rate) if rate else None, cautions)
+    fields = container.format.name in _PACKETS_OF_FIELDS
+    return _Recording(shown, float(rate) if rate else None, cautions, fields)
 
 
 def _announced(
@@ -383,18 +397,17 @@ def _container(av: Any, stream: str | BinaryIO, bare: str | None) -> Any:
 
 def _video_stream(container: Any) -> Any:
     """Return the first video that is no picture on the cover; None where there is none."""
-    from av.stream import Disposition  # noqa: PLC0415 - the extra `video`
-
-    cover = Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & cover), None)
+    shown = (s for s in container.streams.video if not int(s.disposition) & _COVER)
+    return next(shown, None)
 
 
-def _upright_size(av: Any, source: Path | BinaryIO, bare: str | None) -> tuple[int, int]:
-    """Return (rows, columns) of the first frame, whatever the container says of them."""
+def _first_picture(av: Any, source: Path | BinaryIO, bare: str | None) -> tuple[int, int, bool]:
+    """Return rows, columns and whether it is interlaced, whatever the container says."""
     for frame in _decoded(av, _parts(source)[0], bare):
         rows, columns = int(frame.height), int(frame.width)
         turned = int(getattr(frame, "rotation", 0) or 0) % 180
-        return (columns, rows) if turned else (rows, columns)
+        size = (columns, rows) if turned else (rows, columns)
+        return (*size, bool(frame.interlaced_frame))
     raise InputError("holds no video frames that decode", reason="corrupt")
 
 

@@ -33,6 +33,11 @@ PAIR_SUFFIXES = (".img", ".img.gz")
 """NIfTI and Analyze in two files: these hold the voxels, `.hdr` beside them the header."""
 _PAIR_HEADERS = (".hdr", ".hdr.gz")
 _NEEDS_OTHER_FILES = (".nhdr", ".mhd")
+_NRRD = (".nrrd", ".nhdr")
+_ASSUMED_SPACE = Caution(
+    "value_assumed",
+    "the file does not say which way its axes go (no `space`): left, back, head was taken",
+)
 LARGEST_BYTES = 2**34
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -266,7 +271,11 @@ def _itk(path: Path) -> tuple[VolumeHeader, int]:
     direction = np.reshape(reader.GetDirection(), (len(size), len(size)))[:axes, :axes]
     affine[:axes, :axes] = direction * np.array(pitch[:axes])
     affine[:axes, 3] = reader.GetOrigin()[:axes]
-    header = VolumeHeader(shape, channels > 1, affine, (pitch[1], pitch[0]), axes)
+    said = reader.HasMetaDataKey("NRRD_space") or not path.name.lower().endswith(_NRRD)
+    cautions = () if said else (_ASSUMED_SPACE,)
+    header = VolumeHeader(
+        shape, channels > 1, affine, (pitch[1], pitch[0]), axes, cautions=cautions
+    )
     return header, 8 * channels
 
 

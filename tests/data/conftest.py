@@ -29,7 +29,7 @@ def add(tmp_path: Path) -> Pair:
     def write(
         name: str,
         *,
-        image: str = ".jpg",
+        image: str | None = ".jpg",
         mask: str | None = ".png",
         size: tuple[int, int] = (12, 16),
         value: int = 255,

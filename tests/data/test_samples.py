@@ -221,3 +221,43 @@ def test_real_data_sets_pass_the_checks(shared_data: Path, task: Task) -> None:
     samples = read_dataset(shared_data / "data" / "kvasir_seg")
     assert len(samples) == 900
     check_samples(samples[:20], task)
+
+
+COMPOSED, APART = "Bef\u00fcnde/\u00e9t\u00e9", "Befu\u0308nde/e\u0301te\u0301"
+"""One name, as Windows and Linux write it and as macOS does."""
+
+
+@pytest.mark.parametrize(("image", "mask"), [(COMPOSED, APART), (APART, COMPOSED), (APART, APART)])
+def test_a_name_is_one_name_however_its_accents_are_written(
+    tmp_path: Path, add: Pair, image: str, mask: str
+) -> None:
+    add(image, mask=None)
+    add(mask, image=None)
+    (sample,) = read_dataset(tmp_path)
+    assert sample.name == COMPOSED
+    assert sample.mask is not None
+    assert sample.mask.is_file()
+    assert sample.image == tmp_path / f"images/{image}.jpg"
+    (tmp_path / "groups.csv").write_text(f"name,group\n{mask}.jpg,P1\n", encoding="utf-8")
+    (sample,) = read_dataset(tmp_path, groups=tmp_path / "groups.csv")
+    assert sample.group == "P1"
+    entry = {"image": f"images/{mask}.jpg", "label": f"masks/{image}.png"}
+    (tmp_path / "list.json").write_text(json.dumps({"training": [entry]}))
+    (sample,) = read_dataset(tmp_path, datalist=tmp_path / "list.json")
+    assert sample.image.is_file()
+
+
+def test_two_files_of_one_name_are_refused_however_it_is_written(tmp_path: Path, add: Pair) -> None:
+    add(COMPOSED)
+    add(APART, mask=None)
+    with pytest.raises(DataError, match="same name as"):
+        read_dataset(tmp_path)
+
+
+def test_what_macos_lays_beside_files_is_no_sample(tmp_path: Path, add: Pair) -> None:
+    add("a")
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "__MACOSX").mkdir()
+        for name in ("._a.jpg", "._a.png", "__MACOSX/._a.jpg", "__MACOSX/a.png", "Thumbs.db"):
+            (tmp_path / folder / name).write_bytes(b"\0\5\x16\7")
+    assert [sample.name for sample in read_dataset(tmp_path)] == ["a"]

@@ -281,3 +281,18 @@ def test_folders_that_hold_nothing_are_errors(folders: Folders, task: Task, tmp_
         evaluate_folders(pred, tmp_path / "void", task=task)
     with pytest.raises(DataError, match="there are clinical and paper"):
         evaluate_folders(pred, gt, task=task, protocol="strict")  # type: ignore[arg-type]
+
+
+def test_a_prediction_is_found_however_the_accents_of_its_name_are_written(
+    tmp_path: Path, task: Task
+) -> None:
+    composed, apart = "\u00e9t\u00e9", "e\u0301te\u0301"
+    labels = np.zeros((8, 8), np.uint8)
+    labels[2:5, 2:5] = 1
+    for one, other in ((composed, apart), (apart, composed)):
+        gt, pred = tmp_path / one / "gt", tmp_path / one / "pred"
+        for folder, name in ((gt, f"{one}.png"), (pred, f"{other}.jpg.mask.png")):
+            folder.mkdir(parents=True)
+            write_mask(folder / name, labels, task.classes)
+        found = evaluate_folders(pred, gt, task=task)
+        assert [(row["name"], row["dice"]) for row in found.rows] == [(composed, 1.0)]

@@ -267,6 +267,33 @@ def test_a_dicom_video_shorter_than_announced_is_truncated(tmp_path) -> None:
         list(series.frames())
 
 
+def test_damage_that_the_decoder_conceals_is_told_of_the_frames_of_a_dicom_video(tmp_path) -> None:
+    made = tmp_path / "made.mp4"
+    noise = np.random.default_rng(0).integers(60, 200, (20, 48, 64, 3), np.uint8)
+    drawn = [av.VideoFrame.from_ndarray(each, format="rgb24") for each in noise]
+    write_video(str(made), [each.reformat(format="yuv420p") for each in drawn],
+                options={"g": "5", "bf": "0"})  # fmt: skip
+    with av.open(str(made)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    stream, (place, size) = bytearray(made.read_bytes()), packets[10]
+    whole = write_dicom(tmp_path / "whole.dcm", bytes(stream), frames=20,
+                        syntax="1.2.840.10008.1.2.4.102")  # fmt: skip
+    stream[place + size // 3 : place + size // 3 + 40] = b"\x55\xaa" * 20
+    broken = write_dicom(tmp_path / "broken.dcm", bytes(stream), frames=20,
+                         syntax="1.2.840.10008.1.2.4.102")  # fmt: skip
+    told = []
+    for path in (whole, broken):
+        (series,) = open_study(path)
+        frames = list(series.frames())
+        assert len(frames) == 20
+        told.append([f.number for f in frames if f.cautions])
+        assert {c.code for f in frames for c in f.cautions} <= {"pixels_concealed"}
+    assert told[0] == []
+    assert told[1]
+    assert told[1][0] == 11  # the key frame that was damaged
+    assert set(told[1]) <= set(range(11, 16))
+
+
 def test_an_empty_dicom_video_is_refused(tmp_path) -> None:
     path = write_dicom(tmp_path / "v.dcm", b"\0\0", syntax="1.2.840.10008.1.2.4.102", frames=1)
     dataset = dcmread(path)

@@ -107,14 +107,13 @@ def test_a_nifti_that_says_nothing_of_space_has_no_geometry(tmp_path) -> None:
     assert series.warnings == ("the file does not say where it lies",)
 
 
-def test_a_slanted_in_plane_grid_is_refused(tmp_path) -> None:
+def test_a_slanted_in_plane_grid_has_no_geometry_and_says_so(tmp_path) -> None:
     affine = RAS.copy()
     affine[0, 1] = 1
-    found = volume_series(
-        nifti(tmp_path / "v.nii", affine=affine), source_path=tmp_path, relative=""
-    )
-    assert isinstance(found, Skipped)
-    assert found.reason == "inconsistent_geometry"
+    series = opened(nifti(tmp_path / "v.nii", affine=affine))
+    assert series.geometry is None
+    assert [caution.code for caution in series.instances[0].cautions] == ["geometry_ignored"]
+    np.testing.assert_array_equal(stack(series), VALUES.transpose(2, 1, 0))
 
 
 def test_a_cut_file_is_said_to_be_cut(tmp_path) -> None:
