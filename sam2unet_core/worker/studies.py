@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from sam2unet_core.errors import InputError
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media.planes import Plane, reslice
 from sam2unet_core.protocol import ProtocolError
@@ -216,12 +217,20 @@ def source_of(series: Series) -> dict[str, Any]:
 
 def _reason(skipped: Skipped) -> str:
     """Return why a file is no input, without its name."""
+    if skipped.reason == "not_an_image" and _is_archive(skipped.path):
+        return "an archive: unpack it first, and name its folder"
+    return without_names(skipped.message, [skipped.path])
+
+
+def _is_archive(path: Path) -> bool:
     from sam2unet_core.archives import archive_kind  # noqa: PLC0415 - after the greeting
 
-    path = skipped.path
-    if skipped.reason == "not_an_image" and path.is_file() and archive_kind(path) is not None:
-        return "an archive: unpack it first, and name its folder"
-    return without_names(skipped.message, [path])
+    try:
+        return path.is_file() and archive_kind(path) is not None
+    except InputError:  # of a kind that nothing here unpacks
+        return True
+    except OSError:
+        return False
 
 
 def _scan(path: Path, check: Check) -> Found:

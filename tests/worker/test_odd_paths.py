@@ -117,6 +117,17 @@ def test_an_archive_is_skipped_with_a_word(worker: Any, place: Path) -> None:
     assert message == f"series 0 of 0 at that path; {why}"
 
 
+@pytest.mark.parametrize("start", [b"Rar!\x1a\x07\x01\x00", b"7z\xbc\xaf\x27\x1c"])
+def test_an_archive_that_nothing_here_unpacks_does_not_hide_what_lies_beside_it(
+    worker: Any, place: Path, start: bytes
+) -> None:
+    (place / "other.bin").write_bytes(start + bytes(600))
+    found = worker.result("inspect", path=str(place))
+    assert [series["frames"] for series in found["series"]] == [1]
+    assert found["skipped"] == {"not_an_image": 1}
+    assert found["skipped_because"] == ["an archive: unpack it first, and name its folder"]
+
+
 def test_why_files_are_no_inputs_is_said_once_and_without_their_names(
     worker: Any, place: Path
 ) -> None:
