@@ -67,6 +67,16 @@ def finished(opened: SimpleNamespace) -> None:
     say(opened, ("finished", node))
 
 
+def warned(opened: SimpleNamespace) -> None:
+    """A run is done, and something was guessed on the way."""
+    ready(opened)
+    opened.ui.applyButton.click()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "5: Colonoscopy polyp")
+    opened.panel.segment._started -= 0.7
+    texts = ["damaged pixels that the decoder has filled in (frames 12, 13)", "a frame is missing"]
+    say(opened, ("warned", texts), ("finished", node))
+
+
 def failed(opened: SimpleNamespace) -> None:
     """A run failed."""
     ready(opened)
@@ -108,7 +118,8 @@ def folder(opened: SimpleNamespace) -> None:
     panel.refresh()
     batch = panel_cases.importlib.import_module("SAM2UNetLib.Batch")
     done = {"done": 412, "empty": 187, "failed": 1, "skipped": 24}
-    panel._showState(batch.BatchState(done, 1630, 1475.0))
+    warnings = {"window_guessed": 31, "pixels_concealed": 2}
+    panel._showState(batch.BatchState(done, 1630, 1475.0, warnings))
 
 
 STATES: dict[str, tuple[Callable[[SimpleNamespace], None], bool, int]] = {
@@ -117,6 +128,7 @@ STATES: dict[str, tuple[Callable[[SimpleNamespace], None], bool, int]] = {
     "mismatch": (mismatch, True, 640),
     "running": (running, True, 620),
     "finished": (finished, True, 680),
+    "warned": (warned, True, 640),
     "failed": (failed, True, 760),
     "folder": (folder, True, 520),
     "setup": (setup, False, 640),

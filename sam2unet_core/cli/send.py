@@ -106,6 +106,8 @@ def _bar(*, show: bool) -> RichProgress:
 
 
 def _report(outcome: Outcome, destination: str, *, quiet: bool) -> None:
+    for path, warning in outcome.warnings:
+        _tell(f"Warning: {path}: stored, but {warning}", "yellow")
     for path, reason in outcome.problems:
         _complain(f"{path}: {reason}")
     if outcome.stopped:
@@ -116,5 +118,9 @@ def _report(outcome: Outcome, destination: str, *, quiet: bool) -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False)
+    _tell(f"Error: {message}", "red")
+
+
+def _tell(text: str, style: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(text, style=style, markup=False)
     sys.stderr.flush()

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from sam2unet_core.protocol import ProtocolError, check_reference, open_array
 from sam2unet_core.task import Window
-from sam2unet_core.types import Frame
+from sam2unet_core.types import Caution, Frame
 from sam2unet_core.worker.exchange import read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, Fields
+from sam2unet_core.worker.warned import not_finite, window_derived
 
 if TYPE_CHECKING:
     from sam2unet_core.dicom.grey import GreyWindow
 
 CHANNELS = ("grey", "rgb")
 LARGEST_SIDE_PX = 16384
+_WIDEST = 4e307
+"""Values up to this one can be subtracted and scaled in float64."""
 
 
 @dataclass(frozen=True)
@@ -88,25 +91,29 @@ class ArrayInput:
                 as it is, and other types are shown from the lowest to the highest finite value of
                 the whole array, so that slices of one volume keep one scale.
         """
-        shown = None if self.rgb else self._shown(self.window or window)
+        shown, guessed = (None, ()) if self.rgb else self._shown(self.window or window)
         for index, values in enumerate(read_items(self.folder, self.reference)):
-            yield Frame(values if self.rgb else _grey(values, shown), index, 0, index + 1)
+            pixels, cautions = (values, ()) if self.rgb else _grey(values, shown)
+            yield Frame(pixels, index, 0, index + 1, cautions=(*guessed, *cautions))
 
-    def _shown(self, window: Window | None) -> GreyWindow | None:
+    def _shown(self, window: Window | None) -> tuple[GreyWindow | None, tuple[Caution, ...]]:
         from sam2unet_core.dicom.grey import GreyWindow  # noqa: PLC0415 - after the greeting
 
         if window is not None:
-            return GreyWindow(window.center, window.width)
+            return GreyWindow(window.center, window.width), ()
         if self.reference["dtype"] == "|u1":
-            return None
+            return None, ()
         low, high = np.inf, -np.inf
         for values in read_items(self.folder, self.reference):
             finite = values[np.isfinite(values)]
             if finite.size:
                 low, high = min(low, float(finite.min())), max(high, float(finite.max()))
         if not low <= high:
-            low, high = 0.0, 1.0
-        return GreyWindow((low + high) / 2, max(high - low, 1e-12), "LINEAR_EXACT")
+            return GreyWindow(0.5, 1.0, "LINEAR_EXACT"), ()  # which shows nothing at all
+        first, last = np.clip([low, high], -_WIDEST, _WIDEST).tolist()
+        width = (last - first) or 1.0
+        shown = GreyWindow((first + last) / 2, width, "LINEAR_EXACT")
+        return shown, (window_derived(low, high),)
 
 
 def _window(fields: Fields | None) -> Window | None:
@@ -120,12 +127,18 @@ def _window(fields: Fields | None) -> Window | None:
     return Window(center, width)
 
 
-def _grey(values: NDArray[Any], shown: GreyWindow | None) -> NDArray[np.uint8]:
+def _grey(
+    values: NDArray[Any], shown: GreyWindow | None
+) -> tuple[NDArray[np.uint8], tuple[Caution, ...]]:
+    cautions: tuple[Caution, ...] = ()
     if shown is None:
         grey: NDArray[np.uint8] = values
     elif values.dtype.kind == "f":
-        wide = values.astype(np.float64)
-        grey = shown(np.nan_to_num(wide, nan=shown.center - shown.width))
+        bad = ~np.isfinite(values)
+        wide = np.where(bad, 0, values).astype(np.float64)
+        grey = shown(np.clip(wide, -_WIDEST, _WIDEST))
+        grey[bad] = 0
+        cautions = (not_finite(),) if bad.any() else ()
     else:
         grey = shown(values)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.repeat(grey[:, :, None], 3, axis=2), cautions

@@ -13,6 +13,7 @@ from sam2unet_core.worker.fields import MAX_FRAMES, Fields
 from sam2unet_core.worker.job import Job
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.studies import Reader, Studies, describe, source_of
+from sam2unet_core.worker.warned import Warned
 
 if TYPE_CHECKING:
     from sam2unet_core.worker.network import Network
@@ -81,7 +82,7 @@ class Engine:
             describe(each, index=index, why_not=why(each))
             for index, each in enumerate(found.series)
         ]
-        return {"series": series, "skipped": found.skipped}
+        return {"series": series, "skipped": found.skipped, "skipped_because": list(found.reasons)}
 
     def _read_frames(self, fields: Fields, job: Job) -> Result:
         path = fields.needed_text("path")
@@ -92,8 +93,9 @@ class Engine:
         series = self._studies.series(path, index, check=job.check)
         end = series.frame_count if count is None else min(start + count, series.frame_count)
         chosen = range(start, max(start, end))
+        warned = Warned(series)
         with ArrayWriter(self._exchange, "|u1") as writer:
-            for frame in self._reader.frames(series, chosen):
+            for frame in warned.of(self._reader.frames(series, chosen)):
                 writer.append(frame.pixels)
                 job.progress(frame.index - start + 1, len(chosen))
         return {
@@ -102,6 +104,7 @@ class Engine:
             "rows": series.rows,
             "columns": series.columns,
             "source": source_of(series),
+            "warnings": warned.told(),
         }
 
     @staticmethod

@@ -24,6 +24,7 @@ from sam2unet_core.worker.job import Job
 from sam2unet_core.worker.models import Model
 from sam2unet_core.worker.segmenting import WhyNot
 from sam2unet_core.worker.studies import Studies, in_plane
+from sam2unet_core.worker.warned import Warned
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,12 @@ class Exporter:
             for done, (index, masks) in enumerate(self._masks(cut, chosen), start=1):
                 writer.add(_frame(stored, index), masks.astype(bool))
                 job.progress(done, len(chosen))
-        return {"file": self.output, "sha256": file_sha256(path), "frames": len(chosen)}
+        return {
+            "file": self.output,
+            "sha256": file_sha256(path),
+            "frames": len(chosen),
+            "warnings": Warned(stored, whole=True).told(),
+        }
 
     def _chosen(self, cut: Series, task: Task) -> list[int]:
         count, classes, rows, columns = self.masks["shape"]

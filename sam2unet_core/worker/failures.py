@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,7 +83,7 @@ def without_names(text: str, paths: Iterable[Path]) -> str:
     """Return a message without the names of these files and of the folders they lie in."""
     names: dict[str, str] = {}
     for path in paths:
-        for one in (path, path.resolve()):
+        for one in (path, Path(os.path.realpath(path))):
             names |= {str(folder): "its folder" for folder in one.parents if folder.name}
             names |= {str(one): "the file", one.name: "the file"}
     for name in sorted((n for n in names if len(n) > 1), key=len, reverse=True):

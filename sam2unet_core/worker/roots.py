@@ -22,7 +22,7 @@ class Roots:
     """
 
     def __init__(self, folders: Iterable[Path | str]) -> None:
-        self._folders = [Path(folder).resolve() for folder in folders]
+        self._folders = [_real(Path(folder)) for folder in folders]
 
     def allowed(self, text: str) -> Path:
         """Return the path that a request names.
@@ -40,6 +40,10 @@ class Roots:
             )
         if not path.exists():
             raise ProtocolError("not_found", "no such file or folder", "check the path")
+        if not path.is_file() and not path.is_dir():
+            raise ProtocolError(
+                "unreadable", "neither a file nor a folder (a pipe or a device)", "name a file"
+            )
         if path.suffix.lower() in _HEADERS and path.is_file():
             self._check_header(path)
         return path
@@ -83,10 +87,15 @@ class Roots:
 
     def _holds(self, path: Path) -> bool:
         try:
-            resolved = path.resolve()
-        except (OSError, RuntimeError, ValueError):  # a link that leads to itself, no path at all
+            resolved = _real(path)
+        except (OSError, ValueError):  # no path at all
             return False
         return any(resolved.is_relative_to(folder) for folder in self._folders)
+
+
+def _real(path: Path) -> Path:
+    """Return where a path leads; links that lead in a circle stay, as far as they do."""
+    return Path(os.path.realpath(path))
 
 
 def _leads_out() -> ProtocolError:

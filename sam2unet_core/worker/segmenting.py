@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2unet_core.media.planes import source_series
 from sam2unet_core.pipeline import BATCH_SIZE, BatchSize, in_background, segment_frames
 from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.task import Task
@@ -24,6 +25,7 @@ from sam2unet_core.worker.masks import adjusted, masks_of
 from sam2unet_core.worker.models import Model
 from sam2unet_core.worker.results import Kept, Results
 from sam2unet_core.worker.studies import Studies, in_plane
+from sam2unet_core.worker.warned import Warned
 
 WhyNot = Callable[[Series, Task], str | None]
 _AHEAD = 4
@@ -134,14 +136,15 @@ def segment(
         CancelledError: the job was stopped.
     """
     spent, segmenter = _Spent(), model.segmenter
-    count, size, frames = _open(request.given, job, model=model, studies=studies, why_not=why_not)
+    opened = _open(request.given, job, model=model, studies=studies, why_not=why_not)
+    count, warned = opened.count, opened.warned
     task = adjusted(segmenter.task, request.adjustment)
-    writer = _Writer(request, exchange, results, size=4 * count * task.num_classes * size)
+    writer = _Writer(request, exchange, results, size=4 * count * task.num_classes * opened.size)
     # one frame at a time on a CPU: as fast there, and a cancel or a partial result comes sooner
     on_cpu = segmenter.runtime.device.type == "cpu"
     batch = BatchSize(1 if on_cpu else BATCH_SIZE)
     with writer:
-        found = segment_frames(spent.of(frames), segmenter, batch_size=batch)
+        found = segment_frames(spent.of(opened.frames), segmenter, batch_size=batch)
         for index in range(count):
             before = time.perf_counter()
             result = next(found, None)
@@ -157,6 +160,7 @@ def segment(
         **{k: v for k, v in model.describe().items() if k != "task"},
         "task": segmenter.task.name,
         "threshold": task.threshold,
+        "warnings": warned.told(),
         "ms": spent.ms(),
     }
 
@@ -241,14 +245,31 @@ class _Writer:
         return self._stack.enter_context(ArrayWriter(self._exchange, dtype, path=path))
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """What is to be segmented.
+
+    Attributes:
+        count: how many frames there are.
+        size: pixels of each.
+        frames: as they are decoded.
+        warned: gathers what is to be told of them.
+    """
+
+    count: int
+    size: int
+    frames: Iterator[Frame]
+    warned: Warned
+
+
 def _open(
     given: ArrayInput | PathInput, job: Job, *, model: Model, studies: Studies, why_not: WhyNot
-) -> tuple[int, int, Iterator[Frame]]:
-    """Return how many frames there are, how many pixels each has, and the frames."""
+) -> _Opened:
     task = model.segmenter.task
     if isinstance(given, ArrayInput):
         count, rows, columns = given.shape
-        return count, rows * columns, given.frames(task.window)
+        warned = Warned(count)
+        return _Opened(count, rows * columns, warned.of(given.frames(task.window)), warned)
     series = studies.series(given.path, given.series, check=job.check)
     why = why_not(series, task)
     if why and not given.force:
@@ -257,8 +278,10 @@ def _open(
     if given.frames is not None and given.frames[-1] >= series.frame_count:
         raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
     count = series.frame_count if given.frames is None else len(given.frames)
-    frames = _ahead(studies.frames(series, given.frames, window=task.window))
-    return count, series.rows * series.columns, frames
+    cut = source_series(series) is not series
+    warned = Warned(source_series(series), cut=cut)
+    frames = warned.of(studies.frames(series, given.frames, window=task.window))
+    return _Opened(count, series.rows * series.columns, _ahead(frames), warned)
 
 
 def _ahead(frames: Iterator[Frame]) -> Iterator[Frame]:

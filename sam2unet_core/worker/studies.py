@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from sam2unet_core.errors import InputError
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media.planes import Plane, reslice
 from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.task import Window
 from sam2unet_core.types import Frame, Series, Skipped
+from sam2unet_core.worker.failures import without_names
 from sam2unet_core.worker.roots import Roots
+from sam2unet_core.worker.warned import MOST, Warned
 
 Check = Callable[[], None]
 """Raises where the work is to stop."""
@@ -26,10 +29,12 @@ class Found:
     Attributes:
         series: in the order that requests count them.
         skipped: how many files are no input, by reason.
+        reasons: why they are none, for people, each once, at most 50.
     """
 
     series: tuple[Series, ...]
     skipped: dict[str, int]
+    reasons: tuple[str, ...] = ()
 
 
 class Studies:
@@ -87,11 +92,11 @@ class Studies:
         Raises:
             ProtocolError: `not_allowed`, or `not_found` where there is none of that number.
         """
-        found = self.scan(text, check=check).series
+        scanned = self.scan(text, check=check)
+        found = scanned.series
         if index >= len(found):
-            raise ProtocolError(
-                "not_found", f"series {index} of {len(found)} at that path", "inspect the path"
-            )
+            why = "; ".join((f"series {index} of {len(found)} at that path", *scanned.reasons[:3]))
+            raise ProtocolError("not_found", why, "inspect the path")
         for instance in found[index].instances:
             self._roots.allowed(str(instance.path.absolute()))
         return found[index]
@@ -194,6 +199,7 @@ def describe(series: Series, *, index: int, why_not: str | None) -> dict[str, An
         "study_uid": series.study_uid,
         "fits": why_not is None,
         "why_not": why_not,
+        "warnings": Warned(series, whole=True).told(),
     }
 
 
@@ -209,13 +215,33 @@ def source_of(series: Series) -> dict[str, Any]:
     }
 
 
+def _reason(skipped: Skipped) -> str:
+    """Return why a file is no input, without its name."""
+    if skipped.reason == "not_an_image" and _is_archive(skipped.path):
+        return "an archive: unpack it first, and name its folder"
+    return without_names(skipped.message, [skipped.path])
+
+
+def _is_archive(path: Path) -> bool:
+    from sam2unet_core.archives import archive_kind  # noqa: PLC0415 - after the greeting
+
+    try:
+        return path.is_file() and archive_kind(path) is not None
+    except InputError:  # of a kind that nothing here unpacks
+        return True
+    except OSError:
+        return False
+
+
 def _scan(path: Path, check: Check) -> Found:
     series: list[Series] = []
     skipped: Counter[str] = Counter()
+    reasons: dict[str, None] = {}
     for found in find_inputs([path]):
         check()
         if isinstance(found, Skipped):
             skipped[found.reason] += 1
+            reasons[_reason(found)] = None
         else:
             series.append(found)
-    return Found(tuple(series), dict(skipped))
+    return Found(tuple(series), dict(skipped), tuple(reasons)[:MOST])

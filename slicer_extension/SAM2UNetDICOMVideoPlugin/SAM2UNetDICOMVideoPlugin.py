@@ -128,6 +128,9 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
         storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVolumeSequenceStorageNode")
         sequence.SetAndObserveStorageNodeID(storage.GetID())
         sequence.SetAttribute("DICOM.instanceUIDs", instance)
+        if reader.warnings:  # SAM2-UNet's panel tells them with what it makes of the frames
+            sequence.SetAttribute("SAM2UNet.warnings", "\n".join(reader.warnings))
+            logging.warning("SAM2-UNet: %s", "; ".join(reader.warnings))
         self._show(loadable, sequence, rate or 10.0)
         return sequence
 
@@ -194,6 +197,10 @@ class VideoReader:
         worker: started `WorkerProcess` that may read the file.
         path: the DICOM file.
         readArray: turns an array reference and a folder into an array.
+
+    Attributes:
+        framesPerSecond: 0 where it is not known.
+        warnings: what was guessed, left out or concealed in the frames so far, for people.
     """
 
     def __init__(self, worker: Any, path: str, *, readArray: Any) -> None:
@@ -201,6 +208,7 @@ class VideoReader:
         self.path = path
         self.readArray = readArray
         self.framesPerSecond = 0.0
+        self.warnings: list[str] = []
 
     def frames(self, expected: int) -> Any:
         """Yield (index, pixels); pixels `(H, W, 3)` uint8 RGB.
@@ -213,6 +221,8 @@ class VideoReader:
             while True:
                 result = self._ask(start, bar)
                 self.framesPerSecond = float(result.get("frames_per_second") or 0.0)
+                found = [str(each["message"]) for each in result.get("warnings") or ()]
+                self.warnings = list(dict.fromkeys([*self.warnings, *found]))
                 array = self.readArray(self.worker.exchange, result["frames"])
                 for offset, pixels in enumerate(array):
                     yield start + offset, pixels

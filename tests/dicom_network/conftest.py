@@ -176,7 +176,7 @@ def httpd() -> Iterator[Callable[..., str]]:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_address[1]}"
 
@@ -184,6 +184,58 @@ def httpd() -> Iterator[Callable[..., str]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@dataclass
+class Answer:
+    """What a server of `web_that` says; `length` announces more or less than there is."""
+
+    status: int = 200
+    kind: str = "application/dicom+json"
+    body: bytes = b""
+    length: int | None = None
+    by_its_end: bool = False
+
+
+@pytest.fixture
+def web_that() -> Iterator[Callable[..., str]]:
+    """Starts a web server that answers with what `respond(path, body)` returns; gives its URL."""
+    servers = []
+
+    def call(respond: Callable[[str, bytes], Answer]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                answer = respond(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(answer.status)
+                if answer.kind:
+                    self.send_header("Content-Type", answer.kind)
+                if not answer.by_its_end:
+                    length = len(answer.body) if answer.length is None else answer.length
+                    self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            def do_GET(self) -> None:
+                self.headers["Content-Length"] = "0"
+                self.do_POST()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"dicomweb+http://127.0.0.1:{server.server_address[1]}/dicom-web"
+
+    yield call
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def answer() -> type[Answer]:
+    return Answer
 
 
 @pytest.fixture

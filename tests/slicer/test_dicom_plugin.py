@@ -188,6 +188,41 @@ def test_a_video_becomes_a_sequence_of_its_frames(plugin: SimpleNamespace, studi
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode") == 1
 
 
+def test_what_was_concealed_in_a_video_stays_with_its_sequence(
+    plugin: SimpleNamespace, studies: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = ["damaged (frame 3)", "damaged (frame 40)", "its clock restarts"]
+
+    class Worker:
+        exchange = None
+
+        def __init__(self) -> None:
+            self.asked: list[dict[str, Any]] = []
+
+        def request(self, _operation: str, **fields: Any) -> int:
+            self.asked.append(fields)
+            return len(self.asked)
+
+        def poll(self) -> list[dict[str, Any]]:
+            texts = [messages[len(self.asked) - 1], messages[2]]
+            warnings = [{"code": None, "message": text} for text in texts]
+            count = min(32, FRAMES - self.asked[-1]["start"])
+            result = {"frames": count, "frames_per_second": 25, "warnings": warnings}
+            return [{"id": len(self.asked), "event": "finished", "result": result}]
+
+        def stop(self) -> None:
+            pass
+
+    (loadable,) = plugin.reader.examine([files(studies / "video")])
+    reader = plugin.module.VideoReader(
+        Worker(), "", readArray=lambda _folder, count: np.zeros((count, 4, 4, 3), np.uint8)
+    )
+    sequence = plugin.reader._load(loadable, reader)
+    told = "\n".join([messages[0], messages[2], messages[1]])
+    assert sequence.GetAttribute("SAM2UNet.warnings") == told
+    assert "its clock restarts" in caplog.text
+
+
 def test_rows_go_down_and_columns_to_the_right_as_in_dicom(plugin: SimpleNamespace) -> None:
     matrix = plugin.module._uncalibrated()
     found = [[matrix.GetElement(row, column) for column in range(3)] for row in range(3)]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import vtk
 from SAM2UNetLib import Session as session_module
 from SAM2UNetLib.Placement import masksOf
 from SAM2UNetLib.SequenceResult import sequenceMasks
@@ -231,3 +232,54 @@ def test_no_pixels_are_left_in_the_exchange_folder(session, volume, bundle, pict
     run(session)
     after = {path.name for path in session.worker.exchange.iterdir()}
     assert len(after) <= len(before) + 1  # the kept probabilities of two results at most
+
+
+@pytest.mark.parametrize("what", ["slice", "range", "volume"])
+def test_a_run_tells_what_was_guessed_in_its_pictures(
+    session, volume, slice_view, bundle, run, what
+):
+    values = np.random.default_rng(8).random((4, 40, 48)).astype(np.float32)
+    values[2, 4, 5] = np.nan
+    node = volume(values)
+    view = slice_view((1, 0, 0), (0, 1, 0), _third_slice(node)) if what == "slice" else None
+    between = (1, 3) if what == "range" else None
+    session.start(request(node, bundle, what=what, sliceNode=view, between=between))
+    told = run(session)
+    assert told[-1][0] == "finished", told
+    where = {"slice": "", "range": " (frame 2)", "volume": " (frame 3)"}[what]
+    text = f"pixels are no number (NaN or infinite): shown as the lowest value{where}"
+    assert told[-2] == ("warned", [text])
+    session.start(request(volume(np.zeros((2, 40, 48), np.uint8)), bundle))
+    assert not [each for each in run(session) if each[0] == "warned"]
+
+
+def test_a_sequence_tells_what_was_guessed_in_its_frames(session, sequence, bundle, run):
+    frames = np.random.default_rng(7).random((3, 1, 40, 48)).astype(np.float32)
+    frames[1, 0, 3, 4] = np.inf
+    session.start(request(sequence(frames), bundle, what="sequence"))
+    told = run(session)
+    assert told[-1][0] == "finished", told
+    assert told[-2][0] == "warned"
+    assert told[-2][1][0].endswith("shown as the lowest value (frame 2)")
+
+
+def test_what_was_guessed_when_a_video_was_loaded_is_told_with_each_run_on_it(
+    session, sequence, bundle, run
+):
+    browser = sequence(np.zeros((2, 1, 40, 48, 3), np.uint8))
+    held = browser.GetMasterSequenceNode()
+    held.SetAttribute("SAM2UNet.warnings", "frames 3 and 4 are concealed\nits clock restarts")
+    shown = browser.GetProxyNode(held)
+    for node, what in ((browser, "sequence"), (shown, "volume")):
+        session.start(request(node, bundle, what=what))
+        told = run(session)
+        assert told[-1][0] == "finished", told
+        assert told[-2] == ("warned", ["frames 3 and 4 are concealed", "its clock restarts"])
+
+
+def _third_slice(node):
+    """The middle of a volume's third slice, in RAS."""
+    i, j, _ = node.GetImageData().GetDimensions()
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return matrix.MultiplyPoint((i // 2, j // 2, 2, 1))[:3]

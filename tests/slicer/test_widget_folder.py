@@ -96,6 +96,42 @@ def test_a_cancelled_folder_says_that_it_can_go_on(
     assert ui.batchRunButton.enabled
 
 
+def test_a_folder_s_warnings_and_reasons_are_counted_on_the_panel(
+    opened: SimpleNamespace, tmp_path: Path
+) -> None:
+    batch = panel_cases.importlib.import_module("SAM2UNetLib.Batch")
+    run = batch.Batch([sys.executable], batch.BatchRequest(tmp_path, tmp_path))
+    lines = [
+        '{"id": "a", "status": "done", "warnings": ["not_finite", "window_guessed"]}',
+        '{"id": "b", "status": "done", "warnings": ["window_guessed"]}',
+        '{"id": "c", "status": "failed", "reason": "unsupported_output"}',
+        '{"id": "a", "status": "done", "warnings": ["window_guessed"]}',
+        "",
+    ]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    run._read()
+    assert dict(run.state().warnings) == {"window_guessed": 2}
+    panel = opened.panel.batch
+    panel._showState(run.state())
+    assert panel.ui.batchStatusLabel.text.splitlines() == [
+        "2 done, 1 failed",
+        "Warnings: 2 window guessed.",
+    ]
+    summary = {
+        "statuses": {"done": 2, "failed": 1},
+        "reasons": {"unsupported_output": 1},
+        "warnings": {"window_guessed": 2, "not_finite": 1},
+    }
+    panel._end("finished", [summary, None])
+    assert panel.ui.batchStatusLabel.text.splitlines() == [
+        "Done: 2 done, 1 failed.",
+        "Not done: 1 unsupported output.",
+        "Warnings: 1 not finite, 2 window guessed.",
+    ]
+    panel._end("finished", [{"statuses": {"done": 3}}, None])
+    assert panel.ui.batchStatusLabel.text == "Done: 3 done."
+
+
 def test_how_far_a_folder_is_comes_from_the_manifest(tmp_path: Path) -> None:
     batch = panel_cases.importlib.import_module("SAM2UNetLib.Batch")
     (tmp_path / "in").mkdir()

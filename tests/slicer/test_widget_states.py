@@ -114,6 +114,40 @@ def test_a_finished_run_can_be_undone_refined_and_saved(ready: SimpleNamespace) 
     assert not ready.ui.exportButton.enabled
 
 
+def test_what_was_guessed_in_the_pictures_is_told_in_one_line_below_the_result(
+    ready: SimpleNamespace,
+) -> None:
+    ready.ui.applyButton.click()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Polyp <1>")
+    texts = ["3 < 4 pixels are no number (frames 2, 4)", "a slice is missing", "x" * 300]
+    say(ready, ("warned", texts), ("finished", node))
+    first, second = ready.ui.statusLabel.text.split("<br>")
+    assert first.startswith("Done in ")
+    assert "Polyp &lt;1&gt;" in first
+    assert second == (
+        "<b>Note:</b> 3 &lt; 4 pixels are no number (frames 2, 4) <i>+2 more in the log</i>"
+    )
+    assert ready.ui.statusLabel.toolTip == "\n".join(texts)
+    log = ready.ui.logTextEdit.plainText
+    assert log.splitlines()[-3:] == [f"Note: {text}" for text in texts]
+    say(ready, ("refined", node))
+    assert ready.ui.statusLabel.text.endswith(second)  # it stays true of the same run
+    ready.ui.applyButton.click()
+    say(ready, ("finished", node))
+    assert "Note" not in ready.ui.statusLabel.text
+    assert ready.ui.statusLabel.toolTip == ""
+
+
+def test_a_long_note_is_cut_where_a_line_ends(ready: SimpleNamespace) -> None:
+    ready.ui.applyButton.click()
+    say(ready, ("warned", ["word " * 60]), ("exported", "/folder/seg.dcm"))
+    first, second = ready.ui.statusLabel.text.split("<br>")
+    assert first == "Written: /folder/seg.dcm"
+    shown = second.removeprefix("<b>Note:</b> ")
+    assert len(shown) <= 140
+    assert shown.endswith("word...")
+
+
 def test_moving_the_threshold_after_a_run_asks_once_for_the_newest_value(
     ready: SimpleNamespace,
 ) -> None:

@@ -16,15 +16,14 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from sam2unet_core.dicom.network.address import Node, Tls, check_ae_title
+from sam2unet_core.dicom.network.reasons import failure_words, is_warning, warning_words
 from sam2unet_core.dicom.network.web import ANSWER_S, CONNECT_S, tls_reason
 from sam2unet_core.errors import MissingExtraError, NetworkError, RefusedError
 
 NEGOTIATE_S = 30.0
 """Seconds that a server may think about an association."""
 _MOST_CONTEXTS = 128
-_WARNINGS = range(0xB000, 0xC000)
-_ACCEPTED = {0x0000, 0x0001, 0x0107, 0x0116}
-"""Success, and warnings that are not of the storage service (PS3.7 annex C)."""
+_SUCCESS = 0x0000
 
 
 class NodeSender:
@@ -39,8 +38,11 @@ class NodeSender:
     def __init__(self, library: Any, association: Any, node: Node) -> None:
         self._library, self._association, self._node = library, association, node
 
-    def send(self, path: Path) -> None:
+    def send(self, path: Path) -> str:
         """Store a DICOM file, read bit by bit unless the node wants it in another encoding.
+
+        Returns:
+            the node's warning, if it has stored the file with one.
 
         Raises:
             RefusedError: the node does not take this file.
@@ -55,8 +57,11 @@ class NodeSender:
         if "Status" not in answer:
             raise self._broken()
         status = int(answer.Status)
-        if status not in _ACCEPTED and status not in _WARNINGS:
-            raise RefusedError(f"refused by the server: status 0x{status:04X}")
+        if is_warning(status):
+            return f"the server warns: {warning_words(status)}"
+        if status != _SUCCESS:
+            raise RefusedError(f"refused by the server: status {failure_words(status)}")
+        return ""
 
     def _store(self, path: Path) -> Any:
         config = self._library._config

@@ -12,14 +12,16 @@ from typing import Protocol
 
 from pydicom.errors import InvalidDicomError
 
-from sam2unet_core.dicom.network.address import Destination, Node, Tls
+from sam2unet_core.dicom.network.address import Destination, Node, Tls, WebServer
 from sam2unet_core.dicom.network.node import open_node_sender
 from sam2unet_core.dicom.network.silence import silent
 from sam2unet_core.dicom.network.web import open_web_sender
 from sam2unet_core.errors import NetworkError, OutputError, RefusedError
 from sam2unet_core.types import file_sha256
 
-SCHEMA = 1
+SCHEMA = 2
+"""Lines of schema 1 noted any answer of a DICOMweb service as a yes: those are not believed."""
+_SCHEMA_OF_ANY_ANSWER = 1
 NAME = "sent.jsonl"
 
 
@@ -46,6 +48,7 @@ class Outcome:
         problems: path and reason of each file that was not sent, without identifiers.
         stopped: why the run ended before its end, or empty.
         left: files that were not tried for that reason.
+        warnings: path and warning of each file that the server has stored with one.
     """
 
     sent: int
@@ -53,6 +56,7 @@ class Outcome:
     problems: tuple[tuple[str, str], ...] = ()
     stopped: str = ""
     left: int = 0
+    warnings: tuple[tuple[str, str], ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -63,8 +67,8 @@ class Outcome:
 class Sender(Protocol):
     """Stores one file at a time."""
 
-    def send(self, path: Path) -> None:
-        """Store a file, or raise RefusedError or NetworkError."""
+    def send(self, path: Path) -> str:
+        """Store a file and return the server's warning, or raise RefusedError or NetworkError."""
 
 
 def send_files(
@@ -99,6 +103,7 @@ def send_files(
     todo = [parcel for parcel in everything if not record.has(parcel)]
     before = len(everything) - len(todo)
     problems: list[tuple[str, str]] = []
+    warnings: list[tuple[str, str]] = []
     good = []
     for parcel in todo:
         trouble = _trouble(folder, parcel)
@@ -110,17 +115,18 @@ def send_files(
         with _open(to, [folder / each.path for each in good], tls, calling_ae) as sender:
             for parcel in good:
                 try:
-                    sender.send(folder / parcel.path)
+                    warning = sender.send(folder / parcel.path)
                 except RefusedError as error:
                     problems.append((parcel.path, str(error)))
                 else:
                     record.add(parcel)
                     sent += 1
+                    warnings.extend([(parcel.path, warning)] if warning else [])
                 tried += 1
                 progress(len(everything) - len(good) + tried, len(everything))
     except NetworkError as error:
         stopped = str(error)
-    return Outcome(sent, before, tuple(problems), stopped, len(good) - tried)
+    return Outcome(sent, before, tuple(problems), stopped, len(good) - tried, tuple(warnings))
 
 
 class SentRecord:
@@ -133,7 +139,7 @@ class SentRecord:
 
     def __init__(self, folder: Path, to: Destination) -> None:
         self._path, self._to = folder / NAME, str(to)
-        self._sent = set(_read(self._path, self._to))
+        self._sent = set(_read(self._path, self._to, web=isinstance(to, WebServer)))
 
     def has(self, parcel: Parcel) -> bool:
         """Whether these bytes were sent there, under this name."""
@@ -167,14 +173,15 @@ class SentRecord:
         self._sent.add(parcel)
 
 
-def _read(path: Path, to: str) -> Iterator[Parcel]:
+def _read(path: Path, to: str, *, web: bool) -> Iterator[Parcel]:
     """Yield what was sent to an address; torn lines are passed over."""
+    believed = {SCHEMA} if web else {SCHEMA, _SCHEMA_OF_ANY_ANSWER}
     if not path.is_file():
         return
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            if line["schema"] == SCHEMA and line["to"] == to:
+            if line["schema"] in believed and line["to"] == to:
                 yield Parcel(str(line["path"]), str(line["sha256"]))
         except (ValueError, KeyError, TypeError):
             continue
@@ -214,10 +221,10 @@ class _Careful:
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
-    def send(self, path: Path) -> None:
-        """Store a file."""
+    def send(self, path: Path) -> str:
+        """Store a file and return the server's warning."""
         try:
-            self._sender.send(path)
+            return self._sender.send(path)
         except (InvalidDicomError, OSError, AttributeError) as error:
             raise RefusedError(f"cannot be read as DICOM ({type(error).__name__})") from None
 
@@ -225,5 +232,6 @@ class _Careful:
 class _Nobody:
     """Stands for a sender where there is nothing to send."""
 
-    def send(self, path: Path) -> None:
+    def send(self, path: Path) -> str:
         """Do nothing; it is never asked to."""
+        return ""

@@ -74,11 +74,13 @@ class BatchState:
         done: input files that are finished, by status.
         total: files in the folder; None while they are counted.
         secondsLeft: estimate, or None.
+        warnings: input files by what was guessed, left out or concealed in them.
     """
 
     done: Mapping[str, int] = field(default_factory=dict)
     total: int | None = None
     secondsLeft: float | None = None
+    warnings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -110,6 +112,7 @@ class Batch:
             environment=cleanEnvironment(os.environ if variables is None else variables),
         )
         self._status: dict[str, str] = {}
+        self._warnings: dict[str, list[str]] = {}
         self._offset = 0
         self._total: int | None = None
         self._started = 0.0
@@ -166,7 +169,8 @@ class Batch:
         if self._total is not None and new > 0:
             seconds = time.monotonic() - self._started
             left = seconds / new * max(0, self._total - len(self._status))
-        return BatchState(Counter(self._status.values()), self._total, left)
+        warnings = Counter(code for codes in self._warnings.values() for code in codes)
+        return BatchState(Counter(self._status.values()), self._total, left, warnings)
 
     def _end(self, code: int) -> tuple:
         self.finished = True
@@ -197,6 +201,8 @@ class Batch:
             entry = _object(line)
             if entry is not None and "id" in entry:
                 self._status[str(entry["id"])] = str(entry.get("status"))
+                codes = entry.get("warnings")  # older lines have none
+                self._warnings[str(entry["id"])] = codes if isinstance(codes, list) else []
 
     def _count(self) -> None:
         """Count the files of the source, less those of the results."""

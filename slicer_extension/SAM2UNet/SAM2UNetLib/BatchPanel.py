@@ -12,7 +12,7 @@ import qt
 from .Batch import Batch, BatchRequest, BatchState
 from .Environment import EnvironmentProblem
 from .Settings import keep, setting, startupVariables
-from .Texts import _, minutes
+from .Texts import _, counts, minutes
 
 POLL_MS = 200
 FORMATS = (
@@ -148,7 +148,7 @@ class BatchPanel:
             )
         if state.secondsLeft is not None:
             text += _(", about {time} left").format(time=minutes(state.secondsLeft))
-        self._say(text)
+        self._say(text + _details({}, state.warnings))
 
     def _end(self, kind: str, content: list[Any]) -> None:
         self._timer.stop()
@@ -156,6 +156,7 @@ class BatchPanel:
         if kind == "finished":
             summary, self.report = content
             text = _("Done: {text}.").format(text=_describe(summary.get("statuses", {})))
+            text += _details(summary.get("reasons", {}), summary.get("warnings", {}))
             if summary.get("stopped"):
                 text += " " + str(summary["stopped"])
             self._say(text)
@@ -173,3 +174,11 @@ class BatchPanel:
 
 def _describe(counts: Any) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or _("none")
+
+
+def _details(reasons: Any, warnings: Any) -> str:
+    """Return lines on why files are not done, and on what was guessed in those that are."""
+    text = "\n" + _("Not done: {text}.").format(text=counts(reasons)) if reasons else ""
+    if warnings:
+        text += "\n" + _("Warnings: {text}.").format(text=counts(warnings))
+    return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import protocol
@@ -13,7 +13,8 @@ from .WorkerProcess import Event, WorkerProcess
 
 Report = tuple[Any, ...]
 """("status", text), ("progress", done, total, seconds left or None), ("partial", picture),
-("finished", node), ("failed", message, remedy), ("cancelled",), ("exported", path)."""
+("warned", texts), ("finished", node), ("failed", message, remedy), ("cancelled",),
+("exported", path)."""
 
 
 class Conversation:
@@ -93,6 +94,18 @@ class Conversation:
 
     def _tell(self, *report: Any) -> None:
         self._reports.append(report)
+
+    def _tellWarnings(self, result: dict[str, Any], others: Sequence[str] = ()) -> None:
+        """Tell what was guessed, left out or concealed in reading the pictures.
+
+        Args:
+            result: of the worker.
+            others: what was known before.
+        """
+        found = [str(each["message"]) for each in result.get("warnings") or ()]
+        texts = list(dict.fromkeys([*others, *found]))
+        if texts:
+            self._tell("warned", texts)
 
     def _fail(self, message: str, remedy: str) -> None:
         self._tell("failed", message, remedy)

@@ -13,6 +13,7 @@ from .Errors import InputError
 _COLOUR = "RGB"
 _GREY = "MONOCHROME2"
 _INSTANCE_UIDS = "DICOM.instanceUIDs"
+_WARNINGS = "SAM2UNet.warnings"
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,20 @@ def volumeSequence(browser: Any) -> Any:
             if first.IsA("vtkMRMLVolumeNode") and not first.IsA("vtkMRMLLabelMapVolumeNode"):
                 return sequence
     raise InputError(f"{browser.GetName()} has no frames", "choose a sequence of volumes")
+
+
+def readingWarnings(node: Any) -> list[str]:
+    """Return what was guessed, left out or concealed when this module's reader loaded an image.
+
+    Args:
+        node: a volume, which may be the shown frame of a sequence, or a sequence browser.
+    """
+    holder = node
+    if isinstance(node, slicer.vtkMRMLSequenceBrowserNode):
+        holder = volumeSequence(node)
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        holder = browser.GetSequenceNode(node) or holder
+    return (holder.GetAttribute(_WARNINGS) or "").splitlines()
 
 
 def _instanceUids(node: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ shows what they say.
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from .Environment import EnvironmentProblem
 from .InputChoice import InputChoice
 from .Settings import keep, setting
 from .TaskChoice import TaskChoice
-from .Texts import _, minutes
+from .Texts import _, minutes, note
 
 POLL_MS = 20
 DEVICES = (
@@ -46,6 +47,7 @@ class SegmentPanel:
         self.running = False
         self.result: Any = None
         self._refine = False
+        self._warnings: list[str] = []
         self._started = 0.0
         self._timer = qt.QTimer()
         self._timer.interval = POLL_MS
@@ -160,7 +162,7 @@ class SegmentPanel:
     def onUndo(self) -> None:
         """Bring back what the segmentation held before the last run."""
         self.runs.undo()
-        self.result = None
+        self.result, self._warnings = None, []
         self.refresh()
         self.say(_("Undone: the segmentation is as it was before the run."))
 
@@ -204,13 +206,15 @@ class SegmentPanel:
             self.say(content[0])
         elif kind == "progress":
             self._progress(*content)
+        elif kind == "warned":
+            self._warn(content[0])
         elif kind == "finished":
             self._finish(content[0])
         elif kind == "refined":
-            self.say(_("Threshold {value:g}").format(value=self._threshold))
+            self._sayWithNote(_("Threshold {value:g}").format(value=self._threshold))
         elif kind == "exported":
             self._end()
-            self.say(_("Written: {file}").format(file=content[0]))
+            self._sayWithNote(_("Written: {file}").format(file=content[0]))
         elif kind == "failed":
             self._end()
             self.fail(*content)
@@ -221,6 +225,7 @@ class SegmentPanel:
     def say(self, text: str) -> None:
         """Show a line on how it stands."""
         self.ui.statusLabel.text = text
+        self.ui.statusLabel.toolTip = ""
 
     def fail(self, message: str, remedy: str) -> None:
         """Say what went wrong and what to do; the log has it too."""
@@ -266,7 +271,7 @@ class SegmentPanel:
         return self.parameter.threshold
 
     def _begin(self, text: str) -> None:
-        self.running, self._refine = True, False
+        self.running, self._refine, self._warnings = True, False, []
         self._started = time.monotonic()
         self.ui.progressBar.maximum = 0  # shows that it works until there is a count
         self.refresh()
@@ -284,7 +289,22 @@ class SegmentPanel:
         self.result = node
         self._end()
         text = _("Done in {seconds:.1f} s: {name}. Move the threshold to change the result.")
-        self.say(text.format(seconds=time.monotonic() - self._started, name=node.GetName()))
+        seconds = time.monotonic() - self._started
+        self._sayWithNote(text.format(seconds=seconds, name=node.GetName()))
+
+    def _warn(self, texts: list[str]) -> None:
+        """Keep what the pictures' reading left open until the next run; the log has all of it."""
+        self._warnings = texts
+        for text in texts:
+            self.ui.logTextEdit.appendPlainText(_("Note: {text}").format(text=text))
+
+    def _sayWithNote(self, text: str) -> None:
+        """Show a line on how it stands, and below it one on what a person should know of it."""
+        if not self._warnings:
+            self.say(text)
+            return
+        self.say(f"{html.escape(text, quote=False)}<br>{note(self._warnings)}")
+        self.ui.statusLabel.toolTip = "\n".join(self._warnings)
 
     def _end(self) -> None:
         self.running = False

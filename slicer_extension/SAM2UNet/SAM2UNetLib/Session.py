@@ -17,6 +17,7 @@ from typing import Any
 from . import Inputs, protocol
 from .Conversation import Conversation
 from .Errors import ModuleError
+from .InputInfo import readingWarnings
 from .Request import Request
 from .SegmentationLogic import SegmentationLogic
 from .SequenceResult import storedMasks
@@ -260,6 +261,8 @@ class Session(Conversation):
             self._ask("rethreshold", result=self._handle, **fields)
             return
         node = self.logic.complete(masks, surface=self._request.surface)
+        if kind == "segment":
+            self._tellWarnings(result, readingWarnings(self._request.inputNode))
         self._tell("finished", node)
 
     def _showPartial(self, event: Event) -> None:
@@ -279,6 +282,7 @@ class Session(Conversation):
     def _keepExport(self, result: dict[str, Any]) -> None:
         self._handover.remove()
         self._handover.keep(result["file"], self._export)
+        self._tellWarnings(result)
         self._tell("exported", str(self._export))
 
     def _takeBack(self, kind: str) -> None:

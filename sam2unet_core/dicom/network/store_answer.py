@@ -1,0 +1,123 @@
+"""What a server says of a store: the Store Instances Response of PS3.18 annex I, JSON or XML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from xml.etree import ElementTree as ET
+
+JSON_KINDS = frozenset({"application/dicom+json", "application/json"})
+XML_KINDS = frozenset({"application/dicom+xml", "application/xml", "text/xml"})
+_STORED, _FAILED, _OTHER_FAILURES = "00081199", "00081198", "0008119A"
+_INSTANCE, _WARNING, _FAILURE = "00081155", "00081196", "00081197"
+
+Item = Mapping[str, str]
+"""Values of an item of a sequence by their tags: the first of each."""
+
+
+@dataclass(frozen=True)
+class StoreAnswer:
+    """Instances that a store names.
+
+    Attributes:
+        stored: by SOP instance UID, the warning reason or None.
+        failed: by SOP instance UID, the failure reason or None where none is given.
+        others: failure reasons of objects that the server could not name.
+    """
+
+    stored: Mapping[str, int | None] = field(default_factory=dict)
+    failed: Mapping[str, int | None] = field(default_factory=dict)
+    others: tuple[int | None, ...] = ()
+
+
+def read_store_answer(kind: str, body: bytes) -> StoreAnswer:
+    """Read the body of an answer to a store; an empty one names nothing.
+
+    Args:
+        kind: its content type, without parameters, in lower case.
+        body: as it came.
+
+    Raises:
+        ValueError: it is no such answer.
+    """
+    if not body.strip():
+        return StoreAnswer()
+    if kind in JSON_KINDS:
+        sequences = _of_json(body)
+    elif kind in XML_KINDS:
+        sequences = _of_xml(body)
+    else:
+        raise ValueError("neither DICOM JSON nor XML")
+    stored, failed = sequences[_STORED], sequences[_FAILED]
+    others = [item for item in failed if not _uid(item)] + sequences[_OTHER_FAILURES]
+    return StoreAnswer(
+        {_uid(item): _code(item, _WARNING) for item in stored if _uid(item)},
+        {_uid(item): _code(item, _FAILURE) for item in failed if _uid(item)},
+        tuple(_code(item, _FAILURE) for item in others),
+    )
+
+
+def _uid(item: Item) -> str:
+    return item.get(_INSTANCE, "").strip(" \0")
+
+
+def _code(item: Item, tag: str) -> int | None:
+    """Return a reason; None where there is none, or none that can be one."""
+    text = item.get(tag, "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and int(text) <= 0xFFFF else None
+
+
+def _of_json(body: bytes) -> dict[str, list[Item]]:
+    content = json.loads(body)
+    if isinstance(content, list) and len(content) == 1:  # some servers wrap it
+        content = content[0]
+    if not isinstance(content, dict):
+        raise ValueError("JSON, but no data set")
+    found: dict[str, list[Item]] = {}
+    for tag in (_STORED, _FAILED, _OTHER_FAILURES):
+        items = _values(content.get(tag))
+        found[tag] = [_json_item(item) for item in items if isinstance(item, dict)]
+    return found
+
+
+def _json_item(item: dict[str, Any]) -> Item:
+    values = {tag: _values(item.get(tag)) for tag in (_INSTANCE, _WARNING, _FAILURE)}
+    return {tag: str(found[0]) for tag, found in values.items() if found}
+
+
+def _values(element: object) -> list[Any]:
+    """Return the values of an element of DICOM JSON."""
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values if isinstance(values, list) else []
+
+
+def _of_xml(body: bytes) -> dict[str, list[Item]]:
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise ValueError("XML with a document type, which the native DICOM model has not")
+    try:
+        root = ET.fromstring(body)
+    except ET.ParseError as error:
+        raise ValueError("no XML") from error
+    if root.tag.rpartition("}")[2] != "NativeDicomModel":
+        raise ValueError("XML, but no data set")
+    found: dict[str, list[Item]] = {tag: [] for tag in (_STORED, _FAILED, _OTHER_FAILURES)}
+    for element in root:
+        tag = element.get("tag", "").upper()
+        if tag in found:
+            found[tag] = [_xml_item(item) for item in element if _is(item, "Item")]
+    return found
+
+
+def _xml_item(item: ET.Element) -> Item:
+    values = {}
+    for element in item:
+        texts = [each.text or "" for each in element if _is(each, "Value")]
+        if texts:
+            values[element.get("tag", "").upper()] = texts[0]
+    return values
+
+
+def _is(element: ET.Element, name: str) -> bool:
+    return element.tag.rpartition("}")[2] == name
