@@ -7,24 +7,30 @@ second, which plain pictures do not need.
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam2unet_core.archives import archive_kind, unpack
 from sam2unet_core.dicom.files import holds_results, is_dicom, is_directory_file, relative_to, walk
-from sam2unet_core.errors import ConfigError, InputError
-from sam2unet_core.media.image import IMAGE_SUFFIXES
+from sam2unet_core.errors import ConfigError, DataError, InputError
+from sam2unet_core.media.kinds import is_companion, medium_of, why_no_medium
 from sam2unet_core.media.picture import picture_series
 from sam2unet_core.media.planes import Plane, reslice
-from sam2unet_core.media.video import VIDEO_SUFFIXES, video_series
-from sam2unet_core.media.volume import VOLUME_SUFFIXES, volume_series
+from sam2unet_core.media.video import video_series
+from sam2unet_core.media.volume import volume_series, voxel_file
 from sam2unet_core.types import Series, Skipped
 
 if TYPE_CHECKING:
     from sam2unet_core.dicom.header import Header
 
 SeriesFilter = Callable[[Series], bool]
+OnFound = Callable[[Path, Series | Skipped], None]
+"""Told the path that was named and what was found there."""
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_READERS = {"image": picture_series, "video": video_series, "volume": volume_series}
 _FILTERS = ("modality", "description", "uid", "kind")
 
 
@@ -34,30 +40,40 @@ def find_inputs(
     series_filter: SeriesFilter | None = None,
     plane: Plane | None = None,
     out: Path | None = None,
+    scratch: Path | None = None,
+    on_found: OnFound | None = None,
 ) -> Iterator[Series | Skipped]:
     """Yield what is to be segmented, and every other file with the reason.
 
-    DICOM is found by its content, other media by their suffix. A folder's plain files come first,
-    in the order of their names, then its DICOM series, since one may lie in any sub-folder. A file
-    that is named twice is taken once. Results are never taken for inputs: `out` is left alone, and
-    another folder of results is skipped as a whole.
+    DICOM is found by its content, other media by content and suffix: see `media.kinds`. A folder's
+    plain files come first, in the order of their names, then its DICOM series, since one may lie in
+    any sub-folder. A file that is named twice is taken once. Results are never taken for inputs:
+    `out` is left alone, and another folder of results is skipped as a whole.
 
     Args:
         paths: files, folders, DICOMDIRs.
         series_filter: what it says no to is passed over.
         plane: look at volumes in this plane; other series are left as they are.
         out: where results go; it may lie within a path.
+        scratch: where zip, tar and gz files among the paths are unpacked; it has to stay until all
+            is segmented. Without it they are skipped, as those within folders always are.
+        on_found: told of all that is found, and the path that it was found at.
 
     Raises:
-        InputError: at once, before a path is read: there is nothing at one of them, or it is
-            `out` or another folder of results.
+        InputError: at once, before a path is read: there is nothing at one of them, it is neither
+            file nor folder, or it is `out` or another folder of results.
     """
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder", reason="not_an_image")
+        if not path.is_dir() and not path.is_file():
+            raise InputError(
+                f"{path}: neither a file nor a folder (a pipe or a device)", reason="not_an_image"
+            )
         if path.is_dir():
             _check_no_results(path, out)
-    return _find_all(paths, series_filter, plane, out)
+    chosen = _Choice(series_filter, plane, out, scratch)
+    return _find_all(paths, chosen, on_found or (lambda _path, _found: None))
 
 
 def parse_series_filter(texts: Iterable[str]) -> SeriesFilter:
@@ -102,19 +118,49 @@ def _check_no_results(path: Path, out: Path | None) -> None:
         raise InputError(message, reason="not_an_image")
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What `find_inputs` was asked for."""
+
+    series_filter: SeriesFilter | None
+    plane: Plane | None
+    out: Path | None
+    scratch: Path | None
+
+
 def _find_all(
-    paths: Sequence[Path],
-    series_filter: SeriesFilter | None,
-    plane: Plane | None,
-    out: Path | None,
+    paths: Sequence[Path], chosen: _Choice, on_found: OnFound
 ) -> Iterator[Series | Skipped]:
     seen: set[Path] = set()
-    for path in paths:
-        for found in _find(path, seen, out):
+    for number, path in enumerate(paths):
+        for found in _find_at(path, seen, chosen, number):
             if isinstance(found, Skipped):
+                on_found(path, found)
                 yield found
-            elif series_filter is None or series_filter(found):
-                yield from _in_plane(found, plane)
+            elif chosen.series_filter is None or chosen.series_filter(found):
+                for each in _in_plane(found, chosen.plane):
+                    on_found(path, each)
+                    yield each
+
+
+def _find_at(
+    path: Path, seen: set[Path], chosen: _Choice, number: int
+) -> Iterator[Series | Skipped]:
+    """Yield what is at a path that was named, an archive's files among it."""
+    try:
+        packed = path.is_file() and not is_dicom(path) and archive_kind(path) is not None
+    except InputError as error:
+        yield Skipped(path, "not_an_image", f"{path.name}: {error}", path.name)
+        return
+    except OSError:  # said where it is looked at
+        packed = False
+    if not packed or chosen.scratch is None:
+        yield from _find(path, seen, chosen.out)
+        return
+    folder = chosen.scratch / str(number)
+    yield from unpack(path, folder)
+    if folder.is_dir():
+        yield from (replace(found, archive=path) for found in _find(folder, seen, None))
 
 
 def _matches(series: Series, name: str, patterns: list[str]) -> bool:
@@ -137,11 +183,12 @@ def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Sk
         yield from _find_listed(path, seen)
         return
     headers: list[Header] = []
+    path = (_voxels(path) or path) if path.is_file() else path
     for file in walk(path, out=out) if path.is_dir() else iter([path]):
         if isinstance(file, Skipped):
             yield file
         elif _first_time(file, seen):
-            found = _look_at(file, path)
+            found = _looked_at(file, path)
             if isinstance(found, Series | Skipped):
                 yield found
             else:
@@ -150,6 +197,14 @@ def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Sk
         from sam2unet_core.dicom.read import series_of  # noqa: PLC0415 - see above
 
         yield from series_of(headers, path)
+
+
+def _voxels(path: Path) -> Path | None:
+    """Return what is read in place of a header that was named without its voxels."""
+    try:
+        return voxel_file(path)
+    except OSError:  # said when it is looked at
+        return None
 
 
 def _find_listed(dicomdir: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
@@ -165,31 +220,37 @@ def _find_listed(dicomdir: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
 
 
 def _first_time(file: Path, seen: set[Path]) -> bool:
-    resolved = file.resolve()
+    resolved = Path(os.path.realpath(file))  # which does not fail where links go in circles
     if resolved in seen:
         return False
     seen.add(resolved)
     return True
 
 
-def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
-    relative, name = relative_to(file, source), file.name.lower()
+def _looked_at(file: Path, source: Path) -> Header | Series | Skipped:
+    """Look at a file; whatever is wrong with it ends nothing else."""
     try:
-        if is_dicom(file) or name.endswith(_DICOM_SUFFIXES):
+        return _look_at(file, source)
+    except Exception as error:  # readers fail in many ways; this one was not foreseen
+        message = f"{file.name}: cannot be looked at ({type(error).__name__})"
+        return Skipped(file, "corrupt", message, relative_to(file, source))
+
+
+def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
+    relative = relative_to(file, source)
+    try:
+        named_so = file.name.lower().endswith(_DICOM_SUFFIXES)
+        if is_dicom(file) or (named_so and not is_companion(file)):
             from sam2unet_core.dicom.header import read_header  # noqa: PLC0415 - see above
 
             return read_header(file, relative)
+        medium = medium_of(file)
+        message = f"{file.name}: {why_no_medium(file)}" if medium is None else ""
     except OSError as error:
         message = f"{file.name}: cannot be read ({error.strerror})"
         return Skipped(file, "corrupt", message, relative)
-    suffix = file.suffix.lower()
-    if name.endswith(VOLUME_SUFFIXES):
-        return volume_series(file, source_path=source, relative=relative)
-    if suffix in VIDEO_SUFFIXES:
-        return video_series(file, source_path=source, relative=relative)
-    if suffix in IMAGE_SUFFIXES:
-        return picture_series(file, source_path=source, relative=relative)
-    message = f"{file.name}: not an image, a video, a volume or DICOM"
+    if medium is not None:
+        return _READERS[medium](file, source_path=source, relative=relative)
     return Skipped(file, "not_an_image", message, relative)
 
 
@@ -199,8 +260,9 @@ def _in_plane(series: Series, plane: Plane | None) -> Iterator[Series | Skipped]
         return
     try:
         yield reslice(series, plane)
-    except InputError as error:
+    except DataError as error:
         for instance in series.instances:
             message = f"{instance.path.name}: {error}"
             relative = relative_to(instance.path, series.source_path)
-            yield Skipped(instance.path, error.reason, message, relative)
+            reason = getattr(error, "reason", "inconsistent_geometry")
+            yield Skipped(instance.path, reason, message, relative)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,11 +33,13 @@ WARNINGS: dict[str, str] = {
     "frame_count_differs": "the file holds another number of frames than it announces",
     "frames_not_taken": "frames were left out because `--stride` asks for it",
     "geometry_ignored": "the file states a place in space that cannot be, and it was left out",
+    "mosaic": "a Siemens mosaic was taken as one picture, though it holds many slices",
     "not_finite": "pixels that are no numbers (NaN, infinite) were shown as the lowest value",
     "output_omitted": "a format that was asked for could not be written",
     "photometric_corrected": "the colours are stored in another way than the file says",
     "pixels_concealed": "damaged pixels that the decoder has filled in",
     "value_assumed": "a required element is missing; the obvious value was taken",
+    "value_corrected": "a value is misspelt, such as with a decimal comma, and was read as meant",
     "value_ignored": "a value in the file cannot be used, and the next best was taken",
     "window_guessed": "no usable grey window in the file: one was derived from the values",
 }
@@ -121,18 +124,20 @@ class Skipped:
         reason: from the manifest's closed list, such as `not_dicom` or `truncated`.
         message: for people; no patient data.
         relative: path below the input the user named, with `/`.
+        archive: the archive that the file was unpacked from, or None.
     """
 
     path: Path
     reason: str
     message: str
     relative: str = ""
+    archive: Path | None = None
 
     @cached_property
     def sha256(self) -> str | None:
-        """Hash of the file's bytes, in hex; None where it cannot be read."""
+        """Hash of the file's bytes, in hex; None where it cannot be read, or is no file."""
         try:
-            return file_sha256(self.path)
+            return file_sha256(self.path) if self.path.is_file() else None
         except OSError:
             return None
 
@@ -174,6 +179,7 @@ class Series:
         burned_in: whether the pixels may show text about a patient; None where it is not said.
         warnings: what a person should know about the source, such as missing slices; no patient
             data. What was guessed in reading it is with its instances and frames, as cautions.
+        archive: the archive that the files were unpacked from, or None.
     """
 
     kind: Kind
@@ -196,6 +202,7 @@ class Series:
     spacing_note: str = ""
     burned_in: bool | None = None
     warnings: tuple[str, ...] = field(default=())
+    archive: Path | None = None
 
     def frames(
         self,
@@ -220,6 +227,15 @@ class Series:
     def dataset(self, instance_index: int) -> Dataset | None:
         """Return the DICOM header of an instance without its pixels; None for other media."""
         return self.source.dataset(self, instance_index)
+
+
+def in_utf8(name: str) -> str:
+    """Return a file's name as it can be written everywhere: bytes that are no UTF-8 become %E9."""
+    return _NO_TEXT.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
+
+
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
+"""What Python makes of such bytes."""
 
 
 def file_sha256(path: Path) -> str:

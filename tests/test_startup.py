@@ -15,9 +15,9 @@ from PIL import Image
 
 UNNEEDED = {
     "SimpleITK",
-    "gdcm",
     "highdicom",
     "ignite",
+    "imagecodecs",
     "matplotlib",
     "monai",
     "nibabel",

@@ -124,7 +124,7 @@ class Manifest:
         with self.path.open("a+b") as stream:
             if _torn(stream):
                 text = f"\n{text}"
-            stream.write(text.encode())
+            stream.write(text.encode(errors="backslashreplace"))  # as JSON writes them, too
         self.lines.update({line.id: line for line in added})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sam2unet_core.batch.former import Content, Former
 from sam2unet_core.batch.settings import Names
-from sam2unet_core.types import Series, Skipped
+from sam2unet_core.types import Series, Skipped, in_utf8
 
 KEY = b"sam2unet results/1"
 LENGTH = 16
@@ -36,10 +36,10 @@ class Naming:
 
     def short(self, kind: str, *parts: str) -> str:
         """Return the short keyed hash of some text; `kind` keeps studies from series."""
-        text = "\0".join((kind, *parts)).encode("utf-8", "surrogateescape")
+        text = "\0".join((kind, *parts)).encode("utf-8", "surrogatepass")
         return hmac.new(KEY, text, hashlib.sha256).hexdigest()[:LENGTH]
 
-    def instance_id(self, relative: str, path: Path, *, content: Content) -> str:
+    def instance_id(self, relative: str, source: str, *, content: Content) -> str:
         """Return the manifest's id of the file at this path below its input.
 
         Where two inputs hold a file of the same path, the second one gets another id: in one run,
@@ -47,14 +47,14 @@ class Naming:
 
         Args:
             relative: the path below the input.
-            path: the file itself.
+            source: the file itself, as `former.source_of` gives it.
             content: hashes of the files that it is segmented with, its own among them.
         """
         number = 0
         while True:
             identity = self.short("instance", relative, *([str(number)] if number else []))
             free = identity not in self._numbers
-            if free and self._former.allows(identity, path, content=content):
+            if free and self._former.allows(identity, source, content=content):
                 self._numbers[identity] = number
                 return identity
             number += 1
@@ -123,7 +123,7 @@ def _folder(series: Series) -> str:
 
 def _safe(relative: str) -> str:
     """Return a path that stays below OUT and clear of its own files; no two get the same one."""
-    parts = [part for part in relative.split("/") if part not in ("", ".", "..")]
+    parts = [part for part in in_utf8(relative).split("/") if part not in ("", ".", "..")]
     bare = parts[0].lstrip("_").casefold()  # some file systems do not tell case apart
     reserved = bare == "private" or bare.startswith(".")
     return "/".join([f"_{parts[0]}" if reserved else parts[0], *parts[1:]])

@@ -33,6 +33,7 @@ class Outcome:
     Attributes:
         statuses: number of inputs by status.
         reasons: number of inputs by reason.
+        warnings: number of inputs by warning.
         frames: how many were segmented in this run.
         seconds: how long it took.
         stopped: why it stopped early; empty if it did not.
@@ -43,6 +44,7 @@ class Outcome:
     frames: int
     seconds: float
     stopped: str = ""
+    warnings: dict[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:

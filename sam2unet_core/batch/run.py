@@ -138,6 +138,7 @@ class _Run:
             self._frames,
             round(time.perf_counter() - started, 3),
             stopped,
+            dict(Counter(code for line in self._latest.values() for code in line.warnings)),
         )
 
     def close(self, outcome: Outcome) -> None:

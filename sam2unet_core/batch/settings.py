@@ -55,7 +55,7 @@ class Shard:
 
     def holds(self, name: str) -> bool:
         """Whether this shard takes the input of that name."""
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sam2unet_core.batch.former import source_of
-from sam2unet_core.batch.units import Unit
+from sam2unet_core.batch.units import Unit, instance_source
 from sam2unet_core.media.image import write_bytes
 from sam2unet_core.report import Entry
-from sam2unet_core.types import Skipped
+from sam2unet_core.types import Skipped, in_utf8
 
 FOLDER = "private"
 COLUMNS = (
@@ -52,7 +52,7 @@ class PrivateFolder:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writerows(rows)
         handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(handle, "a", encoding="utf-8", errors="surrogateescape") as stream:
+        with os.fdopen(handle, "a", encoding="utf-8") as stream:
             header = f"{','.join(COLUMNS)}\n" if stream.tell() == 0 else ""
             stream.write(header + text.getvalue())
 
@@ -64,7 +64,7 @@ class PrivateFolder:
         writer.writeheader()
         writer.writerows(rows[key] for key in sorted(rows))
         final = self._folder / "sources.csv"
-        write_bytes(final, text.getvalue().encode("utf-8", "surrogateescape"))
+        write_bytes(final, text.getvalue().encode())
         final.chmod(0o600)
 
     def sources(self) -> dict[str, str]:
@@ -113,8 +113,8 @@ def unit_rows(unit: Unit) -> Iterator[Row]:
             "id": unit.ids[index],
             "study": unit.study or "",
             "series": unit.series_name or "",
-            "source": source_of(instance.path),
-            "relative": unit.relatives[index],
+            "source": instance_source(unit.series, index),
+            "relative": in_utf8(unit.relatives[index]),
             "study_instance_uid": unit.series.study_uid or "",
             "series_instance_uid": unit.series.series_uid or "",
             "sop_instance_uid": instance.sop_instance_uid or "",
@@ -124,11 +124,12 @@ def unit_rows(unit: Unit) -> Iterator[Row]:
 def skipped_row(skipped: Skipped, identity: str, relative: str) -> Row:
     """Return the row of a file that is no input."""
     row = dict.fromkeys(COLUMNS, "")
-    return row | {"id": identity, "source": source_of(skipped.path), "relative": relative}
+    source = source_of(skipped.path, archive=skipped.archive, relative=relative)
+    return row | {"id": identity, "source": source, "relative": in_utf8(relative)}
 
 
 def _read(path: Path) -> list[Row]:
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    with path.open(encoding="utf-8", newline="") as stream:
         return [row for row in csv.DictReader(stream) if row.get("id") and row.get("relative")]

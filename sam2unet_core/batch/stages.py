@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from sam2unet_core.batch.former import source_of
 from sam2unet_core.batch.manifest import Line
 from sam2unet_core.batch.naming import Naming, skipped_path
 from sam2unet_core.batch.settings import Settings
 from sam2unet_core.batch.sources import Row, skipped_row, unit_rows
 from sam2unet_core.batch.units import Unit, accepted, scrub
-from sam2unet_core.errors import InputError, OutOfMemoryError, SAM2UNetError
+from sam2unet_core.errors import GeometryError, InputError, OutOfMemoryError, SAM2UNetError
 from sam2unet_core.pipeline import FrameResult
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.types import Frame, Series, Skipped
@@ -115,7 +116,8 @@ class Decoder:
 
     def _name(self, item: Skipped) -> str:
         relative = skipped_path(item)
-        return self.naming.instance_id(relative, item.path, content=lambda: {item.sha256})
+        source = source_of(item.path, archive=item.archive, relative=relative)
+        return self.naming.instance_id(relative, source, content=lambda: {item.sha256})
 
     def _skipped(self, item: Skipped, identity: str) -> Passed:
         line = Line(
@@ -198,9 +200,11 @@ def problem_of(error: Exception, unit: Unit) -> Problem:
     if isinstance(error, InputError):
         return Problem(error.reason, scrub(str(error), paths))
     if isinstance(error, OutOfMemoryError | MemoryError):
-        return Problem("out_of_memory", str(error) or "the memory does not suffice")
+        return Problem("out_of_memory", str(error) or "out of memory")
+    if isinstance(error, GeometryError):
+        return Problem("inconsistent_geometry", scrub(str(error), paths))
     if isinstance(error, SAM2UNetError):
-        return Problem("internal", scrub(str(error), paths))
+        return Problem("corrupt", scrub(str(error), paths))
     if isinstance(error, OSError):
         return Problem("corrupt", f"cannot be read: {error.strerror or type(error).__name__}")
     detail = "".join(traceback.format_exception(error))

@@ -13,7 +13,7 @@ from sam2unet_core.batch.formats import Unfit, open_sinks
 from sam2unet_core.batch.manifest import Line, Output
 from sam2unet_core.batch.outputs import Job, Sink, Target
 from sam2unet_core.batch.stages import End, Problem, problem_of
-from sam2unet_core.errors import OutputError, SAM2UNetError
+from sam2unet_core.errors import GeometryError, InputError, OutputError, SAM2UNetError
 from sam2unet_core.pipeline import FrameResult
 from sam2unet_core.report.findings import Findings, FindingsCollector
 from sam2unet_core.types import Caution
@@ -127,10 +127,13 @@ class UnitWriter:
         if isinstance(error, OSError):
             self.out_of_space = error.errno in FULL_DISK
             reason = error.strerror or type(error).__name__
-            self._problem = Problem("write_failed", f"cannot be written: {reason}")
+            text = f"cannot be written: {reason}"
+            if error.errno == errno.ENAMETOOLONG:
+                text = "the result's name is too long; --pseudonymize gives short ones"
+            self._problem = Problem("write_failed", text)
             return
         found = problem_of(error, self._job.unit)
-        if isinstance(error, SAM2UNetError) and found.reason == "internal":
+        if isinstance(error, SAM2UNetError) and not isinstance(error, InputError | GeometryError):
             found = replace(found, reason="write_failed")
         self._problem = found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from sam2unet_core.batch.former import source_of
 from sam2unet_core.batch.manifest import Line
 from sam2unet_core.batch.naming import Naming, is_dicom, relative_path
 from sam2unet_core.batch.settings import digest
@@ -50,8 +51,8 @@ class Unit:
             return frozenset(_hash(instance) for instance in series.instances)
 
         ids = tuple(
-            naming.instance_id(relative, instance.path, content=content)
-            for relative, instance in zip(relatives, series.instances, strict=True)
+            naming.instance_id(relative, instance_source(series, index), content=content)
+            for index, relative in enumerate(relatives)
         )
         bases = tuple(naming.base(series, index, instance_id=ids[index]) for index in count)
         return cls(
@@ -115,6 +116,12 @@ class Unit:
         """What tells two series of the same files apart, such as two planes of a volume."""
         series = self.series
         return [series.kind, series.frame_count, series.rows, series.columns]
+
+
+def instance_source(series: Series, index: int) -> str:
+    """Return how `private/sources.csv` names the file of an instance."""
+    relative = relative_path(series, index)
+    return source_of(series.instances[index].path, archive=series.archive, relative=relative)
 
 
 def _hash(instance: Instance) -> str | None:

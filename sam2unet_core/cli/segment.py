@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from sam2unet_core.errors import ConfigError, DataError, LockedError, NetworkErr
 if TYPE_CHECKING:
     from sam2unet_core.batch import Outcome, Settings
     from sam2unet_core.segmenter import Segmenter
+    from sam2unet_core.task import Task
     from sam2unet_core.types import Series, Skipped
 
 REFUSED = 4
@@ -44,7 +46,7 @@ def segment(  # noqa: PLR0913 - the options of the command
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files or folders: DICOM, images, video, volumes; or "
+            help="Files, folders or archives: DICOM, images, video, volumes; or "
             "dicomweb+https://HOST/PATH?study=UID. With --merge: results folders.",
             show_default=False,
         ),
@@ -92,7 +94,7 @@ def segment(  # noqa: PLR0913 - the options of the command
     plane: Annotated[
         str | None, typer.Option(help="Slice volumes this way: axial, coronal or sagittal.")
     ] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every so-manyth frame.")] = 1,
+    stride: Annotated[int, typer.Option(min=1, help="Take every Nth frame.")] = 1,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Take the I-th of N shares of the inputs.")
     ] = None,
@@ -152,8 +154,9 @@ def segment(  # noqa: PLR0913 - the options of the command
         note = segmenter.task.metrics.get("note")
         if note and show:
             typer.echo(f"{note}; for better: {UPGRADE.format(segmenter.task.name)}", err=True)
-        with _local(inputs, show=show) as paths:
-            items = _find(paths, settings, output)
+        with _local(inputs, show=show) as paths, _scratch() as scratch:
+            told = _Inputs(paths, segmenter.task, force=force_task)
+            items = _find(paths, settings, output, scratch=scratch, told=told)
             outcome = _run(items, output, settings, segmenter, sha256, show=show)
     except LockedError as error:
         _complain(error)
@@ -167,10 +170,12 @@ def segment(  # noqa: PLR0913 - the options of the command
     if as_json:
         typer.echo(json.dumps({"out": str(output), **outcome.to_dict()}))
     elif not quiet:
-        _show(outcome, output)
+        _show(outcome, output, told)
+    for line in told.complaints():
+        _complain(DataError(line))
     if outcome.stopped:
         _complain(OutputError(outcome.stopped))
-    raise typer.Exit(outcome.exit_code)
+    raise typer.Exit(FAILED if told.complaints() else outcome.exit_code)
 
 
 def open_segmenter(
@@ -227,7 +232,71 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
         yield paths
 
 
-def _find(inputs: list[Path], settings: Settings, output: Path) -> Iterator[Series | Skipped]:
+class _Inputs:
+    """What became of each input that was named: one that holds nothing to segment is an error.
+
+    Args:
+        paths: as they were named.
+        task: says which series it accepts.
+        force: whether it is run on the others, too.
+    """
+
+    def __init__(self, paths: list[Path], task: Task, *, force: bool) -> None:
+        self._task, self._force = task, force
+        self._taken: dict[Path, int] = dict.fromkeys(paths, 0)
+        self._left_out: dict[Path, Counter[str]] = {path: Counter() for path in paths}
+
+    def __call__(self, path: Path, found: Series | Skipped) -> None:
+        """Note what was found at a path."""
+        from sam2unet_core.batch.units import accepted
+        from sam2unet_core.types import Skipped
+
+        if isinstance(found, Skipped):
+            self._left_out[path][found.reason] += 1
+        elif self._force or not accepted(found, self._task):
+            self._taken[path] += 1
+        else:
+            self._left_out[path]["task_mismatch"] += 1
+
+    def complaints(self) -> list[str]:
+        """Return a line for each input of which nothing was taken although something is there."""
+        return [
+            f"{path}: {self._why(reasons)}"
+            for path, reasons in self._left_out.items()
+            if not self._taken[path] and reasons
+        ]
+
+    def mismatches(self) -> str:
+        """Return a line on series that the task is not made for; empty where there are none."""
+        count = sum(reasons["task_mismatch"] for reasons in self._left_out.values())
+        return self._mismatch(count) if count else ""
+
+    def _why(self, reasons: Counter[str]) -> str:
+        if reasons["task_mismatch"]:
+            return self._mismatch(reasons["task_mismatch"])
+        parts = [f"{count} {reason}" for reason, count in sorted(reasons.items())]
+        return f"nothing to segment ({', '.join(parts)}; manifest.jsonl says why)"
+
+    def _mismatch(self, count: int) -> str:
+        accepts = ", ".join(self._task.accepts.modalities) or "other objects"
+        return (
+            f"{count} series skipped: the task {self._task.name} is for {accepts}; --force-task "
+            "runs it all the same"
+        )
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Make a folder for what archives hold; it is gone when the run is over."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="sam2unet-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _find(
+    inputs: list[Path], settings: Settings, output: Path, *, scratch: Path, told: _Inputs
+) -> Iterator[Series | Skipped]:
     from sam2unet_core.inputs import find_inputs, parse_series_filter
 
     for path in inputs:
@@ -236,7 +305,14 @@ def _find(inputs: list[Path], settings: Settings, output: Path) -> Iterator[Seri
         except OSError as error:
             raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
     chosen = parse_series_filter(settings.series) if settings.series else None
-    return find_inputs(inputs, series_filter=chosen, plane=settings.plane, out=output)
+    return find_inputs(
+        inputs,
+        series_filter=chosen,
+        plane=settings.plane,
+        out=output,
+        scratch=scratch,
+        on_found=told,
+    )
 
 
 def _run(
@@ -265,12 +341,16 @@ def _merge(inputs: list[Path], output: Path, *, quiet: bool) -> None:
         typer.echo(f"{count} manifest lines: {output / 'manifest.jsonl'}")
 
 
-def _show(outcome: Outcome, output: Path) -> None:
+def _show(outcome: Outcome, output: Path, told: _Inputs) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
     rate = outcome.frames / outcome.seconds if outcome.seconds else 0
     typer.echo(f"Inputs: {counts or 'none'}")
     for reason, count in sorted(outcome.reasons.items()):
         typer.echo(f"  {reason}: {count}")
+    for code, count in sorted(outcome.warnings.items()):
+        typer.echo(f"  warning {code}: {count}")
+    if told.mismatches() and not told.complaints():
+        typer.echo(f"Note: {told.mismatches()}")
     typer.echo(f"{outcome.frames} frames in {outcome.seconds:.1f} s, {rate:.1f} frames/s")
     typer.echo(f"Report: {output / 'report.html'}")
 

@@ -3,6 +3,7 @@
 from sam2unet_core.data.check import check_samples
 from sam2unet_core.data.datalist import datalist_sections, read_datalist
 from sam2unet_core.data.groups import group_of, read_groups
+from sam2unet_core.data.pixels import read_sample
 from sam2unet_core.data.problems import raise_problems
 from sam2unet_core.data.samples import LAYOUT, Sample, read_dataset
 from sam2unet_core.data.splits import Split, load_split, split_samples
@@ -19,5 +20,6 @@ __all__ = [
     "read_datalist",
     "read_dataset",
     "read_groups",
+    "read_sample",
     "split_samples",
 ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from sam2unet_core.data.pixels import read_sample
 from sam2unet_core.data.problems import raise_problems
 from sam2unet_core.data.samples import Sample
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.image import read_image, read_mask
+from sam2unet_core.media.image import read_mask
 from sam2unet_core.task import Task
 
 
@@ -57,7 +58,7 @@ def _check_sample(sample: Sample, task: Task) -> tuple[list[str], bool]:
     problems: list[str] = []
     size: tuple[int, ...] | None = None
     try:
-        size = read_image(sample.image).shape[:2]
+        size = read_sample(sample.image, task).shape[:2]
     except DataError as error:
         problems.append(str(error))
     if sample.mask is None:

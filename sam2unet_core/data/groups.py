@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from sam2unet_core.errors import DataError
@@ -43,12 +44,18 @@ def read_groups(path: Path | str) -> dict[str, str]:
     return groups
 
 
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC), in which the same names are the same."""
+    return unicodedata.normalize("NFC", name)
+
+
 def group_of(name: str, groups: dict[str, str]) -> str | None:
     """Return the group of a sample, looked up by relative path, then by file name alone."""
+    name = composed(name)
     return groups.get(name) or groups.get(name.rpartition("/")[2])
 
 
 def _without_suffix(name: str) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
+    path = PurePosixPath(composed(name).replace("\\", "/"))
     known = path.suffix.lower() in IMAGE_SUFFIXES
     return str(path.with_suffix("") if known else path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from sam2unet_core.data.datalist import read_datalist
-from sam2unet_core.data.groups import group_of, read_groups
+from sam2unet_core.data.groups import composed, group_of, read_groups
 from sam2unet_core.data.problems import raise_problems
 from sam2unet_core.errors import DataError
 from sam2unet_core.media.image import image_files
@@ -82,10 +83,13 @@ def read_dataset(
 
 
 def by_name(folder: Path, *, problems: list[str]) -> dict[str, Path]:
-    """Return the image files below `folder` by relative path without suffix."""
+    """Return the image files below `folder` by relative path without suffix.
+
+    Names are in Unicode's composed form: macOS takes letters with accents apart, others do not.
+    """
     found: dict[str, Path] = {}
     for path in image_files(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = composed(path.relative_to(folder).with_suffix("").as_posix())
         if name in found:
             problems.append(f"{path}: same name as {found[name].name}, so a pair is ambiguous")
         found.setdefault(name, path)
@@ -130,9 +134,9 @@ def _read_entries(
 
 
 def _locate(text: str, *, folder: Path, datalist: Path | str) -> Path:
-    beside_list = Path(datalist).parent / text
-    within = folder / text
-    return beside_list if beside_list.is_file() and not within.is_file() else within
+    forms = dict.fromkeys((text, composed(text), unicodedata.normalize("NFD", text)))
+    places = [root / form for form in forms for root in (folder, Path(datalist).parent)]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _output_name(image: Path, folder: Path) -> str:
@@ -141,7 +145,7 @@ def _output_name(image: Path, folder: Path) -> str:
     inside = absolute.is_relative_to(root) and ".." not in absolute.relative_to(root).parts
     path: PurePath = absolute.relative_to(root) if inside else image
     parts = [part for part in path.parts if part not in ("..", path.anchor)]
-    return PurePath(*parts).with_suffix("").as_posix()
+    return composed(PurePath(*parts).with_suffix("").as_posix())
 
 
 def _assign_groups(samples: list[Sample], path: Path | str, *, problems: list[str]) -> list[Sample]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom import Dataset
 
-from sam2unet_core.dicom.grey import NO_WINDOW, shows_own_range
 from sam2unet_core.dicom.group import Group, stands_alone
-from sam2unet_core.dicom.header import Header, open_header
+from sam2unet_core.dicom.header import Header, frame_count, open_header
 from sam2unet_core.dicom.space import (
     AT_THE_DETECTOR,
     frame_rate,
@@ -17,9 +17,10 @@ from sam2unet_core.dicom.space import (
     stack_geometry,
 )
 from sam2unet_core.dicom.storage import VIDEO_SYNTAXES
+from sam2unet_core.dicom.stream import count_frames
 from sam2unet_core.errors import GeometryError
 from sam2unet_core.geometry import Geometry
-from sam2unet_core.types import FrameSource, Instance, Kind, Series
+from sam2unet_core.types import Caution, FrameSource, Instance, Kind, Series
 
 
 def build_series(members: Group, *, source: FrameSource, source_path: Path) -> Series:
@@ -33,21 +34,21 @@ def build_series(members: Group, *, source: FrameSource, source_path: Path) -> S
     Raises:
         InputError: the first file can no longer be read.
     """
+    members = [_counted(member) for member in members]
     first = members[0]
-    dataset = read_dataset(first.path)
+    dataset = read_dataset(first.path, frames=first.frames)
     warnings: list[str] = []
-    geometry = _geometry(members, dataset, warnings)
-    spacing, note = pixel_spacing(dataset)
+    cautions: list[Caution] = []
+    geometry = _geometry(members, dataset, cautions)
+    spacing, note = pixel_spacing(dataset, cautions)
     if geometry is not None:
         spacing, note = geometry.spacing_mm, ""
         warnings.extend(geometry.problems)
     if note and (spacing is None or note == AT_THE_DETECTOR):
         warnings.append(f"pixel spacing: {note}")
-    if shows_own_range(dataset):
-        warnings.append(NO_WINDOW)
     return Series(
         kind=_kind(first, geometry),
-        instances=tuple(_instance(member) for member in members),
+        instances=tuple(_instance(member, cautions) for member in members),
         source=source,
         source_path=source_path,
         relative=min(member.relative for member in members),
@@ -69,24 +70,43 @@ def build_series(members: Group, *, source: FrameSource, source_path: Path) -> S
     )
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, *, frames: int | None = None) -> Dataset:
     """Return the header of a file, with its file meta group, without the pixels.
+
+    Args:
+        path: the file.
+        frames: how many frames it holds, where that is known; the header is made to say so.
 
     Raises:
         InputError: not a DICOM file (any more).
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
-        return open_header(stream)
+        dataset = open_header(stream)
+    if frames is not None and frames != frame_count(dataset):
+        dataset.NumberOfFrames = frames
+    return dataset
 
 
-def _geometry(members: Group, dataset: Dataset, warnings: list[str]) -> Geometry | None:
+def _counted(header: Header) -> Header:
+    """Return the header of a video with its frames counted; any other as it is."""
+    codec = VIDEO_SYNTAXES.get(header.transfer_syntax_uid)
+    there = count_frames(header.path, codec, announced=header.frames) if codec else header.frames
+    if there <= header.frames:
+        return header  # where there are fewer, that is told when they are read
+    text = f"the header announces {header.frames} frames, the file holds {there}"
+    caution = Caution("frame_count_differs", text)
+    return replace(header, frames=there, cautions=(*header.cautions, caution))
+
+
+def _geometry(members: Group, dataset: Dataset, cautions: list[Caution]) -> Geometry | None:
     try:
         if stands_alone(members[0]):
-            return multiframe_geometry(dataset)
-        return stack_geometry(members, dataset)
+            return multiframe_geometry(dataset, cautions)
+        return stack_geometry(members, dataset, cautions)
     except GeometryError as error:
-        warnings.append(f"the place in space is left out: {error}")
+        text = f"the place in space is left out: {error}"
+        cautions.append(Caution("geometry_ignored", text))
         return None
 
 
@@ -98,13 +118,14 @@ def _kind(first: Header, geometry: Geometry | None) -> Kind:
     return "stack" if geometry is None else "volume"
 
 
-def _instance(header: Header) -> Instance:
+def _instance(header: Header, cautions: list[Caution]) -> Instance:
     return Instance(
         path=header.path,
         sop_class_uid=header.sop_class_uid or None,
         sop_instance_uid=header.sop_instance_uid,
         frames=header.frames,
         transfer_syntax_uid=header.transfer_syntax_uid,
+        cautions=tuple(dict.fromkeys((*header.cautions, *cautions))),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +14,7 @@ from sam2unet_core.dicom.storage import DIRECTORY
 from sam2unet_core.types import Skipped
 
 _RECORD = re.compile(r"run(\.\d+-of-\d+)?\.json")
+_COPIED_SUFFIXES = (".dcm", ".dicom", ".ima")
 _MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 
 
@@ -76,23 +77,58 @@ def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
     from pydicom import dcmread  # noqa: PLC0415 - what is no DICOM is told without it
 
     folder = dicomdir.parent
-    with quiet():
-        directory = dcmread(dicomdir)
-    for record in directory.get("DirectoryRecordSequence") or ():
-        file_id = record.get("ReferencedFileID")
-        if not file_id:
-            continue
+    try:
+        with quiet():
+            records = dcmread(dicomdir).get("DirectoryRecordSequence") or ()
+            named = [file_id for each in records if (file_id := each.get("ReferencedFileID"))]
+    except Exception as error:  # an index breaks in many ways
+        message = (
+            f"{dicomdir.name}: the DICOMDIR cannot be read ({type(error).__name__}); name its "
+        )
+        yield Skipped(dicomdir, "corrupt", f"{message}folder", dicomdir.name)
+        return
+    for file_id in named:
         parts = [file_id] if isinstance(file_id, str) else list(file_id)
-        path = folder.joinpath(*parts)
         relative = "/".join(parts)
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts):
             message = "the DICOMDIR names a file outside its folder"
-            yield Skipped(path, "corrupt", message, relative)
-        elif not path.is_file():
-            message = f"{path.name}: named in the DICOMDIR, but there is no such file"
+            yield Skipped(folder.joinpath(*parts), "corrupt", message, relative)
+            continue
+        path = _as_copied(folder, parts)
+        if path is None or not path.is_file():
+            message = f"{parts[-1]}: named in the DICOMDIR, but there is no such file"
+            yield Skipped(folder.joinpath(*parts), "corrupt", message, relative)
+        elif not path.resolve().is_relative_to(folder.resolve()):
+            message = "the DICOMDIR names a file outside its folder"
             yield Skipped(path, "corrupt", message, relative)
         else:
             yield path
+
+
+def _as_copied(folder: Path, parts: list[str]) -> Path | None:
+    """Return the file that a DICOMDIR means; None where there is none.
+
+    Media are copied in lower case, and files get a suffix: both are the same file.
+    """
+    path = folder
+    for part in parts[:-1]:
+        found = _named(path, part)
+        if found is None:
+            return None
+        path = found
+    return _named(path, parts[-1], suffixes=("", *_COPIED_SUFFIXES))
+
+
+def _named(folder: Path, name: str, *, suffixes: Sequence[str] = ("",)) -> Path | None:
+    """Return what has this name in a folder, else the only thing that differs from it in case."""
+    if (folder / name).exists():
+        return folder / name
+    wanted = {f"{name}{suffix}".casefold() for suffix in suffixes}
+    try:
+        found = [each for each in folder.iterdir() if each.name.casefold() in wanted]
+    except OSError:
+        return None
+    return found[0] if len(found) == 1 else None
 
 
 def is_directory_file(path: Path) -> bool:

@@ -10,14 +10,21 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from sam2unet_core.dicom.lookup import Table, grey_table
+from sam2unet_core.dicom.numbers import Numbers, unusable
+from sam2unet_core.dicom.numbers import stored as stored_values
 from sam2unet_core.dicom.space import frame_item
+from sam2unet_core.errors import InputError
 from sam2unet_core.task import Window
+from sam2unet_core.types import Caution
 
 Grey = NDArray[np.uint8]
 Values = NDArray[Any]
+Mask = NDArray[np.bool_]
 SOFT_TISSUE = Window(center=40, width=400)
 """Shown for CT where neither the task nor the file states a window, in Hounsfield units."""
-NO_WINDOW = "no window in the file: every frame is shown over its own range of values"
+SOFT_TISSUE_SHOWN = "no usable window in the file: shown as soft tissue, from -160 to 240 HU"
+_NEARLY_ALL = (0.1, 99.9)
+_STRETCH = 10
 _KINDS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -63,93 +70,187 @@ class GreyChain:
     """Shows the stored values of one instance.
 
     Args:
-        dataset: the header.
+        dataset: the header, completed.
         window: the task's; used where the values have its unit, which is CT's.
+
+    Raises:
+        InputError: a value that the pixels depend on cannot be used; the message names its element.
     """
 
     def __init__(self, dataset: Dataset, window: Window | None) -> None:
         self._dataset = dataset
         self._signed = dataset.get("PixelRepresentation") == 1
-        self._bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
+        self._bits = int(dataset.BitsStored)
         syntax = dataset.file_meta.TransferSyntaxUID
         self._little = syntax != "1.2.840.10008.1.2.2"
         self._inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-        self._padding = _padding(dataset, signed=self._signed)
+        self._header = Numbers(dataset)
+        self._padding = _padding(self._header, signed=self._signed)
         self._window = window if dataset.get("Modality") == "CT" else None
 
-    def __call__(self, stored: Values, index: int) -> Grey:
-        """Return a frame `(H, W)` as uint8, white where the picture is to be white."""
-        values = self._modality(stored, index)
+    def __call__(self, stored: Values, index: int) -> tuple[Grey, tuple[Caution, ...]]:
+        """Return a frame `(H, W)` as uint8, white where the picture is to be white.
+
+        With it comes what was guessed or left out on the way.
+        """
         low, high = self._padding
         padded = (stored >= low) & (stored <= high) if low is not None else None
-        grey = self._shown(values, index=index, padded=padded)
+        cautions = list(self._header.cautions)
+        voi = _Voi.of(self._item(index, "FrameVOILUTSequence"), cautions)
+        values = self._modality(stored, index, cautions, matters=self._has_scale(voi))
+        values, unusable = _finite(values, cautions)
+        hidden = _either(padded, unusable)
+        grey = self._shown(values, voi=voi, hidden=hidden, cautions=cautions)
         if self._inverted:
             grey = 255 - grey
-        if padded is not None:
-            grey[padded] = 0
-        return grey
+        if hidden is not None:
+            grey[hidden] = 0
+        return grey, tuple(dict.fromkeys(cautions))
 
-    def _modality(self, stored: Values, index: int) -> Values:
-        item = frame_item(self._dataset, index, "PixelValueTransformationSequence")
-        item = self._dataset if item is None else item
+    def _item(self, index: int, keyword: str) -> Dataset:
+        item: Dataset | None = frame_item(self._dataset, index, keyword)
+        return self._dataset if item is None else item
+
+    def _has_scale(self, voi: _Voi) -> bool:
+        """Whether what is shown depends on the unit of the values."""
+        ct = self._dataset.get("Modality") == "CT"
+        return ct or self._window is not None or voi.table is not None or voi.window is not None
+
+    def _modality(
+        self, stored: Values, index: int, cautions: list[Caution], *, matters: bool
+    ) -> Values:
+        item = self._item(index, "PixelValueTransformationSequence")
         tables = item.get("ModalityLUTSequence")
         if tables:
-            table = grey_table(tables[0], signed=self._signed, little_endian=self._little)
+            table = self._table(tables[0], stored, name="ModalityLUTSequence")
             return table(stored).astype(np.uint8) if table.bits <= 8 else table(stored)
-        slope, intercept = (
-            _number(item, "RescaleSlope", 1.0),
-            _number(item, "RescaleIntercept", 0.0),
-        )
+        numbers = Numbers(item)
+        try:
+            slope = numbers.required("RescaleSlope", absent=1.0)
+            intercept = numbers.required("RescaleIntercept", absent=0.0)
+            if slope == 0:
+                raise unusable("RescaleSlope", stored_values(item, "RescaleSlope"))
+        except InputError as error:
+            if matters:
+                raise
+            cautions.append(Caution("value_ignored", f"{str(error).partition(';')[0]}; left out"))
+            return stored
         if (slope, intercept) == (1.0, 0.0):
             return stored
         return stored.astype(np.float64) * slope + intercept
 
-    def _shown(self, values: Values, *, index: int, padded: NDArray[np.bool_] | None) -> Grey:
+    def _shown(
+        self, values: Values, *, voi: _Voi, hidden: Mask | None, cautions: list[Caution]
+    ) -> Grey:
         if self._window is not None:
             return GreyWindow(self._window.center, self._window.width)(values)
-        item = frame_item(self._dataset, index, "FrameVOILUTSequence")
-        item = self._dataset if item is None else item
-        tables = item.get("VOILUTSequence")
-        if tables:
-            return _through(self._table(tables[0], values), values)
-        window = stated_window(item)
-        if window is not None:
-            return window(values)
-        return self._shown_unasked(values, padded)
+        if voi.table is not None:
+            try:
+                return _through(self._table(voi.table, values, name="VOILUTSequence"), values)
+            except InputError as error:
+                cautions.append(Caution("value_ignored", f"{error}; left out"))
+        if voi.window is not None:
+            return voi.window(values)
+        return self._shown_unasked(values, hidden, cautions)
 
-    def _shown_unasked(self, values: Values, padded: NDArray[np.bool_] | None) -> Grey:
-        """Show values that neither the file nor the task has a window for."""
+    def _shown_unasked(self, values: Values, hidden: Mask | None, cautions: list[Caution]) -> Grey:
+        """Show values that neither the file nor the task has a usable window for."""
         if self._bits <= 8 and values.dtype == np.uint8:
             if self._bits == 8:
-                return values
+                return values.copy()
             return GreyWindow((2**self._bits - 1) / 2, 2**self._bits - 1, "LINEAR_EXACT")(values)
         if self._dataset.get("Modality") == "CT":
+            cautions.append(Caution("window_guessed", SOFT_TISSUE_SHOWN))
             return GreyWindow(SOFT_TISSUE.center, SOFT_TISSUE.width)(values)
-        return _over_its_range(values, padded)
+        seen = values if hidden is None or hidden.all() else values[~hidden]
+        low, high, text = shown_range(seen)
+        cautions.append(Caution("window_guessed", f"no usable window in the file: {text}"))
+        if high <= low:
+            return np.zeros(values.shape, np.uint8)
+        return GreyWindow((low + high) / 2, high - low, "LINEAR_EXACT")(values)
 
-    def _table(self, item: Dataset, values: Values) -> Table:
+    def _table(self, item: Dataset, values: Values, *, name: str) -> Table:
         signed = bool(self._signed or (values.size and values.min() < 0))
-        return grey_table(item, signed=signed, little_endian=self._little)
+        try:
+            return grey_table(item, signed=signed, little_endian=self._little)
+        except Exception as error:  # a table breaks in many ways
+            raise InputError(f"{name} cannot be read", reason="corrupt") from error
 
 
-def stated_window(item: Dataset) -> GreyWindow | None:
-    """Return the first window of a data set or item that can be used; None where there is none."""
-    centers, widths = _listed(item.get("WindowCenter")), _listed(item.get("WindowWidth"))
+@dataclass(frozen=True)
+class _Voi:
+    """The VOI transformation that a data set or item states, as far as it can be used."""
+
+    table: Dataset | None
+    window: GreyWindow | None
+
+    @classmethod
+    def of(cls, item: Dataset, cautions: list[Caution]) -> _Voi:
+        tables = item.get("VOILUTSequence")
+        window, found = stated_window(item)
+        cautions.extend(found)
+        return cls(tables[0] if tables else None, window)
+
+
+def stated_window(item: Dataset) -> tuple[GreyWindow | None, tuple[Caution, ...]]:
+    """Return the first window of a data set or item that can be used, and what was left out.
+
+    Where there are several, the next best one is taken in place of one that cannot be used.
+    """
+    numbers = Numbers(item)
+    centers, widths = numbers.each("WindowCenter"), numbers.each("WindowWidth")
     kind = str(item.get("VOILUTFunction") or "LINEAR").upper()
     kind = kind if kind in _KINDS else "LINEAR"
     for center, width in zip(centers, widths, strict=False):
+        if center is None or width is None:
+            continue
         if width >= 1 or (width > 0 and kind != "LINEAR"):
-            return GreyWindow(center, width, kind)  # type: ignore[arg-type]
-    return None
+            return GreyWindow(center, width, kind), tuple(numbers.cautions)  # type: ignore[arg-type]
+        numbers.ignore("WindowWidth")
+    return None, tuple(numbers.cautions)
 
 
-def shows_own_range(dataset: Dataset) -> bool:
-    """Whether frames are shown over their own range, for want of a window in the file."""
-    groups = [frame_item(dataset, 0, "FrameVOILUTSequence"), dataset]
-    stated = any(g is not None and (g.get("VOILUTSequence") or stated_window(g)) for g in groups)
-    bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
-    grey = dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
-    return grey and not stated and bits > 8 and dataset.get("Modality") != "CT"
+def shown_range(values: Values) -> tuple[float, float, str]:
+    """Return the lowest and highest value to show where nothing states them, and how it was chosen.
+
+    The whole range of the values; where few of them stretch it to more than `_STRETCH` times what
+    nearly all take up, the percentiles of those.
+
+    Args:
+        values: finite numbers, of any shape.
+    """
+    low, high = float(values.min()), float(values.max())
+    inner_low, inner_high = (float(v) for v in np.percentile(values, _NEARLY_ALL))
+    if high - low <= _STRETCH * (inner_high - inner_low) or inner_high <= inner_low:
+        return low, high, "every frame is shown over its own range of values"
+    first, last = _NEARLY_ALL
+    text = f"shown from the {first:g}th to the {last:g}th percentile, as few values lie far beyond"
+    return inner_low, inner_high, text
+
+
+def _finite(values: Values, cautions: list[Caution]) -> tuple[Values, Mask | None]:
+    """Return values without any that is not finite, and where those were.
+
+    Raises:
+        InputError: none is finite.
+    """
+    if values.dtype.kind != "f":
+        return values, None
+    finite = np.isfinite(values)
+    if finite.all():
+        return values, None
+    if not finite.any():
+        raise InputError("no pixel of the frame is a finite number", reason="corrupt")
+    share = 1 - float(finite.mean())
+    text = f"{share:.2%} of the pixels are no finite numbers; shown as the lowest value"
+    cautions.append(Caution("not_finite", text))
+    return np.where(finite, values, values[finite].min()), ~finite
+
+
+def _either(first: Mask | None, second: Mask | None) -> Mask | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first | second
 
 
 def _through(table: Table, values: Values) -> Grey:
@@ -158,41 +259,27 @@ def _through(table: Table, values: Values) -> Grey:
     return grey
 
 
-def _over_its_range(values: Values, padded: NDArray[np.bool_] | None) -> Grey:
-    seen = values if padded is None or padded.all() else values[~padded]
-    low, high = float(seen.min()), float(seen.max())
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    return GreyWindow((low + high) / 2, high - low, "LINEAR_EXACT")(values)
-
-
-def _padding(dataset: Dataset, *, signed: bool) -> tuple[int, int] | tuple[None, None]:
+def _padding(numbers: Numbers, *, signed: bool) -> tuple[int, int] | tuple[None, None]:
     """Return the range of stored values that are no picture, in the pixels' own sign."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None or str(value).strip() == "":
+    value = _padding_value(numbers, "PixelPaddingValue")
+    if value is None:
         return (None, None)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    ends = [_as_stored(value, dataset, signed=signed)]
-    ends.append(ends[0] if limit is None else _as_stored(limit, dataset, signed=signed))
+    limit = _padding_value(numbers, "PixelPaddingRangeLimit")
+    span = 2 ** int(numbers.item.BitsAllocated)
+    ends = [
+        _as_stored(end, span, signed=signed) for end in (value, value if limit is None else limit)
+    ]
     return (min(ends), max(ends))
 
 
-def _as_stored(value: Any, dataset: Dataset, *, signed: bool) -> int:
-    if isinstance(value, bytes):
-        value = int.from_bytes(value[:2], "little")
-    number: int = int(value)
-    span: int = 2 ** int(dataset.BitsAllocated)
+def _padding_value(numbers: Numbers, keyword: str) -> int | None:
+    values = stored_values(numbers.item, keyword)
+    if len(values) == 1 and isinstance(values[0], bytes):
+        return int.from_bytes(values[0][:2], "little")
+    return numbers.whole(keyword)
+
+
+def _as_stored(number: int, span: int, *, signed: bool) -> int:
     if signed and number >= span // 2:
         return number - span
     return number + span if number < 0 and not signed else number
-
-
-def _number(item: Dataset, keyword: str, absent: float) -> float:
-    value = item.get(keyword)
-    return absent if value is None or str(value).strip() == "" else float(value)
-
-
-def _listed(value: Any) -> list[float]:
-    if value is None or str(value).strip() == "":
-        return []
-    return [float(v) for v in value] if hasattr(value, "__iter__") else [float(value)]

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from sam2unet_core.dicom.attributes import (
+    PixelElement,
+    check_pixels,
+    complete_pixels,
+    pixel_element,
+)
+from sam2unet_core.dicom.encapsulated import read_frames
 from sam2unet_core.dicom.files import is_dicom
+from sam2unet_core.dicom.numbers import Numbers, stored
 from sam2unet_core.dicom.quiet import quiet
-from sam2unet_core.dicom.storage import VIDEO_SYNTAXES, name_of, never_segmented
+from sam2unet_core.dicom.storage import (
+    VIDEO_SYNTAXES,
+    is_encapsulated,
+    name_of,
+    never_segmented,
+)
 from sam2unet_core.errors import InputError
-from sam2unet_core.types import Skipped
+from sam2unet_core.types import Caution, Skipped
 
 TOO_MANY_BYTES = 2**31
 """A single frame above this is not decoded."""
+_CUT = "the file ends before its pixel data; copy it again"
+_PREAMBLE = 132
+_UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,8 @@ class Header:
     """What is remembered of one file while a folder is scanned; a kilobyte or two.
 
     `position` `(x, y, z)` and `orientation` (row cosine, column cosine) are in LPS, mm; `spacing`
-    is (row, column) in mm as the header has it. `stage` tells time points and phases apart.
+    is (row, column) in mm as the header has it. `stage` tells time points and phases apart,
+    `cautions` what had to be assumed.
     """
 
     path: Path
@@ -50,17 +65,18 @@ class Header:
     frame_of_reference_uid: str | None
     localizer: bool
     stage: tuple[tuple[str, object], ...]
+    cautions: tuple[Caution, ...] = ()
 
 
 def read_header(path: Path, relative: str) -> Header | Skipped:
     """Read one file's header; a file that is no picture comes back with the reason."""
     try:
         if not is_dicom(path):
-            return Skipped(path, "not_dicom", f"{path.name}: not a DICOM file", relative)
+            return _no_dicom(path, relative)
         with quiet(), path.open("rb") as stream:
-            dataset = open_header(stream)
-            check(dataset, stream)
-            return _header(dataset, path=path, relative=relative)
+            dataset, cautions = _opened(stream)
+            frames = check(dataset, stream)
+            return _header(dataset, path=path, relative=relative, frames=frames, cautions=cautions)
     except InputError as error:
         return Skipped(path, error.reason, f"{path.name}: {error}", relative)
     except OSError as error:
@@ -72,122 +88,187 @@ def read_header(path: Path, relative: str) -> Header | Skipped:
 
 
 def open_header(stream: BinaryIO) -> Dataset:
-    """Read a header and leave the stream where the pixel data begin.
+    """Read a header, complete its description of the pixels, leave the stream where they begin.
 
     A file without a file meta group gets one, with the transfer syntax that it was read with.
 
     Raises:
-        InputError: not a DICOM data set.
+        InputError: not a DICOM data set, or cut off within its header.
     """
+    return _opened(stream)[0]
+
+
+def _opened(stream: BinaryIO) -> tuple[Dataset, tuple[Caution, ...]]:
+    """Return the header, and what of it had to be assumed."""
     with quiet():
         try:
             dataset = dcmread(stream, stop_before_pixels=True, force=True)
-        except (InvalidDicomError, EOFError) as error:
-            raise InputError("the DICOM header is cut short", reason="truncated") from error
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        dataset.file_meta.TransferSyntaxUID = (
-            "1.2.840.10008.1.2"
-            if implicit
-            else "1.2.840.10008.1.2.1"
-            if little
-            else "1.2.840.10008.1.2.2"
-        )
-    return dataset
+            _check_whole(dataset, stream)
+        except InputError:
+            raise
+        except Exception as error:
+            if stream.tell() >= stream.seek(0, os.SEEK_END):
+                raise InputError(_CUT, reason="truncated") from error
+            raise
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, little = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = (
+                "1.2.840.10008.1.2"
+                if implicit
+                else "1.2.840.10008.1.2.1"
+                if little
+                else "1.2.840.10008.1.2.2"
+            )
+        return dataset, complete_pixels(dataset, pixel_element(dataset, stream))
 
 
-def check(dataset: Dataset, stream: BinaryIO) -> None:
-    """Raise InputError where a data set is no picture that could be segmented.
+def _no_dicom(path: Path, relative: str) -> Skipped:
+    """Tell a file that ends before its header from one that is something else."""
+    size = path.stat().st_size
+    if size < _PREAMBLE and not path.read_bytes().strip(b"\0"):
+        message = f"{path.name}: the file ends after {size} bytes; copy it again"
+        return Skipped(path, "truncated", message, relative)
+    return Skipped(path, "not_dicom", f"{path.name}: not a DICOM file", relative)
+
+
+def _check_whole(dataset: Dataset, stream: BinaryIO) -> None:
+    """Refuse a file that ends within its header.
+
+    Raises:
+        InputError: the last element is cut, or a file of pictures ends before its pixel data.
+    """
+    place = stream.tell()
+    at_end = place >= stream.seek(0, os.SEEK_END)
+    stream.seek(place)
+    sop_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    sop_class = sop_class or str(dataset.get("SOPClassUID") or "")
+    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    if not at_end or deflated or never_segmented(sop_class):
+        return
+    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    length = getattr(last, "length", 0)
+    value = getattr(last, "value", None)
+    cut = isinstance(value, bytes) and length != _UNDEFINED and len(value) < length
+    if cut or "Image Storage" in name_of(sop_class) or not len(dataset):
+        raise InputError(_CUT, reason="truncated")
+
+
+def check(dataset: Dataset, stream: BinaryIO) -> int:
+    """Return how many frames a data set holds; raise where it is no picture to segment.
 
     Args:
         dataset: the header.
         stream: the file, at its pixel data, as `open_header` leaves it.
+
+    Raises:
+        InputError: the reason is in the manifest's list.
     """
     sop_class = str(dataset.get("SOPClassUID") or "")
     sop_class = sop_class or str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     what = never_segmented(sop_class)
     if what:
         raise InputError(f"{what} ({name_of(sop_class)}), never an input", reason="not_an_image")
-    if not dataset.get("Rows") or not dataset.get("Columns"):
-        name = name_of(sop_class) if sop_class else "DICOM"
+    pixels = pixel_element(dataset, stream)
+    name = name_of(sop_class) if sop_class else "DICOM"
+    if pixels is None and not dataset.get("Rows"):
         raise InputError(f"{name} without picture elements", reason="not_an_image")
-    if not dataset.get("BitsAllocated") or not dataset.get("PhotometricInterpretation"):
-        raise InputError("the description of the pixels is incomplete", reason="corrupt")
-    one_frame = _frame_bytes(dataset)
+    if pixels is None:
+        raise InputError(f"{name} without pixel data", reason="not_an_image")
+    check_pixels(dataset)
+    one_frame = _frame_bits(dataset) / 8
     if one_frame > TOO_MANY_BYTES:
         raise InputError(
             f"frames of {one_frame / 2**30:.1f} GiB are too large; the limit is "
             f"{TOO_MANY_BYTES / 2**30:.0f} GiB",
             reason="too_large",
         )
-    _check_pixel_data(dataset, stream, expected=one_frame * frame_count(dataset))
+    return _frames_there(dataset, stream, pixels)
 
 
 def frame_count(dataset: Dataset) -> int:
-    """Return Number of Frames, 1 where it is absent or empty."""
-    return max(1, int(dataset.get("NumberOfFrames") or 1))
+    """Return Number of Frames; 1 where it is absent, empty or none."""
+    return max(1, Numbers(dataset).whole("NumberOfFrames") or 1)
 
 
-def _frame_bytes(dataset: Dataset) -> int:
+def _frame_bits(dataset: Dataset) -> int:
     samples = int(dataset.get("SamplesPerPixel") or 1)
     bits = int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated)
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
-        bits = bits * 2 // 3
-    return (bits + 7) // 8
+        return bits * 2 // 3
+    return bits
 
 
-def _check_pixel_data(dataset: Dataset, stream: BinaryIO, *, expected: int) -> None:
-    syntax = dataset.file_meta.TransferSyntaxUID
+def _frames_there(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> int:
+    """Count the frames in the file, which may be more than it announces.
+
+    Raises:
+        InputError: there are fewer bytes than the announced frames take, or a private syntax.
+    """
+    syntax, announced = dataset.file_meta.TransferSyntaxUID, frame_count(dataset)
     if syntax == DeflatedExplicitVRLittleEndian:
-        return  # the stream is not the data set itself
-    little = syntax != "1.2.840.10008.1.2.2"
-    start = stream.tell()
-    head = stream.read(12)
-    group, element = struct.unpack("<HH" if little else ">HH", head[:4].ljust(4, b"\0"))
-    if (group, element) != (0x7FE0, 0x0010):
-        name = name_of(str(dataset.get("SOPClassUID") or "DICOM"))
-        raise InputError(f"{name} without pixel data", reason="not_an_image")
+        return announced  # the stream is not the data set itself
     if syntax.is_private:
         raise InputError(
             f"the private transfer syntax {syntax} is not read",
             reason="unsupported_transfer_syntax",
         )
-    if syntax in VIDEO_SYNTAXES or syntax.is_encapsulated:
-        return
-    there = stream.seek(0, os.SEEK_END) - start - (8 if syntax.is_implicit_VR else 12)
-    if dataset.BitsAllocated == 1:
-        pixels = int(dataset.Rows) * int(dataset.Columns) * frame_count(dataset)
-        expected = (pixels + 7) // 8  # frames follow one another without padding
-    if there < expected:
+    if syntax in VIDEO_SYNTAXES:
+        return announced  # counted with its series: the stream has to be read for it
+    if is_encapsulated(syntax):
+        return max(announced, len(read_frames(stream, dataset)))
+    one_frame = _frame_bits(dataset)
+    expected = (one_frame * announced + 7) // 8  # bits follow one another without padding
+    if pixels.there < expected:
         raise InputError(
-            f"the pixel data end after {max(0, there)} of {expected} bytes; copy the file again",
+            f"the pixel data end after {pixels.there} of {expected} bytes; copy the file again",
             reason="truncated",
         )
+    padding = 8 if one_frame <= 8 else 0  # an odd number of bytes gets one more
+    return max(announced, (8 * min(pixels.there, pixels.length) - padding) // one_frame)
 
 
-def _header(dataset: Dataset, *, path: Path, relative: str) -> Header:
-    image_type = [str(v).upper() for v in dataset.get("ImageType") or ()]
+def _header(
+    dataset: Dataset,
+    *,
+    path: Path,
+    relative: str,
+    frames: int,
+    cautions: tuple[Caution, ...],
+) -> Header:
+    numbers = Numbers(dataset, list(cautions))
+    announced = Numbers(dataset).whole("NumberOfFrames")
+    image_type = [str(v).upper() for v in stored(dataset, "ImageType")]
+    if announced is not None and frames != max(1, announced):
+        text = f"the header announces {announced} frames, the file holds {frames}"
+        numbers.cautions.append(Caution("frame_count_differs", text))
+    elif announced is None and frames > 1:
+        text = f"the header announces one frame, the file holds {frames}"
+        numbers.cautions.append(Caution("frame_count_differs", text))
+    if "MOSAIC" in image_type:
+        text = "a Siemens mosaic of many slices, taken as one picture; unpack it first"
+        numbers.cautions.append(Caution("mosaic", text))
     return Header(
         path=path,
         relative=relative,
         sop_class_uid=str(dataset.get("SOPClassUID") or ""),
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
-        frames=frame_count(dataset),
+        frames=frames,
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         photometric=str(dataset.PhotometricInterpretation),
-        patient=f"{dataset.get('PatientID') or ''}\n{dataset.get('IssuerOfPatientID') or ''}",
+        patient=f"{_text(dataset, 'PatientID')}\n{_text(dataset, 'IssuerOfPatientID')}",
         study_uid=_text(dataset, "StudyInstanceUID"),
         series_uid=_text(dataset, "SeriesInstanceUID"),
         modality=_text(dataset, "Modality"),
-        number=_whole(dataset.get("InstanceNumber")),
-        position=_numbers(dataset.get("ImagePositionPatient"), 3),
-        orientation=_numbers(dataset.get("ImageOrientationPatient"), 6),
-        spacing=_numbers(dataset.get("PixelSpacing"), 2),
+        number=numbers.whole("InstanceNumber"),
+        position=numbers.optional("ImagePositionPatient", count=3),
+        orientation=numbers.optional("ImageOrientationPatient", count=6),
+        spacing=numbers.optional("PixelSpacing", count=2),
         frame_of_reference_uid=_text(dataset, "FrameOfReferenceUID"),
         localizer="LOCALIZER" in image_type,
         stage=_stage(dataset, image_type),
+        cautions=tuple(numbers.cautions),
     )
 
 
@@ -202,21 +283,10 @@ def _stage(dataset: Dataset, image_type: list[str]) -> tuple[tuple[str, object],
     """Return what can tell apart instances at one place, most telling first."""
     found: list[tuple[str, object]] = [("ImageType", tuple(image_type))]
     for keyword in _STAGES:
-        value = dataset.get(keyword)
-        found.append((keyword, None if value is None else str(value)))
+        values = stored(dataset, keyword)
+        found.append((keyword, "\\".join(map(str, values)) if values else None))
     return tuple(found)
 
 
 def _text(dataset: Dataset, keyword: str) -> str | None:
-    return str(dataset.get(keyword) or "").strip() or None
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None or str(value).strip() == "" else int(value)
-
-
-def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """Return so many numbers, or None where the element is absent or empty."""
-    if value is None or isinstance(value, str) or len(value) != count:
-        return None
-    return tuple(float(v) for v in value)
+    return "\\".join(map(str, stored(dataset, keyword))).strip(" \0") or None

@@ -6,71 +6,88 @@ photometric interpretation. Colour goes through its palette or colour matrix.
 
 from __future__ import annotations
 
-import itertools
+import io
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.pixels import get_decoder, iter_pixels
-from pydicom.uid import (
-    JPEG2000,
-    DeflatedExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-)
+from pydicom.pixels import convert_color_space, get_decoder
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from sam2unet_core.dicom.attributes import FLOATS, PixelElement, pixel_element
+from sam2unet_core.dicom.codecs import decode
+from sam2unet_core.dicom.colour import colours_of
+from sam2unet_core.dicom.encapsulated import read_frames, read_stream
 from sam2unet_core.dicom.grey import GreyChain
-from sam2unet_core.dicom.header import frame_count
-from sam2unet_core.dicom.jpeg import CHECKED, check_lossless
-from sam2unet_core.dicom.lookup import palette
+from sam2unet_core.dicom.header import frame_count, open_header
+from sam2unet_core.dicom.lookup import Table, palette
 from sam2unet_core.dicom.quiet import quiet, quietly
-from sam2unet_core.dicom.storage import name_of
+from sam2unet_core.dicom.storage import is_encapsulated, name_of
 from sam2unet_core.errors import InputError
 from sam2unet_core.task import Window
+from sam2unet_core.types import Caution
 
 Pixels = NDArray[np.uint8]
-_DECODERS = {
-    **dict.fromkeys((JPEGBaseline8Bit, JPEGExtended12Bit), "pillow"),
-    **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls"),
-    **dict.fromkeys((JPEG2000Lossless, JPEG2000), "pylibjpeg"),
+Shown = tuple[int, Pixels, tuple[Caution, ...]]
+_LABELS = {
+    "RGB": ("RGB",),
+    "YBR_FULL": ("YCbCr",),
+    "YBR_FULL_422": ("YCbCr",),
+    "YBR_RCT": ("RGB",),
+    "YBR_ICT": ("RGB",),
 }
-"""Which of several decoders is taken: not GDCM where there is another, since on some broken
-streams it ends the whole process instead of raising an error."""
+"""Photometric interpretations of colour, and what a decoder gives for them."""
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A frame as it is stored, `(H, W)` or `(H, W, 3)`, and its compressed stream, if any."""
+
+    index: int
+    values: NDArray[Any]
+    stream: bytes = b""
 
 
 def iterate_frames(
-    path: Path, dataset: Dataset, *, window: Window | None = None, stride: int = 1
-) -> Iterator[tuple[int, Pixels]]:
+    path: Path,
+    dataset: Dataset,
+    *,
+    frames: int | None = None,
+    window: Window | None = None,
+    stride: int = 1,
+) -> Iterator[Shown]:
     """Decode the frames of an instance one at a time.
 
     Args:
         path: the file.
-        dataset: its header.
+        dataset: its header, as `open_header` gives it.
+        frames: how many it holds; by default as many as its header says.
         window: replaces the file's own for CT.
-        stride: take every so-manyth frame, from the first.
+        stride: take every Nth frame, from the first.
 
     Yields:
-        The frame's 0-based index and its pixels, `(H, W, 3)` uint8 RGB.
+        The frame's 0-based index, its pixels, `(H, W, 3)` uint8 RGB, and what was guessed or left
+        out in showing it.
 
     Raises:
         InputError: no decoder for the transfer syntax, or broken data.
     """
+    count = frames or frame_count(dataset)
+    indices = range(0, count, stride)
+    done = 0
     try:
-        get_decoder(dataset.file_meta.TransferSyntaxUID)
         with quiet():
-            if dataset.file_meta.TransferSyntaxUID in CHECKED:
-                check_lossless(path)
             show = _Display(dataset, window)
-        indices = range(0, frame_count(dataset), stride)
-        done = 0
-        for stored in quietly(_stored(path, dataset, indices)):
-            yield indices[done], show(stored, indices[done])
+        for stored in quietly(_stored(path, dataset, indices, count)):
+            with quiet():
+                pixels, cautions = show(stored)
+            yield stored.index, pixels, cautions
             done += 1
     except InputError:
         raise
@@ -82,87 +99,186 @@ def iterate_frames(
         )
 
 
-def _stored(path: Path, dataset: Dataset, indices: range) -> Iterator[NDArray[Any]]:
-    """Yield stored values, `(H, W)` or `(H, W, 3)`, colour already as RGB."""
-    decoder = _DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
-    started = False
-    if dataset.file_meta.TransferSyntaxUID != DeflatedExplicitVRLittleEndian:
-        try:
-            for values in _decoded(path, indices, decoder):
-                yield _sign_extended(values, dataset)
-                started = True
-        except Exception:
-            if started:
-                raise
-    if not started:  # some files can only be read whole: deflated, without a file meta group
-        whole = dcmread(path, force=True)
-        whole.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-        for values in _decoded(whole, indices, decoder):
-            yield _sign_extended(values, dataset)
+def _stored(path: Path, dataset: Dataset, indices: range, count: int) -> Iterator[_Stored]:
+    """Yield the frames with these indices, as far as they are there."""
+    with ExitStack() as stack:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if syntax == DeflatedExplicitVRLittleEndian:
+            found = dcmread(path, force=True)["PixelData"]
+            inflated, size = found.value, len(found.value)
+            element = PixelElement("PixelData", 0, size, size, found.VR)
+            yield from _native(io.BytesIO(inflated), dataset, element, indices, count)
+            return
+        file = stack.enter_context(path.open("rb"))
+        open_header(file)
+        if is_encapsulated(syntax):
+            yield from _compressed(file, dataset, indices)
+            return
+        there = pixel_element(dataset, file)
+        if there is None:
+            raise InputError("the pixel data are gone; copy the file again", reason="truncated")
+        yield from _native(file, dataset, there, indices, count)
 
 
-def _decoded(source: Path | Dataset, indices: range, decoder: str) -> Iterator[NDArray[Any]]:
-    # pydicom 3.0 writes into a read-only array when it corrects signs; `_sign_extended` does it.
-    yield from itertools.islice(
-        iter_pixels(
-            source,
-            indices=None if indices.step == 1 else indices,
-            decoding_plugin=decoder,
-            apply_j2k_sign_correction=False,
-            apply_jls_sign_correction=False,
-        ),
-        len(indices),
-    )
+def _compressed(file: BinaryIO, dataset: Dataset, indices: range) -> Iterator[_Stored]:
+    frames = read_frames(file, dataset)
+    for index in indices:
+        if index >= len(frames):
+            return
+        stream = read_stream(file, frames[index])
+        yield _Stored(index, _as_described(decode(stream, dataset), dataset), stream)
 
 
-def _sign_extended(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Give the bits above Bits Stored the value that the sign asks for; colour has none."""
-    unused = 8 * values.dtype.itemsize - int(dataset.get("BitsStored") or dataset.BitsAllocated)
-    if not unused or values.ndim == 3 or dataset.BitsAllocated == 1:
+def _native(
+    file: BinaryIO, dataset: Dataset, element: PixelElement, indices: range, count: int
+) -> Iterator[_Stored]:
+    """Yield uncompressed frames: big-endian, one bit, sub-sampled and in planes as they may be."""
+    if element.keyword in FLOATS:
+        yield from _floats(file, dataset, element, indices)
+        return
+    file.seek(element.offset)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    options = {
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "number_of_frames": count,
+        "samples_per_pixel": int(dataset.SamplesPerPixel),
+        "photometric_interpretation": str(dataset.PhotometricInterpretation),
+        "planar_configuration": int(dataset.get("PlanarConfiguration") or 0),
+        "bits_allocated": int(dataset.BitsAllocated),
+        "bits_stored": int(dataset.BitsStored),
+        "pixel_representation": int(dataset.PixelRepresentation),
+        "pixel_keyword": "PixelData",
+        "pixel_vr": element.vr,
+        "correct_unused_bits": False,  # `_as_described` does it
+    }
+    decoder = get_decoder(syntax)
+    for index in indices:
+        values, _ = decoder.as_array(file, index=index, raw=True, validate=False, **options)
+        yield _Stored(index, _lowered(_as_described(values, dataset), dataset))
+
+
+def _floats(
+    file: BinaryIO, dataset: Dataset, element: PixelElement, indices: range
+) -> Iterator[_Stored]:
+    order = ">" if dataset.file_meta.TransferSyntaxUID == _BIG_ENDIAN else "<"
+    dtype = np.dtype(f"{order}f{FLOATS[element.keyword] // 8}")
+    size = int(dataset.Rows) * int(dataset.Columns)
+    for index in indices:
+        file.seek(element.offset + index * size * dtype.itemsize)
+        content = file.read(size * dtype.itemsize)
+        if len(content) < size * dtype.itemsize:
+            return
+        values = np.frombuffer(content, dtype).reshape(int(dataset.Rows), int(dataset.Columns))
+        yield _Stored(index, values.astype(np.float64))
+
+
+def _as_described(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Give grey values the sign and depth that the header says; colour has no sign.
+
+    Bits above Bits Stored take the value that the sign asks for.
+    """
+    if values.ndim == 3 or dataset.BitsAllocated == 1 or values.dtype.kind == "f":
         return values
-    return values << unused >> unused
+    kind = "i" if dataset.PixelRepresentation == 1 else "u"
+    if values.dtype.kind != kind:
+        values = values.view(values.dtype.newbyteorder("=").str.replace(values.dtype.kind, kind))
+    if int(dataset.HighBit) >= int(dataset.BitsStored):
+        return values  # they lie higher; see `_lowered`
+    unused = max(0, 8 * values.dtype.itemsize - int(dataset.BitsStored))
+    return values << unused >> unused if unused else values
+
+
+def _lowered(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Bring values that end at a higher bit than the lowest down to it, as old files store them."""
+    kept, high = int(dataset.BitsStored), int(dataset.HighBit)
+    if values.ndim == 3 or dataset.BitsAllocated == 1 or high < kept:
+        return values
+    above = 8 * values.dtype.itemsize - (high + 1)
+    return values << above >> above + (high + 1 - kept)
 
 
 class _Display:
-    """Turns the stored values of one instance into RGB."""
+    """Turns the stored frames of one instance into RGB."""
 
     def __init__(self, dataset: Dataset, window: Window | None) -> None:
+        self._dataset = dataset
         self._photometric = str(dataset.PhotometricInterpretation)
-        self._bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
         self._size = (int(dataset.Rows), int(dataset.Columns))
         self._grey: GreyChain | None = None
+        self._palette: tuple[Table, Table, Table] | None = None
         if self._photometric == "PALETTE COLOR":
-            syntax = dataset.file_meta.TransferSyntaxUID
-            self._palette = palette(
-                dataset,
-                signed=dataset.get("PixelRepresentation") == 1,
-                little_endian=syntax != "1.2.840.10008.1.2.2",
-            )
+            self._palette = _palette_of(dataset)
         elif self._photometric in ("MONOCHROME1", "MONOCHROME2"):
             self._grey = GreyChain(dataset, window)
-        elif self._photometric != "RGB" and self._photometric not in _COLOUR_MATRICES:
+        elif self._photometric not in _LABELS:
             raise InputError(
-                f"the photometric interpretation {self._photometric} is not read",
+                f"the photometric interpretation {self._photometric[:16]} is not read",
                 reason="unsupported_transfer_syntax",
             )
 
-    def __call__(self, stored: NDArray[Any], index: int) -> Pixels:
-        if stored.shape[:2] != self._size:
+    def __call__(self, stored: _Stored) -> tuple[Pixels, tuple[Caution, ...]]:
+        values = stored.values
+        if values.shape[:2] != self._size:
             raise InputError(
-                f"a frame of {stored.shape[:2]} where the header says {self._size}",
+                f"a frame of {values.shape[:2]} where the header says {self._size}",
                 reason="corrupt",
             )
+        if values.ndim == 3:
+            return self._coloured(stored)
         if self._grey is not None:
-            grey = self._grey(stored, index)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        if self._photometric == "PALETTE COLOR":
-            channels = [_to_eight_bits(t(stored), t.bits) for t in self._palette]
-            return np.stack(channels, axis=2)
-        return _to_eight_bits(stored, self._bits)
+            grey, cautions = self._grey(values, stored.index)
+            return np.repeat(grey[:, :, None], 3, axis=2), cautions
+        if self._palette is not None:
+            channels = [_to_eight_bits(t(values), t.bits) for t in self._palette]
+            return np.stack(channels, axis=2), ()
+        return self._grey_after_all(values)
+
+    def _grey_after_all(self, values: NDArray[Any]) -> tuple[Pixels, tuple[Caution, ...]]:
+        """Show a stream of one component in a file that is labelled as colour."""
+        text = f"labelled {self._photometric}, but each pixel has one value; shown as grey"
+        grey = _to_eight_bits(values, self._bits(values))
+        return np.repeat(grey[:, :, None], 3, axis=2), (Caution("photometric_corrected", text),)
+
+    def _coloured(self, stored: _Stored) -> tuple[Pixels, tuple[Caution, ...]]:
+        if stored.values.shape[2] != 3:
+            raise InputError(
+                f"{stored.values.shape[2]} values a pixel; expected 1 or 3", reason="corrupt"
+            )
+        bits = self._bits(stored.values)
+        found = colours_of(
+            stored.values,
+            photometric=self._photometric,
+            syntax=str(self._dataset.file_meta.TransferSyntaxUID),
+            stream=stored.stream,
+            bits=bits,
+        )
+        pixels = _to_eight_bits(stored.values, bits)
+        if found == "ybr":
+            pixels = convert_color_space(pixels, "YBR_FULL", "RGB")
+        shown = {"ybr": "YCbCr", "rgb": "RGB"}[found]
+        if shown in _LABELS.get(self._photometric, ()):
+            return pixels, ()
+        text = f"labelled {self._photometric}, but the pixels are {shown}; shown as such"
+        return pixels, (Caution("photometric_corrected", text),)
+
+    def _bits(self, values: NDArray[Any]) -> int:
+        return min(int(self._dataset.BitsStored), 8 * values.dtype.itemsize)
 
 
-_COLOUR_MATRICES = ("YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-"""Decoded to RGB by pydicom."""
+def _palette_of(dataset: Dataset) -> tuple[Table, Table, Table]:
+    try:
+        return palette(
+            dataset,
+            signed=dataset.PixelRepresentation == 1,
+            little_endian=dataset.file_meta.TransferSyntaxUID != _BIG_ENDIAN,
+        )
+    except Exception as error:  # a table breaks in many ways
+        raise InputError(
+            "the palette (Red, Green, Blue Palette Color Lookup Table) cannot be read; export the "
+            "file again",
+            reason="corrupt",
+        ) from error
 
 
 def _to_eight_bits(values: NDArray[Any], bits: int) -> Pixels:
@@ -176,8 +292,8 @@ def _to_eight_bits(values: NDArray[Any], bits: int) -> Pixels:
 def _explained(error: Exception, dataset: Dataset) -> InputError:
     """Say why decoding failed; of the error only its kind is given, its text may quote the file."""
     syntax = name_of(str(dataset.file_meta.TransferSyntaxUID))
-    text = str(error)
-    unread = ("missing dependencies", "does not support", "not supported")
+    text = str(error).lower()
+    unread = ("does not support", "not supported", "unsupported", "not implemented")
     if isinstance(error, NotImplementedError) or any(part in text for part in unread):
         return InputError(
             f"no decoder for this form of {syntax}; convert it, for instance with dcmdjpeg",
@@ -185,7 +301,7 @@ def _explained(error: Exception, dataset: Dataset) -> InputError:
         )
     if isinstance(error, MemoryError):
         return InputError("not enough memory for a frame", reason="out_of_memory")
-    short = isinstance(error, EOFError) or "less than expected" in text or "end of" in text.lower()
+    short = isinstance(error, EOFError) or "less than expected" in text or "end of" in text
     return InputError(
         f"the pixel data ({syntax}) cannot be decoded ({type(error).__name__}); copy it again",
         reason="truncated" if short else "corrupt",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset
 
 from sam2unet_core.dicom.build import build_series, read_dataset
 from sam2unet_core.dicom.files import is_directory_file, referenced_files, relative_to, walk
 from sam2unet_core.dicom.group import group
 from sam2unet_core.dicom.header import Header, read_header
+from sam2unet_core.dicom.numbers import drop_unreadable
 from sam2unet_core.dicom.pixels import iterate_frames
 from sam2unet_core.dicom.quiet import quiet
 from sam2unet_core.dicom.space import frame_times
@@ -69,16 +69,25 @@ def find_headers(path: Path) -> Iterator[Header | Skipped]:
 def series_of(headers: Iterable[Header], source_path: Path) -> Iterator[Series | Skipped]:
     """Group headers into series; where a header cannot be used, its files are skipped."""
     source = DicomSource()
-    for members in group(headers):
+    members: Sequence[Header]
+    for members in _grouped(list(headers)):
         try:
             with quiet():
-                series = build_series(members, source=source, source_path=source_path)
+                series = build_series(list(members), source=source, source_path=source_path)
             yield series
         except Exception as error:  # one bad header must not end the scan
             name = type(error).__name__
             for member in members:
                 message = f"{member.path.name}: the header cannot be used ({name})"
                 yield Skipped(member.path, "corrupt", message, member.relative)
+
+
+def _grouped(headers: list[Header]) -> list[list[Header]]:
+    """Group headers; each for itself where they cannot be compared."""
+    try:
+        return group(headers)
+    except Exception:  # one bad header must not end the scan
+        return [[header] for header in headers]
 
 
 class DicomSource:
@@ -95,8 +104,9 @@ class DicomSource:
         for position in range(0, len(series.instances), 1 if single else stride):
             instance = series.instances[position]
             try:
-                for index, pixels, time in _decoded(instance, window, stride if single else 1):
-                    yield Frame(pixels, index if single else position, position, index + 1, time)
+                for frame in _decoded(instance, window, stride if single else 1):
+                    place = frame.index if single else position
+                    yield replace(frame, index=place, instance=position)
             except InputError as error:
                 named = InputError(f"{instance.path.name}: {error}", reason=error.reason)
                 if on_error is None:
@@ -109,39 +119,37 @@ class DicomSource:
         Raises:
             InputError: the file can no longer be read.
         """
-        path = series.instances[instance_index].path
+        instance = series.instances[instance_index]
         try:
             with quiet():
-                dataset = read_dataset(path)
-                for _ in dataset.iterall():  # now, while it is quiet: a later access would warn
-                    pass
+                dataset = read_dataset(instance.path, frames=instance.frames)
+                drop_unreadable(dataset)  # now, while it is quiet: a later access would warn
         except OSError as error:
-            message = f"{path.name}: cannot be read ({error.strerror})"
+            message = f"{instance.path.name}: cannot be read ({error.strerror})"
             raise InputError(message, reason="corrupt") from error
         return dataset
 
 
-def _decoded(
-    instance: Instance, window: Window | None, stride: int
-) -> Iterator[tuple[int, NDArray[np.uint8], float | None]]:
-    """Yield the index, pixels and time of an instance's frames.
+def _decoded(instance: Instance, window: Window | None, stride: int) -> Iterator[Frame]:
+    """Yield an instance's frames, as if it were all of its series.
 
     Raises:
         InputError: the file is gone or broken.
     """
     try:
-        dataset = read_dataset(instance.path)
+        dataset = read_dataset(instance.path, frames=instance.frames)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", reason="corrupt") from error
     codec = VIDEO_SYNTAXES.get(str(instance.transfer_syntax_uid))
+    count = instance.frames
     if codec:
-        decoded = iterate_video(instance.path, dataset, codec=codec, stride=stride)
+        decoded = iterate_video(instance.path, dataset, codec=codec, frames=count, stride=stride)
     else:
-        decoded = iterate_frames(instance.path, dataset, window=window, stride=stride)
+        decoded = iterate_frames(instance.path, dataset, frames=count, window=window, stride=stride)
     with quiet():
-        times = frame_times(dataset) if instance.frames > 1 else None
-    for index, pixels in decoded:
-        yield index, pixels, _time(times, index)
+        times = frame_times(dataset) if count > 1 else None
+    for index, pixels, cautions in decoded:
+        yield Frame(pixels, index, 0, index + 1, _time(times, index), cautions)
 
 
 def _time(times: Any, index: int) -> float | None:

@@ -9,8 +9,10 @@ import numpy as np
 from pydicom import Dataset
 
 from sam2unet_core.dicom.header import Header, frame_count
+from sam2unet_core.dicom.numbers import Numbers
 from sam2unet_core.errors import GeometryError
 from sam2unet_core.geometry import Geometry
+from sam2unet_core.types import Caution
 
 Spacing = tuple[float, float]
 _CENTIMETRES = 3
@@ -19,12 +21,15 @@ AT_THE_DETECTOR = "at the detector: sizes in the patient are smaller"
 OF_THE_SCAN = "of the scanned film or picture"
 
 
-def stack_geometry(members: Sequence[Header], dataset: Dataset) -> Geometry | None:
+def stack_geometry(
+    members: Sequence[Header], dataset: Dataset, cautions: list[Caution]
+) -> Geometry | None:
     """Return the geometry of single-frame instances; None where they have no place in space.
 
     Args:
         members: the instances, in order.
         dataset: the header of the first.
+        cautions: gets what was left out or read leniently.
 
     Raises:
         GeometryError: what is stated cannot be: cosines that are no unit vectors, no spacing.
@@ -39,45 +44,67 @@ def stack_geometry(members: Sequence[Header], dataset: Dataset) -> Geometry | No
         row_cosine=np.array(first.orientation[:3]),
         column_cosine=np.array(first.orientation[3:]),
         spacing_mm=(first.spacing[0], first.spacing[1]),
-        thickness_mm=_positive(dataset.get("SliceThickness")),
+        thickness_mm=Numbers(dataset, cautions).positive("SliceThickness"),
         frame_of_reference_uid=first.frame_of_reference_uid,
     )
 
 
-def multiframe_geometry(dataset: Dataset) -> Geometry | None:
+def multiframe_geometry(dataset: Dataset, cautions: list[Caution]) -> Geometry | None:
     """Return the geometry that the functional groups state; None where they state none.
+
+    Args:
+        dataset: the header.
+        cautions: gets what was left out or read leniently.
 
     Raises:
         GeometryError: the frames differ in orientation or spacing, or cannot be as stated.
     """
     count = frame_count(dataset)
-    planes = [frame_item(dataset, i, "PlanePositionSequence") for i in range(count)]
-    positions = [p and p.get("ImagePositionPatient") for p in planes]
-    if not all(p is not None and len(p) == 3 for p in positions):
+    positions = [_of_frame(dataset, i, *_POSITION, cautions) for i in range(count)]
+    stated = [position for position in positions if position is not None]
+    if not stated:
         return None
+    if len(stated) < count:
+        raise GeometryError(f"{count - len(stated)} of {count} frames have no usable position")
     orientations, spacings = set(), set()
     for index in range(count):
-        plane = frame_item(dataset, index, "PlaneOrientationSequence")
-        measures = frame_item(dataset, index, "PixelMeasuresSequence")
-        cosines = plane and plane.get("ImageOrientationPatient")
-        pitch = measures and measures.get("PixelSpacing")
+        cosines = _of_frame(dataset, index, *_ORIENTATION, cautions)
+        pitch = _of_frame(dataset, index, *_SPACING, cautions)
         if not cosines or not pitch:
             raise GeometryError("positions, but no orientation or no pixel spacing")
-        orientations.add(tuple(round(float(v), 5) for v in cosines))
-        spacings.add(tuple(float(v) for v in pitch))
+        orientations.add(tuple(round(v, 5) for v in cosines))
+        spacings.add(pitch)
     if len(orientations) > 1 or len(spacings) > 1:
         raise GeometryError("the frames differ in orientation or in pixel spacing")
     measures = frame_item(dataset, 0, "PixelMeasuresSequence")
-    cosines = frame_item(dataset, 0, "PlaneOrientationSequence").ImageOrientationPatient
+    cosines = _of_frame(dataset, 0, *_ORIENTATION, cautions) or ()
     pitch = spacings.pop()
     return Geometry(
-        positions=np.array([[float(v) for v in p] for p in positions]),
-        row_cosine=np.array([float(v) for v in cosines[:3]]),
-        column_cosine=np.array([float(v) for v in cosines[3:]]),
+        positions=np.array(stated),
+        row_cosine=np.array(cosines[:3]),
+        column_cosine=np.array(cosines[3:]),
         spacing_mm=(pitch[0], pitch[1]),
-        thickness_mm=_positive(measures.get("SliceThickness")),
+        thickness_mm=Numbers(measures or Dataset(), cautions).positive("SliceThickness"),
         frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or "") or None,
     )
+
+
+_POSITION = ("PlanePositionSequence", "ImagePositionPatient", 3)
+_ORIENTATION = ("PlaneOrientationSequence", "ImageOrientationPatient", 6)
+_SPACING = ("PixelMeasuresSequence", "PixelSpacing", 2)
+
+
+def _of_frame(
+    dataset: Dataset,
+    index: int,
+    sequence: str,
+    keyword: str,
+    count: int,
+    cautions: list[Caution],
+) -> tuple[float, ...] | None:
+    """Return numbers of a functional group of a frame; None where there are none to use."""
+    item = frame_item(dataset, index, sequence)
+    return None if item is None else Numbers(item, cautions).optional(keyword, count=count)
 
 
 def frame_item(dataset: Dataset, index: int, keyword: str) -> Any:
@@ -95,12 +122,15 @@ def frame_item(dataset: Dataset, index: int, keyword: str) -> Any:
     return None
 
 
-def pixel_spacing(dataset: Dataset) -> tuple[Spacing | None, str]:
-    """Return the (row, column) pixel pitch in mm and what it means; None where none is stated."""
+def pixel_spacing(dataset: Dataset, cautions: list[Caution]) -> tuple[Spacing | None, str]:
+    """Return the (row, column) pixel pitch in mm and what it means; None where none is stated.
+
+    `cautions` gets what was left out or read leniently.
+    """
     measures = frame_item(dataset, 0, "PixelMeasuresSequence")
-    spacing = _pair(measures.get("PixelSpacing")) if measures else None
-    spacing = spacing or _pair(dataset.get("PixelSpacing"))
-    detector = _pair(dataset.get("ImagerPixelSpacing"))
+    spacing = _pair(measures, "PixelSpacing", cautions) if measures is not None else None
+    spacing = spacing or _pair(dataset, "PixelSpacing", cautions)
+    detector = _pair(dataset, "ImagerPixelSpacing", cautions)
     if spacing:
         projected = dataset.get("Modality") in ("CR", "DX", "MG", "XA", "RF", "IO", "PX", "RG")
         calibrated = dataset.get("PixelSpacingCalibrationType")
@@ -108,7 +138,7 @@ def pixel_spacing(dataset: Dataset) -> tuple[Spacing | None, str]:
         return spacing, AT_THE_DETECTOR if uncorrected else ""
     if detector:
         return detector, AT_THE_DETECTOR
-    scanned = _pair(dataset.get("NominalScannedPixelSpacing"))
+    scanned = _pair(dataset, "NominalScannedPixelSpacing", cautions)
     if scanned:
         return scanned, OF_THE_SCAN
     return _ultrasound_spacing(dataset)
@@ -116,17 +146,16 @@ def pixel_spacing(dataset: Dataset) -> tuple[Spacing | None, str]:
 
 def frame_times(dataset: Dataset) -> tuple[float, ...] | float | None:
     """Return seconds from the first frame, one per frame, or a constant step, or None."""
-    vector = dataset.get("FrameTimeVector")
-    if vector is not None and not isinstance(vector, str) and len(vector) == frame_count(dataset):
-        milliseconds = np.array([float(v) for v in vector])
+    numbers = Numbers(dataset)
+    vector = numbers.optional("FrameTimeVector", count=frame_count(dataset))
+    if vector is not None and frame_count(dataset) > 1:
+        milliseconds = np.array(vector)
         milliseconds[0] = 0
         return tuple((np.cumsum(milliseconds) / 1000).tolist())
-    step = _positive(dataset.get("FrameTime"))
+    step = numbers.positive("FrameTime")
     if step:
         return step / 1000
-    rate = _positive(dataset.get("CineRate")) or _positive(
-        dataset.get("RecommendedDisplayFrameRate")
-    )
+    rate = numbers.positive("CineRate") or numbers.positive("RecommendedDisplayFrameRate")
     return 1 / rate if rate else None
 
 
@@ -144,8 +173,9 @@ def _ultrasound_spacing(dataset: Dataset) -> tuple[Spacing | None, str]:
     for region in dataset.get("SequenceOfUltrasoundRegions") or ():
         units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
         if units == (_CENTIMETRES, _CENTIMETRES) and region.get("RegionSpatialFormat") == _TISSUE:
-            deltas = (region.get("PhysicalDeltaY"), region.get("PhysicalDeltaX"))
-            if all(deltas):
+            numbers = Numbers(region)
+            deltas = (numbers.one("PhysicalDeltaY"), numbers.one("PhysicalDeltaX"))
+            if deltas[0] and deltas[1]:
                 # 10 mm in a cm; an axis may run backwards
                 found.add((round(abs(deltas[0]) * 10, 6), round(abs(deltas[1]) * 10, 6)))
     if len(found) == 1:
@@ -153,14 +183,6 @@ def _ultrasound_spacing(dataset: Dataset) -> tuple[Spacing | None, str]:
     return None, "the ultrasound regions differ in scale" if found else ""
 
 
-def _pair(value: Any) -> Spacing | None:
-    if value is None or isinstance(value, str) or len(value) != 2:
-        return None
-    pair = (float(value[0]), float(value[1]))
-    return pair if min(pair) > 0 else None
-
-
-def _positive(value: Any) -> float | None:
-    if value is None or str(value).strip() == "":
-        return None
-    return float(value) if float(value) > 0 else None
+def _pair(item: Dataset, keyword: str, cautions: list[Caution]) -> Spacing | None:
+    pair = Numbers(item, cautions).optional(keyword, count=2)
+    return (pair[0], pair[1]) if pair and min(pair) > 0 else None

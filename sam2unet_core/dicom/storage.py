@@ -11,6 +11,14 @@ VIDEO_SYNTAXES: dict[str, str] = {
 }
 """Transfer syntaxes that hold one video stream, and FFmpeg's name of its bare form."""
 
+_NATIVE = {
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+}
+"""Implicit and explicit little endian, deflated, big endian."""
+
 DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory: a DICOMDIR."""
 
@@ -60,6 +68,11 @@ def never_segmented(sop_class_uid: str) -> str | None:
 def is_multiframe(sop_class_uid: str, frames: int) -> bool:
     """Whether an instance is a series of frames by itself."""
     return frames > 1 or sop_class_uid in _ALWAYS_MULTIFRAME
+
+
+def is_encapsulated(transfer_syntax_uid: str) -> bool:
+    """Whether pixel data of this transfer syntax are compressed, each frame on its own."""
+    return transfer_syntax_uid not in _NATIVE
 
 
 def name_of(uid: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -12,48 +11,67 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from sam2unet_core.dicom.encapsulated import read_fragments
 from sam2unet_core.dicom.header import frame_count, open_header
 from sam2unet_core.errors import InputError, MissingExtraError
-from sam2unet_core.media.video import pictures
+from sam2unet_core.media.video import pictures, probe
+from sam2unet_core.types import Caution
 
-_ITEM = (0xFFFE, 0xE000)
-_END = (0xFFFE, 0xE0DD)
-_UNDEFINED = 0xFFFFFFFF
+
+def count_frames(path: Path, codec: str, *, announced: int) -> int:
+    """Return how many frames a video instance holds; `announced` where that cannot be told here.
+
+    Packets are counted; where those are more than announced, as also with a frame in two fields,
+    the stream is decoded.
+    """
+    try:
+        with path.open("rb") as file:
+            there = probe(cast(BinaryIO, FragmentStream(file)), bare=codec).frames
+        if there <= announced:
+            return there
+        with path.open("rb") as file:
+            stream = cast(BinaryIO, FragmentStream(file))
+            return sum(1 for _ in pictures(stream, stride=1, bare=codec))
+    except (InputError, MissingExtraError, OSError):
+        return announced  # what is wrong is told where the frames are read
 
 
 def iterate_video(
-    path: Path, dataset: Dataset, *, codec: str, stride: int = 1
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    path: Path, dataset: Dataset, *, codec: str, frames: int | None = None, stride: int = 1
+) -> Iterator[tuple[int, NDArray[np.uint8], tuple[Caution, ...]]]:
     """Decode the frames of an encapsulated video one at a time.
 
     Args:
         path: the file.
         dataset: its header.
         codec: `mpeg`, `h264` or `hevc`.
-        stride: take every so-manyth frame, from the first.
+        frames: how many it holds; by default as many as its header says.
+        stride: take every Nth frame, from the first.
 
     Yields:
-        The frame's 0-based index, in the order of display, and its pixels, `(H, W, 3)` uint8 RGB.
+        The frame's 0-based index, in the order of display, its pixels, `(H, W, 3)` uint8 RGB, and
+        what the decoder had to conceal in it.
 
     Raises:
         InputError: the stream is broken, holds fewer frames than the header says, or PyAV is not
             installed.
     """
-    count, size = frame_count(dataset), (int(dataset.Rows), int(dataset.Columns))
+    count = frames or frame_count(dataset)
+    size = (int(dataset.Rows), int(dataset.Columns))
     done = 0
     try:
         with path.open("rb") as file:
             stream = cast(BinaryIO, FragmentStream(file))
             for picture in pictures(stream, stride=stride, bare=codec):
                 if picture.index >= count:
-                    return  # more than the header says: these have no frame number
+                    return  # not reached where frames were counted
                 if picture.pixels.shape[:2] != size:
                     raise InputError(
                         f"the stream holds frames of {picture.pixels.shape[:2]}, the header says "
                         f"{size}",
                         reason="corrupt",
                     )
-                yield picture.index, picture.pixels
+                yield picture.index, picture.pixels, ()
                 done += 1
     except MissingExtraError as error:
         raise InputError(str(error), reason="unsupported_transfer_syntax") from error
@@ -78,7 +96,7 @@ class FragmentStream(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         open_header(file)
-        self._fragments = _fragments(file)
+        _, self._fragments = read_fragments(file)
         self._ends = np.cumsum([length for _, length in self._fragments], dtype=np.int64)
         self._position = 0
 
@@ -117,25 +135,3 @@ class FragmentStream(io.RawIOBase):
             self._position += len(part)
             size -= len(part)
         return b"".join(parts)
-
-
-def _fragments(file: BinaryIO) -> list[tuple[int, int]]:
-    """Return (offset, length) of each fragment; the file is at its Pixel Data element."""
-    head = file.read(12)
-    place = file.tell()
-    if len(head) < 12 or struct.unpack("<L", head[8:])[0] != _UNDEFINED:
-        raise InputError("the video is not encapsulated as the standard asks", reason="corrupt")
-    found: list[tuple[int, int]] = []
-    size = file.seek(0, io.SEEK_END)
-    while place + 8 <= size:
-        file.seek(place)
-        group, element, length = struct.unpack("<HHL", file.read(8))
-        if (group, element) == _END:
-            break
-        if (group, element) != _ITEM:
-            raise InputError("the video's fragments are broken", reason="corrupt")
-        found.append((place + 8, min(length, size - place - 8)))
-        place += 8 + length
-    if len(found) < 2 or not sum(length for _, length in found[1:]):
-        raise InputError("the video stream is empty", reason="truncated")
-    return [fragment for fragment in found[1:] if fragment[1]]  # the first is the offset table

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-import numpy as np
-from PIL import Image
-
 from sam2unet_core.data import Sample, group_of, raise_problems, read_groups
+from sam2unet_core.data.groups import composed
 from sam2unet_core.data.samples import by_name
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.image import IMAGE_SUFFIXES, image_files, read_probability
+from sam2unet_core.media.image import IMAGE_SUFFIXES, image_files
+from sam2unet_core.media.opening import READ
 
 T = TypeVar("T")
 _ENDINGS = re.compile(r"(?P<image>.+)\.(?:mask|overlay|prob(?P<value>\d+))\.png", re.IGNORECASE)
@@ -70,7 +69,7 @@ def find_targets(gt: Path, *, groups: Path | str | None) -> list[Target]:
         targets.append(Target(name, group or name, path))
     raise_problems(problems, source=str(folder))
     if not targets:
-        raise DataError(f"{folder}: no masks found (PNG, JPEG, TIFF, BMP or GIF)")
+        raise DataError(f"{folder}: no masks found ({READ})")
     return targets
 
 
@@ -112,7 +111,7 @@ def find_predictions(pred: Path) -> Predictions:
             problems.append(f"{path}: a second prediction for {name}")
     raise_problems(problems, source=str(pred))
     if not files:
-        raise DataError(f"{pred}: no predictions found (PNG, JPEG, TIFF, BMP or GIF)")
+        raise DataError(f"{pred}: no predictions found ({READ})")
     return found
 
 
@@ -142,29 +141,10 @@ def match_targets(
     return pairs, sorted(known.keys() - names)
 
 
-def is_soft(path: Path) -> bool:
-    """Tell whether a file is a probability map: grey, lossless, with more than two values.
-
-    Raises:
-        DataError: not readable.
-    """
-    try:
-        with Image.open(path) as image:
-            never = image.mode == "P" or image.format in ("JPEG", "MPO")
-    except OSError as error:
-        raise DataError(f"{path}: not an image that can be read") from error
-    if never:
-        return False
-    try:
-        return len(np.unique(read_probability(path))) > 2
-    except DataError:
-        return False
-
-
 def _below(predictions: Mapping[str, T], prefix: str) -> dict[str, T]:
     return {k.removeprefix(prefix): v for k, v in predictions.items() if k.startswith(prefix)}
 
 
 def _without_suffix(name: str) -> str:
-    path = PurePosixPath(name)
+    path = PurePosixPath(composed(name))
     return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sam2unet_core.data import raise_problems
 from sam2unet_core.errors import DataError
-from sam2unet_core.evaluation.pairs import Predictions, Target, is_soft
-from sam2unet_core.media.image import read_mask, read_probability
+from sam2unet_core.evaluation.pairs import Predictions, Target
+from sam2unet_core.media.image import is_soft_map, read_mask, read_probability
 from sam2unet_core.postprocess import label_map
 from sam2unet_core.task import Task
 
@@ -63,7 +63,7 @@ def choose_masks(found: Predictions, *, task: Task, threshold: float | None, pre
         return Source({name: [path] for name, path in found.masks.items()}, False)
     if found.probabilities:
         return Source(_maps_by_class(found, task=task), True)
-    soft = task.num_classes == 1 and any(is_soft(path) for path in found.plain.values())
+    soft = task.num_classes == 1 and any(is_soft_map(path) for path in found.plain.values())
     if threshold is not None and not soft:
         raise DataError(
             f"{pred}: holds masks, so the threshold {threshold:g} has nothing to act on; write "
@@ -85,7 +85,7 @@ def choose_maps(found: Predictions, *, task: Task, pred: Path) -> Source:
         )
     if found.probabilities:
         return Source(_maps_by_class(found, task=task), True)
-    if not any(is_soft(path) for path in found.plain.values()):
+    if not any(is_soft_map(path) for path in found.plain.values()):
         raise DataError(
             f"{pred}: every prediction is a mask (at most two values, a palette or a JPEG); the "
             "paper's protocol averages over 256 thresholds and needs probability maps in 16-bit "

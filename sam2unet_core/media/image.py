@@ -6,29 +6,53 @@ import io
 import uuid
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.labels import labels_from_colours, labels_from_greys, labels_from_palette
-from sam2unet_core.task import TaskClass
+from sam2unet_core.media.depth import stated_scale, to_bytes
+from sam2unet_core.media.labels import (
+    deep_colours_as_bytes,
+    indices_of_white_zero,
+    labels_from_greys,
+    labels_from_palette,
+    labels_from_transparency,
+)
+from sam2unet_core.media.opening import Opened, open_image
+from sam2unet_core.task import TaskClass, Window
+from sam2unet_core.types import Caution
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"})
-_LOSSY = frozenset({"JPEG", "MPO"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".avif"}
+    | {".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
 _GREYS = np.arange(256, dtype=np.float32)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-def read_image(path: Path | str) -> NDArray[np.uint8]:
-    """Read an image file as the person who took it saw it.
+@dataclass(frozen=True)
+class Picture:
+    """An image file as it is shown.
 
-    The EXIF orientation is applied, palettes are looked up, grey becomes RGB, transparency shows
-    black. Greys of more than 8 bits are scaled by the bit depth of the file, never by content.
+    Attributes:
+        pixels: `(H, W, 3)` uint8 RGB, row-major.
+        bits: depth of the file's samples.
+        cautions: what had to be guessed to show it.
+    """
+
+    pixels: NDArray[np.uint8]
+    bits: int
+    cautions: tuple[Caution, ...] = ()
+
+
+def read_image(path: Path | str) -> NDArray[np.uint8]:
+    """Read an image file as the person who took it saw it; see `read_picture`.
 
     Returns:
         pixels: `(H, W, 3)` uint8 RGB, row-major.
@@ -36,21 +60,49 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     Raises:
         DataError: missing, unreadable, truncated, too large, several frames, or floating point.
     """
+    return read_picture(path).pixels
+
+
+def read_picture(path: Path | str, *, window: Window | None = None) -> Picture:
+    """Read an image file as the person who took it saw it, and say what was guessed.
+
+    The EXIF orientation is applied, palettes are looked up, grey becomes RGB, transparency shows
+    black. Samples of more than 8 bits are scaled by the depth that the file states; see `depth`
+    for those that fill a small part of it.
+
+    Args:
+        path: the file.
+        window: the task's grey window. It cannot be applied, as a picture's greys have no unit; a
+            caution says so where there are more greys than the 8 bits of a finished picture.
+
+    Raises:
+        DataError: missing, unreadable, truncated, too large, several frames, or floating point.
+    """
     path = Path(path)
-    image = _open(path)
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values, full_scale = _deep_greys(image, path)
-        grey = np.rint(values * (255.0 / full_scale)).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    return np.array(_over_black(image))
+    opened = open_image(path)
+    if opened.deep is None:
+        return Picture(_rgb(opened.image, path), 8)
+    pixels, cautions = to_bytes(
+        opened.deep, full_scale=opened.full_scale, stated_bits=opened.stated_bits
+    )
+    if window is not None:
+        message = (
+            "the task's grey window was left out: it is in the modality's units, such as "
+            "Hounsfield, and the greys of a picture have none"
+        )
+        cautions = (*cautions, Caution("window_guessed", message))
+    return Picture(
+        _over_black(pixels, opened.deep, opened), opened.full_scale.bit_length(), cautions
+    )
 
 
 def read_mask(path: Path | str, classes: Sequence[TaskClass]) -> NDArray[np.uint8]:
     """Read a mask as class indices, whatever way it was stored, or refuse it with the reason.
 
     Read are: class indices (grey or palette), palettes and RGB in the classes' colours, and, for
-    a task of one class, also 1-bit images, 0/1, 0/255, greys (at 128 and above, half of full
-    scale for 16 bits) and any one colour on black. The EXIF orientation is applied, as for images.
+    a task of one class, also 1-bit images, 0/1, 0/255, greys (at half of full scale and above),
+    any one colour on black, and a mask that is the transparency of a picture of one colour. The
+    EXIF orientation is applied, as for images.
 
     Returns:
         labels: `(H, W)` uint8, 0 background, k where `classes` has the value k.
@@ -59,21 +111,28 @@ def read_mask(path: Path | str, classes: Sequence[TaskClass]) -> NDArray[np.uint
         DataError: unreadable, or holding values or colours that name no class.
     """
     path = Path(path)
-    image = _open(path)
-    lossy = image.info.get("source_format") in _LOSSY
+    opened = open_image(path)
+    image, name = opened.image, str(path)
+    if opened.deep is not None and opened.grey_deep:
+        return _labels_from_stored(opened, opened.deep, classes, name=name)
+    if opened.deep is not None:
+        pixels = deep_colours_as_bytes(opened.deep, classes, name=name)
+        return labels_from_transparency(pixels, classes, name=name, lossy=False)
     if image.mode == "P":
-        indices = np.array(image)
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-        return labels_from_palette(indices, palette, classes=classes, name=str(path))
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values, full_scale = _deep_greys(image, path)
-        return labels_from_greys(values, classes, name=str(path), full_scale=full_scale)
+        alpha = _palette_alpha(opened.transparent, len(palette))
+        palette = np.concatenate([palette, alpha[:, None]], axis=1)
+        return labels_from_palette(np.array(image), palette, classes=classes, name=name)
     if image.mode == "1":
-        return labels_from_greys(np.array(image, np.uint8), classes, name=str(path))
+        return labels_from_greys(np.array(image, np.uint8), classes, name=name)
     if image.mode == "L":
-        return labels_from_greys(np.array(image), classes, name=str(path), lossy=lossy)
-    pixels = np.array(_over_black(image))
-    return labels_from_colours(pixels, classes, name=str(path), lossy=lossy)
+        stored: NDArray[Any] = np.array(image)
+        if opened.full_scale != 255:  # Pillow shows 4 bits as 8
+            stored = np.rint(stored * (opened.full_scale / 255)).astype(np.int32)
+        return _labels_from_stored(opened, stored, classes, name=name)
+    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+    pixels = np.array(_converted(image, "RGBA" if transparent else "RGB", path))
+    return labels_from_transparency(pixels, classes, name=name, lossy=opened.lossy)
 
 
 def read_probability(path: Path | str) -> NDArray[np.float32]:
@@ -86,19 +145,32 @@ def read_probability(path: Path | str) -> NDArray[np.float32]:
         DataError: unreadable, or not grey.
     """
     path = Path(path)
-    image = _open(path)
-    if image.mode == "I" or image.mode.startswith("I;"):
-        values, full_scale = _deep_greys(image, path)
-        return (values / full_scale).astype(np.float32)
+    opened = open_image(path)
+    image = opened.image
     if image.mode == "1":
         return np.array(image, np.float32)
-    if image.mode in ("L", "P", "RGB"):
-        pixels = np.array(_over_black(image))
-        if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(
-            pixels[..., 0], pixels[..., 2]
-        ):
-            return (pixels[..., 0] / 255).astype(np.float32)
+    values: NDArray[Any] = _rgb(image, path) if opened.deep is None else opened.deep
+    values = values[..., None] if values.ndim == 2 else values
+    known = opened.grey_deep or image.mode in ("L", "P", "RGB")
+    if known and (values == values[..., :1]).all():
+        full_scale = 255 if opened.deep is None else opened.full_scale
+        return (values[..., 0] / full_scale).astype(np.float32)
     raise DataError(f"{path}: a {image.mode} image; a probability map is 8-bit or 16-bit grey")
+
+
+def is_soft_map(path: Path | str) -> bool:
+    """Tell whether a file is a probability map: grey, lossless, with more than two values.
+
+    Raises:
+        DataError: not readable.
+    """
+    opened = open_image(Path(path))
+    if opened.image.mode == "P" or opened.lossy:
+        return False
+    try:
+        return len(np.unique(read_probability(path))) > 2
+    except DataError:
+        return False
 
 
 def write_mask(path: Path | str, labels: NDArray[np.uint8], classes: Sequence[TaskClass]) -> None:
@@ -189,11 +261,12 @@ def overlay(
 def image_files(folder: Path | str) -> list[Path]:
     """Return the image files below `folder`, recursively, in the order of their names.
 
-    Files are taken by suffix, in either case; hidden files are not.
+    Files are taken by suffix, in either case; hidden files and what macOS puts into archives
+    (`._a.png`, `__MACOSX`) are not.
     """
     folder = Path(folder)
     found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    kept = (p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts))
+    kept = (p for p in found if not any(map(_left_out, p.relative_to(folder).parts)))
     return sorted(kept, key=lambda p: p.relative_to(folder).as_posix())
 
 
@@ -209,61 +282,63 @@ def write_bytes(path: Path | str, content: bytes) -> None:
         raise
 
 
-def _open(path: Path) -> Image.Image:
-    """Return the decoded image, upright, with the name of its format in `info`."""
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty (0 bytes)")
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":
-                raise DataError(f"{path}: holds {frames} frames; save each as a file of its own")
-            image.load()
-            image.info["source_format"] = image.format
-            image.info["source_bits"] = _bits(image)
-            ImageOps.exif_transpose(image, in_place=True)  # else it copies what lies upright, too
-    except DataError:
-        raise
-    except Exception as error:  # decoders fail in many ways on broken input
-        raise DataError(f"{path}: {_reason(error)}") from error
-    return image
+def _left_out(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that can be read (PNG, JPEG, TIFF, BMP or GIF are)"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too large to open safely ({error}); crop it or scale it down"
-    return f"cannot be decoded ({type(error).__name__}: {error}); export or copy it again"
+def _labels_from_stored(
+    opened: Opened, values: NDArray[np.integer[Any]], classes: Sequence[TaskClass], *, name: str
+) -> NDArray[np.uint8]:
+    """Turn greys into class indices; `values` are as stored but for white being high."""
+    full_scale = stated_scale(values, full_scale=opened.full_scale, stated_bits=opened.stated_bits)
+    if opened.white_is_zero:
+        values = indices_of_white_zero(values, classes, name=name, full_scale=opened.full_scale)
+    return labels_from_greys(values, classes, name=name, full_scale=full_scale, lossy=opened.lossy)
 
 
-def _bits(image: Image.Image) -> int:
-    tags = getattr(image, "tag_v2", {})
-    return int(tags.get(0x0102, (16,))[0])  # TIFF BitsPerSample; PNG has 16
+def _palette_alpha(transparent: object, count: int) -> NDArray[np.uint8]:
+    """Return how opaque each entry of a palette is."""
+    alpha = np.full(count, 255, np.uint8)
+    if isinstance(transparent, bytes):
+        stated = np.frombuffer(transparent, np.uint8)[:count]
+        alpha[: len(stated)] = stated
+    elif isinstance(transparent, int) and transparent < count:
+        alpha[transparent] = 0
+    return alpha
 
 
-def _over_black(image: Image.Image) -> Image.Image:
-    """Return RGB, with what is transparent shown in black."""
+def _rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """Return 8-bit RGB, with what is transparent shown in black."""
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        coloured = image.convert("RGBA")
+        coloured = _converted(image, "RGBA", path)
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, coloured).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        image = Image.alpha_composite(black, coloured)
+    return np.array(_converted(image, "RGB", path))
 
 
-def _deep_greys(image: Image.Image, path: Path) -> tuple[NDArray[np.int64], int]:
-    """Return greys of more than 8 bits and the largest value their depth allows."""
-    values = np.array(image)
-    if image.mode == "F":
-        raise DataError(f"{path}: floating-point pixels have no defined range; save 8 or 16 bits")
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"{path}: values from {values.min()} to {values.max()}; save as 8 or 16 bits unsigned"
-        )
-    full_scale = (1 << min(int(image.info["source_bits"]), 16)) - 1
-    return values.astype(np.int64), full_scale
+def _converted(image: Image.Image, mode: str, path: Path) -> Image.Image:
+    if image.mode == mode:
+        return image
+    try:
+        return image.convert(mode)
+    except ValueError as error:  # CIE L*a*b*
+        raise DataError(f"{path}: {image.mode} colours are not read; save it as RGB") from error
+
+
+def _over_black(
+    pixels: NDArray[np.uint8], deep: NDArray[np.integer[Any]], opened: Opened
+) -> NDArray[np.uint8]:
+    """Return RGB from samples of more than 8 bits, with what is transparent shown in black."""
+    if opened.transparent is not None:  # one grey or colour
+        key = np.atleast_1d(np.asarray(opened.transparent))
+        stored = deep[..., None] if deep.ndim == 2 else deep[..., :3]
+        pixels = pixels * ~(stored == key).all(axis=2)[(...,) + (None,) * (pixels.ndim - 2)]
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.shape[2] == 3:
+        return pixels
+    alpha = deep[..., 3:].astype(np.float64) / opened.full_scale
+    return np.rint(pixels[..., :3] * alpha).astype(np.uint8)
 
 
 def _unknown(labels: NDArray[Any], known: set[int]) -> set[int]:

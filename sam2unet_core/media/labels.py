@@ -15,8 +15,6 @@ from sam2unet_core.task import TaskClass
 
 Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)
-_NOISE = 32
-"""A JPEG mask that stays below this everywhere is an empty one with compression noise."""
 _GREY_TOLERANCE = 12
 """JPEG stores colour differences coarsely: this far apart, three channels still are a grey."""
 
@@ -40,7 +38,8 @@ def labels_from_greys(
         name: the file, for the error.
         full_scale: largest value of the file's bit depth; 16-bit files that stay within 0 to 255
             are read as 8-bit ones.
-        lossy: the values went through JPEG, so they are no exact indices.
+        lossy: the values went through JPEG, so they are no exact indices: dark ones may be those
+            of a mask of indices as well as noise, and are refused.
 
     Returns:
         labels: `(H, W)` uint8.
@@ -50,12 +49,14 @@ def labels_from_greys(
     """
     found = np.unique(values)
     highest = int(found[-1])
-    if highest == 0 or (lossy and len(classes) == 1 and highest < _NOISE):
+    if highest == 0:
         return np.zeros(values.shape, np.uint8)
     if highest <= len(classes) and not lossy:
         return values.astype(np.uint8)
-    half = 128 if highest <= 255 else (full_scale + 1) // 2
-    if len(classes) == 1 and highest >= half and not _void(found, lossy=lossy):
+    full_scale = min(full_scale, 255) if highest <= 255 else full_scale
+    half = (full_scale + 1) // 2
+    void = not lossy and _void(found, full_scale)
+    if len(classes) == 1 and highest >= half and not void:
         return (values >= half).astype(np.uint8)
     raise DataError(
         f"{name}: {'JPEG ' if lossy else ''}mask with the values {_listed(found.tolist())}; "
@@ -77,7 +78,8 @@ def labels_from_palette(
 
     Args:
         indices: `(H, W)` uint8.
-        palette: `(n, 3)` uint8 RGB.
+        palette: `(n, 4)` uint8 RGB and how opaque each entry is; a transparent one is background
+            where colours are looked up, and an index is an index, however it is shown.
         classes: the task's classes, values 1 to K.
         name: the file, for the error.
 
@@ -88,8 +90,8 @@ def labels_from_palette(
         DataError: neither indices nor colours name classes.
     """
     highest = int(indices.max())
-    black = [not entry.any() for entry in palette[: len(classes) + 1]]
-    inverted = any(black) and not black[0]
+    black = [not entry[:3].any() for entry in palette[: len(classes) + 1]]
+    inverted = any(black) and not black[0] and bool(palette[0, 3])
     if highest <= len(classes) and not inverted:
         return indices
     if highest >= len(palette):
@@ -98,7 +100,115 @@ def labels_from_palette(
             f"{_expected(classes)}"
         )
     stored = _listed(np.unique(indices).tolist())
-    return labels_from_colours(palette[indices], classes, name=f"{name} (palette indices {stored})")
+    name = f"{name} (palette indices {stored})"
+    return labels_from_transparency(palette[indices], classes, name=name, lossy=False)
+
+
+def labels_from_transparency(
+    pixels: NDArray[np.uint8], classes: Sequence[TaskClass], *, name: str, lossy: bool
+) -> NDArray[np.uint8]:
+    """Turn RGB or RGBA into class indices.
+
+    What is transparent is background. For a task of one class, where all that can be seen has one
+    colour, the transparency is the mask.
+
+    Args:
+        pixels: `(H, W, 3)` or `(H, W, 4)` uint8.
+        classes: the task's classes, values 1 to K.
+        name: the file, for the error.
+        lossy: the colours went through JPEG or the like.
+
+    Returns:
+        labels: `(H, W)` uint8.
+
+    Raises:
+        DataError: the colours name no classes, coloured pixels all are transparent, or class
+            values are half transparent.
+    """
+    colours = np.ascontiguousarray(pixels[..., :3])
+    alpha = pixels[..., 3] if pixels.shape[2] == 4 else np.full(pixels.shape[:2], 255, np.uint8)
+    if alpha.min() == 255:
+        return labels_from_colours(colours, classes, name=name, lossy=lossy)
+    seen = alpha > 0
+    if not seen.any() and colours.any():
+        raise DataError(
+            f"{name}: mask with colours, all of which are transparent; save it without an alpha "
+            "channel"
+        )
+    if len(classes) == 1 and seen.any() and (colours[seen] == colours[seen][0]).all():
+        return labels_from_greys(alpha, classes, name=f"{name} (transparency)", lossy=lossy)
+    half = seen & (alpha < 255)
+    if half.any() and (len(classes) > 1 or int(colours.max()) <= 1):
+        raise DataError(
+            f"{name}: class values in half-transparent pixels (alpha "
+            f"{_listed(np.unique(alpha[half]).tolist())}); save the mask without an alpha channel"
+        )
+    shown = np.rint(colours * (alpha[..., None] / 255)).astype(np.uint8)
+    return labels_from_colours(shown, classes, name=name, lossy=lossy)
+
+
+def indices_of_white_zero(
+    values: NDArray[np.integer],
+    classes: Sequence[TaskClass],
+    *,
+    name: str,
+    full_scale: int,
+) -> NDArray[np.integer]:
+    """Return the values of a TIFF with white as zero: class indices as stored, else as shown.
+
+    Args:
+        values: `(H, W)`, as shown: white is high.
+        classes: the task's classes, values 1 to K.
+        name: the file, for the error.
+        full_scale: largest value of the file's bit depth.
+
+    Raises:
+        DataError: nothing but zeros, which may mean none and all.
+    """
+    stored = full_scale - values
+    if int(stored.max()) > len(classes):
+        return values
+    if len(classes) == 1 and not stored.any():
+        raise DataError(
+            f"{name}: mask of zeros alone, stored with white as zero: all background as class "
+            "values, all foreground as it is shown; save it with black as zero"
+        )
+    return stored
+
+
+def deep_colours_as_bytes(
+    deep: NDArray[np.integer], classes: Sequence[TaskClass], *, name: str
+) -> NDArray[np.uint8]:
+    """Return colours of 16 bits as 8 bits that mean the same classes.
+
+    Values up to 255 stay; multiples of 257 and of 256 are scaled 8-bit values. For a task of one
+    class anything else is scaled by its depth, and nothing but 0 becomes 0.
+
+    Args:
+        deep: `(H, W, 3)` RGB or `(H, W, 4)` RGBA, 0 to 65535.
+        classes: the task's classes, values 1 to K.
+        name: the file, for the error.
+
+    Raises:
+        DataError: scaling would change class values.
+    """
+    colours = deep[..., :3].astype(np.int64)
+    if int(colours.max()) > 255:
+        step = next((each for each in (257, 256) if not (colours % each).any()), None)
+        if step is None and len(classes) > 1:
+            raise DataError(
+                f"{name}: mask with 16-bit colours from {colours.min()} to {colours.max()}; "
+                f"{_expected(classes)}"
+            )
+        scaled = np.rint(colours / (step or 257)).astype(np.int64)
+        colours = np.where((colours > 0) & (scaled == 0), 1, scaled)
+    if deep.shape[2] == 3:
+        return colours.astype(np.uint8)
+    alpha = deep[..., 3].astype(np.int64)
+    partly = np.clip(np.rint(alpha / 257), 1, 254)
+    shown = np.where(alpha == 0, 0, np.where(alpha == 65535, 255, partly))
+    joined: NDArray[np.uint8] = np.concatenate([colours, shown[..., None]], axis=2).astype(np.uint8)
+    return joined
 
 
 def labels_from_colours(
@@ -142,9 +252,9 @@ def labels_from_colours(
     )
 
 
-def _void(found: NDArray[np.integer], *, lossy: bool) -> bool:
+def _void(found: NDArray[np.integer], full_scale: int) -> bool:
     """Whether 255 next to 1 may mean `not labelled`, as in Pascal VOC: then 1 is the class."""
-    return not lossy and 1 in found and set(found.tolist()) <= {0, 1, 255}
+    return 1 in found and full_scale > 2 and set(found.tolist()) <= {0, 1, 255, full_scale}
 
 
 def _expected(classes: Sequence[TaskClass], *, lossy: bool = False) -> str:

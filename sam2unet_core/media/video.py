@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2unet_core.errors import InputError, MissingExtraError
+from sam2unet_core.media.recordings import PartOfFile, recordings
 from sam2unet_core.task import Window
-from sam2unet_core.types import Frame, Instance, OnError, Series, Skipped
+from sam2unet_core.types import Caution, Frame, Instance, OnError, Series, Skipped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts"}
+    {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".wmv"}
+    | {".asf", ".flv", ".f4v", ".mxf", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".mod"}
+    | {".ts", ".mts", ".m2ts", ".m2t", ".ogv", ".dv", ".y4m", ".h264", ".264", ".h265", ".265"}
+    | {".hevc"}
 )
 _BARE = {"h264": "h264", "hevc": "hevc", "mpeg": "mpegvideo"}
 """FFmpeg's readers of a stream without a container."""
 _HD_HEIGHT, _HD_WIDTH = 577, 1025
 """From these sizes on, video that does not state its colour matrix is ITU-R BT.709, else BT.601."""
+
+_STATE_TIME = frozenset({"matroska", "flv", "asf", "mxf"})
+"""Containers that state how long they last, in place of the number of frames."""
+_OVERLAP_S = Fraction(1, 2)
+_RESTARTED = Caution(
+    "clock_restarted", "the video's clock starts again, as in recordings joined end to end"
+)
+_CONCEALED = Caution("pixels_concealed", "the decoder filled in damaged parts of the picture")
+_BUILT_ON_DAMAGE = Caution("pixels_concealed", "the picture is built on a damaged one before it")
 
 
 @dataclass(frozen=True)
@@ -36,25 +50,36 @@ class Picture:
         pixels: `(H, W, 3)` uint8 RGB, upright.
         index: 0-based, in the order of display.
         time_s: seconds from the first frame; None for a bare stream, which has no clock.
+        cautions: damage that the decoder has concealed, a clock that starts again.
     """
 
     pixels: NDArray[np.uint8]
     index: int
     time_s: float | None
+    cautions: tuple[Caution, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """What one recording holds: its packets with frames, and their mean rate per second."""
+
+    frames: int
+    frames_per_second: float | None
+    cautions: tuple[Caution, ...]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
     """What a video holds: size of its upright frames, their count and their mean rate per second.
 
-    `missing` counts frames that the file announces and does not hold.
+    `cautions` say where the file announces another number of frames, or a longer time.
     """
 
     rows: int
     columns: int
     frames: int
     frames_per_second: float | None
-    missing: int = 0
+    cautions: tuple[Caution, ...] = ()
 
 
 def video_series(path: Path, *, source_path: Path, relative: str) -> Series | Skipped:
@@ -64,12 +89,13 @@ def video_series(path: Path, *, source_path: Path, relative: str) -> Series | Sk
     """
     try:
         info = probe(path)
-    except (InputError, MissingExtraError) as error:
+    except (InputError, MissingExtraError, OSError) as error:
         reason = getattr(error, "reason", "unsupported_transfer_syntax")
-        return Skipped(path, reason, f"{path.name}: {error}", relative)
+        reason = "corrupt" if isinstance(error, OSError) else reason
+        return Skipped(path, reason, f"{path.name}: {_text(error)}", relative)
     return Series(
         kind="video",
-        instances=(Instance(path, frames=info.frames),),
+        instances=(Instance(path, frames=info.frames, cautions=info.cautions),),
         source=VideoSource(),
         source_path=source_path,
         relative=relative,
@@ -77,9 +103,6 @@ def video_series(path: Path, *, source_path: Path, relative: str) -> Series | Sk
         columns=info.columns,
         frame_count=info.frames,
         frames_per_second=info.frames_per_second,
-        warnings=(f"{info.missing} frames that the file announces are missing",)
-        if info.missing
-        else (),
     )
 
 
@@ -89,19 +112,30 @@ class VideoSource:
     def frames(
         self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield every `stride`-th frame; the grey window does not apply to video."""
+        """Yield every `stride`-th frame; the grey window does not apply to video.
+
+        Frames of another size than the first are left out, and told at the end.
+        """
         path = series.instances[0].path
         try:
-            done = 0
+            shape = (series.rows, series.columns, 3)
+            done, others, first = 0, 0, None
             for picture in pictures(path, stride=stride):
-                yield Frame(picture.pixels, picture.index, 0, picture.index + 1, picture.time_s)
                 done += 1
+                if picture.pixels.shape == shape:
+                    yield _frame(picture)
+                else:
+                    others, first = others + 1, first or _other_size(picture, series)
+            if others:
+                message = f"{others} frames were left out: {first}"
+                raise InputError(message, reason="inconsistent_geometry")
             wanted = len(range(0, series.frame_count, stride))
             if done < wanted:
                 raise InputError(f"only {done} of {wanted} frames decode", reason="corrupt")
-        except (InputError, MissingExtraError) as error:
+        except (InputError, MissingExtraError, OSError) as error:
             reason = getattr(error, "reason", "unsupported_transfer_syntax")
-            named = InputError(f"{path.name}: {error}", reason=reason)
+            reason = "corrupt" if isinstance(error, OSError) else reason
+            named = InputError(f"{path.name}: {_text(error)}", reason=reason)
             if on_error is None:
                 raise named from error
             on_error(0, named)
@@ -119,26 +153,19 @@ def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
         MissingExtraError: PyAV is not installed.
     """
     av = _library()
-    with _open(av, source, bare) as container:
-        stream = container.streams.video[0]
-        announced = int(stream.frames or 0)
-        packets = shown = 0
-        rotation = 0
-        try:
-            for packet in container.demux(stream):
-                packets += bool(packet.size)
-                shown += bool(packet.size) and not packet.is_discard
-        except av.FFmpegError as error:
-            raise InputError(_reason(error), reason="corrupt") from error
-        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-        rows, columns = int(stream.height), int(stream.width)
-    if not rows or not columns or not shown:
+    found = []
+    for part in _parts(source):
+        with _opened(av, part, bare) as container:
+            found.append(_count(av, container))
+    if not found[0].frames:
         raise InputError("holds no video frames that can be read", reason="corrupt")
-    rotation = _rotation(av, source, bare)
-    if rotation % 180:
-        rows, columns = columns, rows
+    rows, columns = _upright_size(av, source, bare)
     return VideoInfo(
-        rows, columns, shown, float(rate) if rate else None, max(0, announced - packets)
+        rows,
+        columns,
+        sum(each.frames for each in found),
+        found[0].frames_per_second,
+        tuple(caution for each in found for caution in each.cautions),
     )
 
 
@@ -148,7 +175,8 @@ def pictures(
     """Decode a video one frame at a time, in the order of display.
 
     Colours go through the matrix and range that the stream states; where it states none, BT.709
-    for HD and BT.601 below, in video range. A rotation that a camera noted is applied.
+    for HD and BT.601 below, in video range. A rotation that a camera noted is applied. Recordings
+    joined end to end are one video: times go on where a clock starts again.
 
     Args:
         source: a file, or a stream that can be read and sought.
@@ -160,19 +188,145 @@ def pictures(
         MissingExtraError: PyAV is not installed.
     """
     av = _library()
-    with _open(av, source, bare) as container:
-        stream = container.streams.video[0]
+    clock, damage, pending = Clock(), Damage(), dict[Caution, None]()
+    index = 0
+    for number, part in enumerate(_parts(source)):
+        if number:
+            clock.restart()
+        for frame in _decoded(av, part, bare):
+            time_s, restarted = clock.time_of(frame)
+            pending.update(dict.fromkeys(restarted))
+            cautions = damage.of(frame)
+            if index % stride == 0:
+                yield Picture(_rgb(frame), index, time_s, (*pending, *cautions))
+                pending.clear()
+            index += 1
+
+
+def _decoded(av: Any, source: Path | BinaryIO, bare: str | None) -> Iterator[Any]:
+    with _opened(av, source, bare) as container:
+        stream = _video_stream(container)
         stream.thread_type = "AUTO"
-        start: Fraction | None = None
         try:
-            for index, frame in enumerate(container.decode(stream)):
-                time = None if frame.pts is None else frame.pts * frame.time_base
-                start = time if start is None else start
-                if index % stride == 0:
-                    elapsed = None if time is None or start is None else float(time - start)
-                    yield Picture(_rgb(frame), index, elapsed)
+            yield from container.decode(stream)
         except av.FFmpegError as error:
             raise InputError(_reason(error), reason="corrupt") from error
+
+
+class Clock:
+    """Gives times that grow from frame to frame, whatever the stream's own clock does."""
+
+    def __init__(self) -> None:
+        self._first: Fraction | None = None  # of the recording, by its own clock
+        self._began = Fraction(0)  # when the recording began, by ours
+        self._own: Fraction | None = None  # the last frame's time by its own clock
+        self._last: Fraction | None = None  # and by ours
+        self._step = Fraction(1, 25)
+
+    def restart(self) -> None:
+        """Expect another recording."""
+        self._own = None
+
+    def time_of(self, frame: Any) -> tuple[float | None, tuple[Caution, ...]]:
+        """Return seconds from the first frame, and a caution where the clock starts again."""
+        if frame.pts is None or frame.time_base is None:
+            return None, ()
+        own = Fraction(frame.pts * frame.time_base)
+        again = self._last is not None and (self._own is None or self._goes_back(own, self._own))
+        if self._first is None or again:
+            self._began = Fraction(0) if self._last is None else self._last + self._step
+            self._first = own
+        elif self._own is not None and own > self._own:
+            self._step = own - self._own
+        time = self._began + own - self._first
+        if self._last is not None and time <= self._last:  # two frames at once: one a bit later
+            time = self._last + self._step / 16
+        self._own, self._last = own, time
+        return float(time), (_RESTARTED,) if again else ()
+
+    def _goes_back(self, own: Fraction, before: Fraction) -> bool:
+        """Whether a clock went back: to where it began, or by more than its frames may overlap."""
+        began = self._first is not None and own <= self._first + self._step
+        return before - own > (self._step if began else _OVERLAP_S)
+
+
+class Damage:
+    """Notes frames that the decoder marks as damaged, and those that are built on them."""
+
+    def __init__(self) -> None:
+        self._since_damage = False
+
+    def of(self, frame: Any) -> tuple[Caution, ...]:
+        """Return what to say of a frame; frames come in the order of display."""
+        if getattr(frame, "is_corrupt", False):
+            self._since_damage = True
+            return (_CONCEALED,)
+        self._since_damage = self._since_damage and not frame.key_frame
+        return (_BUILT_ON_DAMAGE,) if self._since_damage else ()
+
+
+def _frame(picture: Picture) -> Frame:
+    index = picture.index
+    return Frame(picture.pixels, index, 0, index + 1, picture.time_s, picture.cautions)
+
+
+def _other_size(picture: Picture, series: Series) -> str:
+    height, width = picture.pixels.shape[:2]
+    return (
+        f"from frame {picture.index + 1} on they are of another size ({width} x {height}, the "
+        f"first {series.columns} x {series.rows}); cut the video where the size changes"
+    )
+
+
+def _parts(source: Path | BinaryIO) -> list[Path | BinaryIO]:
+    """Return what to open one after the other: the file itself, or the recordings in it."""
+    if not isinstance(source, Path):
+        return [source]
+    found = recordings(source)
+    if len(found) == 1:
+        return [source]
+    return [cast("BinaryIO", PartOfFile(source, *place)) for place in found]
+
+
+def _count(av: Any, container: Any) -> _Recording:
+    """Count the frames of a recording, which may be none."""
+    stream = _video_stream(container)
+    packets = shown = 0
+    first: Fraction | None = None
+    end = Fraction(0)
+    try:
+        for packet in container.demux(stream):
+            packets += bool(packet.size)
+            shown += bool(packet.size) and not packet.is_discard
+            if packet.size and packet.pts is not None:
+                begin = Fraction(packet.pts * packet.time_base)
+                first = begin if first is None else min(first, begin)
+                end = max(end, begin + (packet.duration or 0) * packet.time_base)
+    except av.FFmpegError as error:
+        raise InputError(_reason(error), reason="corrupt") from error
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    lasts = None if first is None else float(end - first)
+    cautions = _announced(container, stream, packets, lasts)
+    return _Recording(shown, float(rate) if rate else None, cautions)
+
+
+def _announced(
+    container: Any, stream: Any, packets: int, lasts: float | None
+) -> tuple[Caution, ...]:
+    """Compare what a file announces with what it holds."""
+    announced = int(stream.frames or 0)
+    if announced and announced != packets:
+        message = f"the file announces {announced} frames and holds {packets}"
+        return (Caution("frame_count_differs", message),)
+    states_time = set(container.format.name.split(",")) & _STATE_TIME
+    if announced or lasts is None or not states_time or not container.duration:
+        return ()
+    stated = container.duration / 1_000_000
+    alone = len(container.streams) == 1  # else another stream may go on for longer
+    if stated - lasts <= (0.2 if alone else max(1.0, stated / 20)):
+        return ()
+    message = f"the file announces {stated:.1f} s and holds video for {lasts:.1f} s"
+    return (Caution("frame_count_differs", message),)
 
 
 def _library() -> Any:
@@ -184,34 +338,63 @@ def _library() -> Any:
         ) from error
 
 
-def _open(av: Any, source: Path | BinaryIO, bare: str | None) -> Any:
+@contextmanager
+def _opened(av: Any, source: Path | BinaryIO, bare: str | None) -> Iterator[Any]:
     """Open a container; a stream that none is found for is read as a bare one."""
+    with ExitStack() as stack:
+        stream: str | BinaryIO
+        if not isinstance(source, Path):
+            stream = source
+        elif not source.stat().st_size:
+            raise InputError("the file is empty", reason="truncated")
+        else:
+            stream = _named(source) or stack.enter_context(source.open("rb"))
+        yield stack.enter_context(_container(av, stream, bare))
+
+
+def _named(path: Path) -> str | None:
+    """Return a name that FFmpeg takes, or None where it is no UTF-8."""
+    try:
+        return str(path) if str(path).encode() else None
+    except UnicodeEncodeError:
+        return None
+
+
+def _container(av: Any, stream: str | BinaryIO, bare: str | None) -> Any:
     attempts = [None] if bare is None else [None, _BARE[bare]]
     failure: Exception | None = None
     for form in attempts:
-        if not isinstance(source, Path):
-            source.seek(0)
+        if not isinstance(stream, str):
+            stream.seek(0)
         try:
-            container = av.open(str(source) if isinstance(source, Path) else source, format=form)
+            container = av.open(stream, format=form)
         except (av.FFmpegError, ValueError) as error:
             failure = error
             continue
-        if container.streams.video and container.streams.video[0].codec_context is not None:
+        found = _video_stream(container)
+        if found is not None and found.codec_context is not None:
             return container
         container.close()
     raise InputError(
         f"no video that can be read ({_reason(failure) if failure else 'no video stream'})",
-        reason="corrupt",
+        reason="corrupt" if failure else "not_an_image",
     )
 
 
-def _rotation(av: Any, source: Path | BinaryIO, bare: str | None) -> int:
-    with _open(av, source, bare) as container:
-        try:
-            for frame in container.decode(video=0):
-                return int(getattr(frame, "rotation", 0) or 0)
-        except av.FFmpegError as error:
-            raise InputError(_reason(error), reason="corrupt") from error
+def _video_stream(container: Any) -> Any:
+    """Return the first video that is no picture on the cover; None where there is none."""
+    from av.stream import Disposition  # noqa: PLC0415 - the extra `video`
+
+    cover = Disposition.attached_pic
+    return next((s for s in container.streams.video if not s.disposition & cover), None)
+
+
+def _upright_size(av: Any, source: Path | BinaryIO, bare: str | None) -> tuple[int, int]:
+    """Return (rows, columns) of the first frame, whatever the container says of them."""
+    for frame in _decoded(av, _parts(source)[0], bare):
+        rows, columns = int(frame.height), int(frame.width)
+        turned = int(getattr(frame, "rotation", 0) or 0) % 180
+        return (columns, rows) if turned else (rows, columns)
     raise InputError("holds no video frames that decode", reason="corrupt")
 
 
@@ -232,6 +415,11 @@ def _rgb(frame: Any) -> NDArray[np.uint8]:
     pixels: NDArray[np.uint8] = shown.to_ndarray()
     turns = round(int(getattr(frame, "rotation", 0) or 0) / 90)
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns % 4 else pixels
+
+
+def _text(error: Exception) -> str:
+    """Return what an error says, without a path."""
+    return (error.strerror or "cannot be read") if isinstance(error, OSError) else str(error)
 
 
 def _reason(error: Exception) -> str:

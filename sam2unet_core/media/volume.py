@@ -6,7 +6,9 @@ asks it for its suffixes.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +18,23 @@ from numpy.typing import NDArray
 
 from sam2unet_core.errors import GeometryError, InputError
 from sam2unet_core.geometry import Geometry
+from sam2unet_core.media.display import display_range, to_pixels
 from sam2unet_core.task import Window
-from sam2unet_core.types import Frame, Instance, OnError, Series, Skipped
+from sam2unet_core.types import Caution, Frame, Instance, OnError, Series, Skipped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from sam2unet_core.dicom.grey import GreyWindow
+    from sam2unet_core.media.nifti import NiftiFile
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
+PAIR_SUFFIXES = (".img", ".img.gz")
+"""NIfTI and Analyze in two files: these hold the voxels, `.hdr` beside them the header."""
+_PAIR_HEADERS = (".hdr", ".hdr.gz")
+_NEEDS_OTHER_FILES = (".nhdr", ".mhd")
 LARGEST_BYTES = 2**34
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
 
 @dataclass(frozen=True)
@@ -38,16 +44,25 @@ class VolumeHeader:
     Attributes:
         shape: voxels along the file's axes (column, row, slice).
         colour: whether voxels are RGB.
-        affine: `(4, 4)` index (column, row, slice) to LPS in mm, or None where the file has none.
-        spacing_mm: (row, column) pitch.
+        affine: `(4, 4)` index (column, row, slice) to LPS in mm, or None where the file has none;
+            that of a picture has a slice axis of 1 mm.
+        spacing_mm: (row, column) pitch, or None.
+        axes: how many the file has: 2 for a picture.
         shown: the (lowest, highest) value to show that the file states, or None.
+        nifti: what more NIfTI, Analyze and MGH say; None for other formats.
+        cautions: what was guessed or left out.
+        warnings: what a person should know besides.
     """
 
     shape: tuple[int, int, int]
     colour: bool
     affine: NDArray[np.float64] | None
-    spacing_mm: tuple[float, float]
+    spacing_mm: tuple[float, float] | None
+    axes: int = 3
     shown: tuple[float, float] | None = None
+    nifti: NiftiFile | None = None
+    cautions: tuple[Caution, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | Skipped:
@@ -58,16 +73,17 @@ def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | S
     """
     try:
         header = read_volume_header(path)
-        geometry = _geometry(header)
-    except GeometryError as error:
-        return Skipped(path, "inconsistent_geometry", f"{path.name}: {error}", relative)
     except InputError as error:
         return Skipped(path, error.reason, f"{path.name}: {error}", relative)
-    warnings = list(geometry.problems) if geometry else ["the file does not say where it lies"]
+    geometry, cautions = _geometry(header)
+    if geometry is not None:
+        warnings = geometry.problems
+    else:
+        warnings = () if cautions else ("the file does not say where it lies",)
     columns, rows, slices = header.shape
     return Series(
         kind="array",
-        instances=(Instance(path, frames=slices),),
+        instances=(Instance(path, frames=slices, cautions=(*header.cautions, *cautions)),),
         source=VolumeSource(),
         source_path=source_path,
         relative=relative,
@@ -75,8 +91,8 @@ def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | S
         columns=columns,
         frame_count=slices,
         geometry=geometry,
-        spacing_mm=header.spacing_mm,
-        warnings=tuple(warnings),
+        spacing_mm=None if geometry is None and cautions else header.spacing_mm,
+        warnings=(*header.warnings, *warnings),
     )
 
 
@@ -91,16 +107,21 @@ class VolumeSource:
         try:
             header = read_volume_header(path)
             values = read_volume(path)
+            shown, guessed = (
+                (None, ())
+                if header.colour
+                else display_range(values, stated=header.shown, window=window)
+            )
         except InputError as error:
             named = InputError(f"{path.name}: {error}", reason=error.reason)
             if on_error is None:
                 raise named from error
             on_error(0, named)
             return
-        shown = _range(values, header, window)
         for index in range(0, series.frame_count, stride):
             plane = np.swapaxes(values[:, :, index], 0, 1)  # (row, column[, RGB])
-            yield Frame(_pixels(plane, shown), index, 0, index + 1)
+            pixels, found = to_pixels(plane, shown)
+            yield Frame(pixels, index, 0, index + 1, cautions=(*guessed, *found))
 
     def dataset(self, series: Series, instance_index: int) -> Dataset | None:
         """Return None: a volume file has no DICOM header."""
@@ -117,9 +138,12 @@ def read_volume_header(path: Path) -> VolumeHeader:
         header, voxel_bytes = (_nifti if _is_nifti(path) else _itk)(path)
     except InputError:
         raise
+    except EOFError as error:
+        raise InputError("the file ends within its header", reason="truncated") from error
     except Exception as error:  # the readers fail in many ways on broken files
+        reason = "truncated" if path.is_file() and not path.stat().st_size else "corrupt"
         raise InputError(
-            f"not a volume that can be read ({type(error).__name__})", reason="corrupt"
+            f"not a volume that can be read ({type(error).__name__})", reason=reason
         ) from error
     size = int(np.prod(header.shape, dtype=np.float64)) * voxel_bytes
     if size > LARGEST_BYTES:
@@ -140,22 +164,25 @@ def read_volume(path: Path) -> NDArray[Any]:
     try:
         values: NDArray[Any]
         if _is_nifti(path):
-            import nibabel  # noqa: PLC0415 - see above
+            from sam2unet_core.media.nifti import read_nifti  # noqa: PLC0415 - see above
 
-            values = np.asanyarray(nibabel.load(path).dataobj)
+            values = read_nifti(path).values()
             if values.dtype.names:
                 values = np.stack([values[n] for n in values.dtype.names[:3]], axis=-1)
                 return values.reshape(*_three(values.shape[:-1]), 3)
             return values.reshape(_three(values.shape))
         import SimpleITK as sitk  # noqa: N813, PLC0415 - its customary name; see above
 
-        image = sitk.ReadImage(str(path))
+        with _named_for_itk(path) as name:
+            image = sitk.ReadImage(name)
         values = np.asarray(sitk.GetArrayFromImage(image))  # (slice, row, column[, channel])
         if image.GetDimension() == 2:
             values = values[None]
         if values.ndim == 4:
             return np.moveaxis(values, (0, 1, 2), (2, 1, 0))[..., :3]
         return np.transpose(values, (2, 1, 0))
+    except InputError:
+        raise
     except MemoryError as error:
         raise InputError("not enough memory for the volume", reason="out_of_memory") from error
     except Exception as error:
@@ -165,53 +192,104 @@ def read_volume(path: Path) -> NDArray[Any]:
         ) from error
 
 
+def voxel_file(path: Path) -> Path | None:
+    """Return the file with the voxels that a header (`a.hdr`) belongs to; None for other files.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    lower = path.name.lower()
+    ending = next((each for each in reversed(_PAIR_HEADERS) if lower.endswith(each)), None)
+    if ending is None:
+        return None
+    from sam2unet_core.media.nifti import beside, is_header  # noqa: PLC0415 - see above
+
+    found = beside(path, ending, ending.replace("hdr", "img"))
+    return found if found is not None and is_header(path) else None
+
+
+def is_pair(path: Path) -> bool:
+    """Whether a file (`a.img`) holds the voxels of a NIfTI or Analyze header beside it.
+
+    Raises:
+        OSError: the header cannot be read.
+    """
+    if not path.name.lower().endswith(PAIR_SUFFIXES):
+        return False
+    from sam2unet_core.media.nifti import header_file, is_header  # noqa: PLC0415 - see above
+
+    try:
+        return is_header(header_file(path))
+    except InputError:
+        return False
+
+
 def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith(NIFTI_SUFFIXES)
+    return path.name.lower().endswith((*NIFTI_SUFFIXES, *PAIR_SUFFIXES))
 
 
 def _nifti(path: Path) -> tuple[VolumeHeader, int]:
-    import nibabel  # noqa: PLC0415 - see above
+    from sam2unet_core.media.nifti import read_nifti  # noqa: PLC0415 - see above
 
-    image = nibabel.load(path)
-    header = image.header
-    shape = _three(image.shape)
-    scale = _MILLIMETRES[header.get_xyzt_units()[0]]
-    affine = None
-    if header["sform_code"] > 0 or header["qform_code"] > 0:
-        affine = _RAS_TO_LPS @ image.affine
-        affine[:3] *= scale
-    pitch = [float(v) * scale for v in (*header.get_zooms()[:2], 1.0)]
-    low, high = float(header["cal_min"]), float(header["cal_max"])
-    dtype = image.get_data_dtype()
-    return VolumeHeader(
-        shape=shape,
-        colour=bool(dtype.names),
-        affine=affine,
-        spacing_mm=(pitch[1], pitch[0]),
-        shown=(low, high) if high > low else None,
-    ), dtype.itemsize
+    found = read_nifti(path)
+    zooms = found.zooms_mm
+    header = VolumeHeader(
+        shape=_three(found.shape),
+        colour=bool(found.dtype.names),
+        affine=None if found.affine is None else _RAS_TO_LPS @ found.affine,
+        spacing_mm=None if zooms is None else (zooms[1], zooms[0]),
+        shown=found.shown,
+        nifti=found,
+        cautions=found.cautions,
+        warnings=found.warnings,
+    )
+    return header, found.dtype.itemsize
 
 
 def _itk(path: Path) -> tuple[VolumeHeader, int]:
     import SimpleITK as sitk  # noqa: N813, PLC0415 - its customary name; see above
 
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    shape = _three(reader.GetSize())
+    with _named_for_itk(path) as name:
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
+    size = reader.GetSize()
+    shape = _three(size)
     channels = reader.GetNumberOfComponents()
     if channels not in (1, 3, 4):
         raise InputError(
             f"{channels} values per voxel; expected 1 or RGB", reason="inconsistent_geometry"
         )
     pitch = reader.GetSpacing()
-    affine = None
-    if reader.GetDimension() == 3:
-        affine = np.eye(4)
-        affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * np.array(pitch)
-        affine[:3, 3] = reader.GetOrigin()
-    header = VolumeHeader(shape, channels > 1, affine, (pitch[1], pitch[0]))
+    axes = min(3, len(size))
+    affine = np.eye(4)
+    direction = np.reshape(reader.GetDirection(), (len(size), len(size)))[:axes, :axes]
+    affine[:axes, :axes] = direction * np.array(pitch[:axes])
+    affine[:axes, 3] = reader.GetOrigin()[:axes]
+    header = VolumeHeader(shape, channels > 1, affine, (pitch[1], pitch[0]), axes)
     return header, 8 * channels
+
+
+@contextmanager
+def _named_for_itk(path: Path) -> Iterator[str]:
+    """Give a name that ITK takes: bytes that are no UTF-8 would end the process.
+
+    Raises:
+        InputError: the file needs others beside it, which such a name cannot lead to.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        if path.name.lower().endswith(_NEEDS_OTHER_FILES):
+            message = "its name is not UTF-8, so the voxels beside it cannot be found; rename it"
+            raise InputError(message) from error
+    else:
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, f"volume{path.suffix.lower()}")
+        link.symlink_to(path.absolute())
+        yield str(link)
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -230,46 +308,26 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return (int(first), int(second), int(third))
 
 
-def _geometry(header: VolumeHeader) -> Geometry | None:
-    if header.affine is None:
-        return None
+def _geometry(header: VolumeHeader) -> tuple[Geometry | None, tuple[Caution, ...]]:
+    """Return where the slices lie; None, with the reason, where no upright slices lie there."""
+    if header.affine is None or header.axes < 3:
+        return None, ()
     affine = header.affine
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and (lengths > 0).all()):
-        raise GeometryError("its affine has axes of no length")
     steps = np.arange(header.shape[2])[:, None]
-    return Geometry(
-        positions=affine[:3, 3] + steps * affine[:3, 2],
-        row_cosine=affine[:3, 0] / lengths[0],
-        column_cosine=affine[:3, 1] / lengths[1],
-        spacing_mm=(float(lengths[1]), float(lengths[0])),
-        thickness_mm=float(lengths[2]),
-    )
-
-
-def _range(values: NDArray[Any], header: VolumeHeader, window: Window | None) -> GreyWindow | None:
-    """Return what maps values to greys; None where they are 8-bit already."""
-    if header.colour or (window is None and values.dtype == np.uint8):
-        return None
-    from sam2unet_core.dicom.grey import GreyWindow  # noqa: PLC0415 - imports pydicom
-
-    if window is not None:
-        return GreyWindow(window.center, window.width)
-    if header.shown is not None:
-        low, high = header.shown
-    else:
-        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return GreyWindow((low + high) / 2, max(high - low, 1e-12), "LINEAR_EXACT")
-
-
-def _pixels(plane: NDArray[Any], shown: GreyWindow | None) -> NDArray[np.uint8]:
-    if plane.ndim == 3:
-        return np.ascontiguousarray(plane.astype(np.uint8))
-    if shown is None:
-        grey = plane.astype(np.uint8)
-    elif plane.dtype.kind == "f":
-        grey = shown(np.nan_to_num(plane, nan=shown.center - shown.width))
-    else:
-        grey = shown(plane)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    try:
+        if not (np.isfinite(affine).all() and (lengths > 0).all()):
+            raise GeometryError("axes of no length, or no numbers")
+        return Geometry(
+            positions=affine[:3, 3] + steps * affine[:3, 2],
+            row_cosine=affine[:3, 0] / lengths[0],
+            column_cosine=affine[:3, 1] / lengths[1],
+            spacing_mm=(float(lengths[1]), float(lengths[0])),
+            thickness_mm=float(lengths[2]),
+        ), ()
+    except GeometryError:
+        message = (
+            "the axes of the slices are no upright grid (not at right angles, of no length or no "
+            "numbers): areas are in pixels, other planes cannot be cut"
+        )
+        return None, (Caution("geometry_ignored", message),)

@@ -1,17 +1,19 @@
-"""Label maps as NIfTI, in the geometry of their source."""
+"""Label maps as NIfTI, in the place of their source."""
 
 from __future__ import annotations
 
 import gzip
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2unet_core.errors import DataError, GeometryError
+from sam2unet_core.media.nifti import NiftiFile
+from sam2unet_core.media.volume import read_volume_header
 from sam2unet_core.media.writer import FileWriter
 from sam2unet_core.types import Frame, Series
 
@@ -22,6 +24,14 @@ _SCANNER = 1
 """NIfTI code of coordinates: those of the scanner."""
 _LARGEST_AXIS = 32767
 """NIfTI-1 stores sizes as 16-bit integers."""
+_MATRICES = {
+    "qform": ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    "sform": ("srow_x", "srow_y", "srow_z"),
+}
+_CARRIED = (
+    *("qform_code", *_MATRICES["qform"], "sform_code", *_MATRICES["sform"], "xyzt_units"),
+    *("dim_info", "slice_code", "slice_start", "slice_end", "slice_duration", "toffset"),
+)
 
 
 class LabelMapWriter(FileWriter):
@@ -32,11 +42,14 @@ class LabelMapWriter(FileWriter):
 
     Args:
         path: the file; its folder exists. It is there whole or, after an error, not at all.
-        series: the source; its geometry has to be regular.
+        series: the source. Of a NIfTI file the header is carried over; NRRD and MetaImage give
+            their affine; any other has to have a regular geometry.
         note: for the header's description; the first 79 bytes are kept.
 
     Raises:
-        GeometryError: the source has no geometry, or one that no affine describes.
+        GeometryError: the source is no volume file, and has no geometry or one that no affine
+            describes.
+        InputError: the source's header cannot be read any more.
         DataError: more frames than NIfTI holds; later, by `add`: a map of another size, or frames
             out of order.
     """
@@ -84,23 +97,73 @@ class LabelMapWriter(FileWriter):
 
 
 def _header(series: Series, note: str) -> bytes:
-    """Return the 352 bytes before the voxels."""
+    """Return the bytes before the voxels: 352, or 544 of NIfTI-2."""
+    shape = (series.columns, series.rows, series.frame_count)
+    source = read_volume_header(series.instances[0].path) if series.kind == "array" else None
+    if source is not None and source.nifti is not None:
+        header = _carried_over(source.nifti, shape)
+    else:
+        _check_size(shape)
+        header = nibabel.Nifti1Header(endianness="<")
+        header.set_data_shape(shape if source is None else shape[: source.axes])
+        header.set_xyzt_units("mm")
+        _lay(header, _affine(series) if source is None else source.affine)
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    block = header.sizeof_hdr + 4  # no extensions
+    header["vox_offset"] = block
+    header["magic"] = header.single_magic
+    header["descrip"] = note.encode()[:79]
+    return bytes(header.binaryblock).ljust(block, b"\0")
+
+
+def _affine(series: Series) -> NDArray[np.float64]:
     if series.geometry is None:
         raise GeometryError(
             "the frames have no place in space, which NIfTI needs; write seg or png"
         )
-    affine = LPS_TO_RAS @ series.geometry.affine()
-    shape = (series.columns, series.rows, series.frame_count)
+    return series.geometry.affine()
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
     if max(shape) > _LARGEST_AXIS:
         raise DataError(f"{shape} voxels; NIfTI holds {_LARGEST_AXIS} along an axis; write seg")
-    header = nibabel.Nifti1Header(endianness="<")
-    header.set_data_shape(shape)
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    header.set_xyzt_units("mm")
-    header.set_qform(affine, _SCANNER)
-    header.set_sform(affine, _SCANNER)
-    header["vox_offset"] = 352
-    header["magic"] = b"n+1"
-    header["descrip"] = note.encode()[:79]
-    return bytes(header.binaryblock) + bytes(4)  # no extensions
+
+
+def _lay(header: Any, affine: NDArray[np.float64] | None) -> None:
+    """State one place in space; a quaternion holds none whose axes lean, so that has a sform."""
+    if affine is None or not np.isfinite(affine).all() or not np.linalg.det(affine):
+        return
+    ras = LPS_TO_RAS @ affine
+    ways = ras[:3, :3] / np.linalg.norm(ras[:3, :3], axis=0)
+    upright = np.allclose(ways.T @ ways, np.eye(3), atol=1e-4)
+    header.set_qform(ras, _SCANNER if upright else 0)
+    header.set_sform(ras, _SCANNER)
+
+
+def _carried_over(source: NiftiFile, shape: tuple[int, int, int]) -> Any:
+    """Return a header that lies where the source's does, to every reader.
+
+    Both matrices with their codes, the voxel size and the units are the source's, bit for bit.
+    What may name a patient (texts, extensions) is not carried over, and neither is a matrix that
+    cannot be.
+    """
+    two = isinstance(source.header, nibabel.Nifti2Header)
+    header = (nibabel.Nifti2Header if two else nibabel.Nifti1Header)(endianness="<")
+    if not two:
+        _check_size(shape)
+    header.set_data_shape(shape[: max(2, min(3, len(source.shape)))])
+    if not isinstance(source.header, nibabel.Nifti1Header):  # MGH, Analyze
+        header.set_xyzt_units("mm")
+        header["pixdim"][1:4] = (*np.abs(source.header.get_zooms()), 1, 1)[:3]
+        if source.affine is not None:
+            _lay(header, LPS_TO_RAS @ source.affine)
+        return header
+    for name in _CARRIED:
+        header[name] = source.header[name]
+    header["pixdim"][:4] = source.header["pixdim"][:4]
+    for name in source.unusable:
+        header[f"{name}_code"] = 0
+        for key in _MATRICES[name]:
+            header[key] = 0
+    return header

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 
-from sam2unet_core.data import Sample
-from sam2unet_core.media.image import read_image, read_mask
+from sam2unet_core.data import Sample, read_sample
+from sam2unet_core.media.image import read_mask
 from sam2unet_core.postprocess import class_masks, to_probabilities
 from sam2unet_core.task import Task
 from sam2unet_core.transforms import prepare, prepare_target
@@ -37,7 +37,11 @@ def as_items(samples: Sequence[Sample]) -> list[Item]:
 
 
 class LoadFramed(Transform):
-    """Read `image` to `(3, H, W)` uint8 RGB and `label`, if any, to `(K, H, W)` uint8, 0 or 1."""
+    """Read `image` to `(3, H, W)` uint8 RGB and `label`, if any, to `(K, H, W)` uint8, 0 or 1.
+
+    The pixels are those that `sam2unet segment` shows to the network; where they would have to be
+    guessed the image is refused: see `read_sample`.
+    """
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -45,7 +49,7 @@ class LoadFramed(Transform):
     def __call__(self, data: Item) -> Item:
         """Return a copy of `data` with pixels in place of paths."""
         item = dict(data)
-        pixels = read_image(Path(item["image"]))
+        pixels = read_sample(Path(item["image"]), self.task)
         item["image"] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         if "label" in item:
             labels = read_mask(Path(item["label"]), self.task.classes)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from sam2unet_core.data import Sample, read_dataset
 from sam2unet_core.dicom.files import is_dicom
-from sam2unet_core.media.video import VIDEO_SUFFIXES
-from sam2unet_core.media.volume import VOLUME_SUFFIXES
+from sam2unet_core.media.kinds import is_companion, medium_of
 
 
 def image_samples(dataset_dir: str) -> list[Sample]:
@@ -24,5 +23,5 @@ def image_samples(dataset_dir: str) -> list[Sample]:
 
 
 def _is_other_medium(path: Path) -> bool:
-    name = path.name.lower()
-    return name.endswith((*VIDEO_SUFFIXES, *VOLUME_SUFFIXES, ".dcm")) or is_dicom(path)
+    named_so = path.name.lower().endswith(".dcm") and not is_companion(path)
+    return named_so or is_dicom(path) or medium_of(path) in ("video", "volume")

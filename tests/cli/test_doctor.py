@@ -67,10 +67,18 @@ def test_cpu_count_is_what_this_process_may_use() -> None:
     assert _by_name("Devices")["CPU"].value.startswith(f"{cores} cores")
 
 
-def test_decoders_are_told_by_what_pydicom_itself_decodes() -> None:
-    # RLE needs nothing but pydicom; JPEG 2000 decodes with the required Pillow.
+def test_decoders_are_told_by_what_they_decode(monkeypatch) -> None:
     found = _by_name("DICOM decoders")
-    assert found["RLE"].value == "decodes"
+    assert {"JPEG", "JPEG lossless", "JPEG-LS", "JPEG 2000", "HTJ2K", "JPEG XL"} == set(found)
+    assert {each.value for each in found.values()} == {"decodes"}
+    import imagecodecs
+
+    def broken(_stream: bytes) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(imagecodecs, "jpegls_decode", broken)
+    found = _by_name("DICOM decoders")
+    assert (found["JPEG-LS"].value, found["JPEG-LS"].state) == ("does not decode", "lacking")
     assert found["JPEG 2000"].value == "decodes"
 
 

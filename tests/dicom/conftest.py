@@ -16,6 +16,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from sam2unet_core.dicom import open_study
 
 SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
+UNKNOWN_TO_PYDICOM = {
+    "1.2.840.10008.1.2.4.110": "1.2.840.10008.1.2.4.201",
+    "1.2.840.10008.1.2.8.1": "1.2.840.10008.1.2.4.50",
+}
+"""Syntaxes that pydicom does not write, and one of the same length that stands in for it."""
 Write = Callable[..., Path]
 Show = Callable[..., NDArray[np.uint8]]
 
@@ -58,10 +63,15 @@ def write(tmp_path: Path) -> Write:
         dataset.PixelData = content + b"\0" * (len(content) % 2)
         dataset["PixelData"].VR = "OB" if bits == 8 or syntax.is_encapsulated else "OW"
         dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = syntax
+        known = UNKNOWN_TO_PYDICOM.get(syntax, syntax)
+        dataset.file_meta.TransferSyntaxUID = known
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         dataset.save_as(path, enforce_file_format=True)
+        if known != syntax:
+            size = len(known) + len(known) % 2
+            former, wanted = (uid.encode().ljust(size, b"\0") for uid in (known, syntax))
+            path.write_bytes(path.read_bytes().replace(former, wanted, 1))
         return path
 
     return _write

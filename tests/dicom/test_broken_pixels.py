@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    JPEGExtended12Bit,
-    RLELossless,
-)
+from pydicom.uid import RLELossless
 
 from sam2unet_core.dicom import open_study, scan
 from sam2unet_core.errors import InputError
@@ -51,15 +48,6 @@ def test_a_broken_stream_is_corrupt_and_its_error_quotes_nothing(write) -> None:
         list(series.frames())
     assert caught.value.reason == "corrupt"
     assert "SENTINEL" not in str(caught.value)
-
-
-def test_twelve_bit_jpeg_says_that_there_is_no_decoder(shared_data) -> None:
-    folder = shared_data / "data/dicom/pydicom/src/pydicom/data/test_files"
-    (series,) = open_study(folder / "JPGExtended.dcm")
-    assert series.instances[0].transfer_syntax_uid == JPEGExtended12Bit
-    with pytest.raises(InputError, match="no decoder") as caught:
-        list(series.frames())
-    assert caught.value.reason == "unsupported_transfer_syntax"
 
 
 def test_a_private_transfer_syntax_is_named(write) -> None:

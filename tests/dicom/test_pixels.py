@@ -89,7 +89,9 @@ def test_without_a_window_deep_greys_span_the_frames_range_and_it_is_said(write,
     path = write("a", np.array([[100, 300, 500]], np.uint16))
     (series,) = open_study(path)
     assert greys(show(path)) == [0, 128, 255]
-    assert "own range" in series.warnings[0]
+    (frame,) = series.frames()
+    assert [each.code for each in frame.cautions] == ["window_guessed"]
+    assert "own range" in frame.cautions[0].message
 
 
 def test_sigmoid_and_exact_windows_are_told_apart(write, show) -> None:

@@ -34,7 +34,8 @@ def test_a_folder_of_everything_loses_no_file(write, tmp_path) -> None:
     assert [s.relative for s in found if isinstance(s, Series)] == ["sub/picture"]
     assert set(reasons) == {"seg", "slide", "README", "empty.dcm", "mark.dcm", "sub/half.dcm"}
     assert reasons["seg"] == reasons["slide"] == "not_an_image"
-    assert reasons["README"] == reasons["empty.dcm"] == "not_dicom"
+    assert reasons["README"] == "not_dicom"
+    assert reasons["empty.dcm"] == "truncated"
     assert set(reasons.values()) <= {"not_an_image", "not_dicom", "corrupt", "truncated"}
 
 

@@ -1,7 +1,7 @@
 """What Slicer's application adds to slicer-core: base classes of modules, parameter nodes, `app`.
 
-The scene, the nodes and `slicer.util` are Slicer's own. The stand-in of the parameter node wrapper
-keeps its values in a real `vtkMRMLScriptedModuleNode`, so that they are saved with the scene.
+The scene, the nodes and `slicer.util` are Slicer's own; so is the parameter node wrapper where
+`original_wrapper` finds it, else its stand-in is taken.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import contextlib
 import functools
 import sys
 import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import original_wrapper
+import parameter_stand_in
 import qt_stand_ins
 import slicer
-import vtk
+from parameter_stand_in import PARAMETER_NAME
 from PySide6 import QtCore, QtGui, QtWidgets
 
+__all__ = ["PARAMETER_NAME", "Application", "real_scene", "running_slicer"]
 qt_stand_ins.speak_pythonqt(__name__)
-PARAMETER_NAME = "SlicerParameterName"
 
 
 class ScriptedLoadableModule:
@@ -65,108 +66,6 @@ def _unittest() -> type:
     return unittest.TestCase
 
 
-class WithinRange:
-    def __init__(self, minimum: float, maximum: float) -> None:
-        self.minimum, self.maximum = minimum, maximum
-
-
-class _Wrapped:
-    """What `@parameterNodeWrapper` makes of a class, as far as the module uses it."""
-
-    def __init__(self, node: Any) -> None:
-        self.__dict__["parameterNode"] = node
-        self.__dict__["_guis"] = {}
-        self.__dict__["_writing"] = False
-        node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._to_widgets())
-
-    def __getattr__(self, name: str) -> Any:
-        kind, default, _ = self.allParameters[name]
-        if kind is None:
-            return self.parameterNode.GetNodeReference(name)
-        text = self.parameterNode.GetParameter(name)
-        if not text:
-            return default
-        return text == "True" if kind is bool else kind(text)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        kind, _, limits = self.allParameters[name]
-        if kind is None:
-            node_id = value.GetID() if value is not None else None
-            self.parameterNode.SetNodeReferenceID(name, node_id)
-            return
-        if limits and not limits.minimum <= value <= limits.maximum:
-            raise ValueError(f"{name} = {value}: expected {limits.minimum} to {limits.maximum}")
-        self.parameterNode.SetParameter(name, str(kind(value)))
-
-    def connectGui(self, ui: Any) -> int:
-        bound = []
-        for widget in vars(ui).values():
-            name = widget.property(PARAMETER_NAME)
-            if not name:
-                continue
-            assert name in self.allParameters, f"{widget.objectName}: no parameter {name}"
-            limits = self.allParameters[name][2]
-            if limits and hasattr(widget, "maximum"):
-                widget.minimum, widget.maximum = limits.minimum, limits.maximum
-            bound.append((name, widget, self._from_widget(name, widget)))
-        self._to_widgets(bound)
-        for _, widget, slot in bound:
-            _changed(widget).connect(slot)
-        self._guis[len(self._guis)] = bound
-        return len(self._guis) - 1
-
-    def disconnectGui(self, tag: int) -> None:
-        for _, widget, slot in self._guis.pop(tag, []):
-            _changed(widget).disconnect(slot)
-
-    def _from_widget(self, name: str, widget: Any) -> Any:
-        def slot(*_: Any) -> None:
-            if not self._writing:
-                setattr(self, name, _read(widget))
-
-        return slot
-
-    def _to_widgets(self, bound: list | None = None) -> None:
-        if self._writing:
-            return
-        self.__dict__["_writing"] = True
-        for group in [bound] if bound is not None else list(self._guis.values()):
-            for name, widget, _ in group:
-                _write(widget, getattr(self, name))
-        self.__dict__["_writing"] = False
-
-
-def parameterNodeWrapper(described: type) -> type:
-    parameters = {}
-    for name, hint in typing.get_type_hints(described, include_extras=True).items():
-        limits = next(iter(getattr(hint, "__metadata__", ())), None)
-        kind = typing.get_args(hint)[0] if limits else hint
-        plain = kind if kind in (int, float, str, bool) else None
-        parameters[name] = (plain, getattr(described, name, None), limits)
-    return type(described.__name__, (_Wrapped,), {"allParameters": parameters})
-
-
-def _changed(widget: Any) -> Any:
-    if isinstance(widget, qt_stand_ins.qMRMLNodeComboBox):
-        return widget.currentNodeChanged
-    return widget.toggled if isinstance(widget, QtWidgets.QCheckBox) else widget.valueChanged
-
-
-def _read(widget: Any) -> Any:
-    if isinstance(widget, qt_stand_ins.qMRMLNodeComboBox):
-        return widget.currentNode()
-    return widget.checked if isinstance(widget, QtWidgets.QCheckBox) else widget.value
-
-
-def _write(widget: Any, value: Any) -> None:
-    if isinstance(widget, qt_stand_ins.qMRMLNodeComboBox):
-        widget.setCurrentNode(value)
-    elif isinstance(widget, QtWidgets.QCheckBox):
-        widget.checked = value
-    else:
-        widget.value = value
-
-
 class Application:
     """`slicer.app`: answers questions as the tests want them."""
 
@@ -202,10 +101,8 @@ def running_slicer(module: Path, settings: Path) -> Iterator[types.SimpleNamespa
     ):
         setattr(scripted, base.__name__, base)
     scripted.ScriptedLoadableModuleTest = type("ScriptedLoadableModuleTest", (_unittest(),), {})
-    wrapper = types.ModuleType("slicer.parameterNodeWrapper")
-    wrapper.parameterNodeWrapper, wrapper.WithinRange = parameterNodeWrapper, WithinRange
     modules = qt_stand_ins.make_modules(settings)
-    modules |= {scripted.__name__: scripted, wrapper.__name__: wrapper}
+    modules |= {scripted.__name__: scripted, original_wrapper.NAME: parameter_stand_in}
     names = {"app": Application(), "ScriptedLoadableModule": scripted}
     names |= {widget.__name__: widget for widget in qt_stand_ins.QMRML}
     before = {name: getattr(slicer, name, None) for name in names}
@@ -217,6 +114,8 @@ def running_slicer(module: Path, settings: Path) -> Iterator[types.SimpleNamespa
     sys.modules.update(modules)
     for name, value in names.items():
         setattr(slicer, name, value)
+    if (sources := original_wrapper.original_sources()) is not None:
+        original_wrapper.load_original(sources, modules)
     library = sorted(each.stem for each in (module.parent / "SAM2UNetLib").glob("*.py"))
     qt_stand_ins.speak_pythonqt(module.stem, *(f"SAM2UNetLib.{name}" for name in library))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,19 @@ def test_with_an_image_and_a_task_the_button_starts_a_run(ready: SimpleNamespace
     assert not ready.ui.applyButton.enabled
     assert ready.ui.cancelButton.enabled
     assert not ready.ui.taskComboBox.enabled
+
+
+@pytest.mark.parametrize("threshold", [0.0004, 0.375, 0.9996])
+def test_a_task_s_own_threshold_is_taken_as_it_is(ready: SimpleNamespace, threshold: float) -> None:
+    entry = panel_cases.entries()[0]
+    task = {**entry.task, "threshold": threshold}
+    ready.logic.parameter.task = "another"
+    say(ready, ("tasks", [replace(entry, task=task)]))
+    assert ready.logic.parameter.threshold == threshold
+    assert ready.panel.segment.batchOptions()["threshold"] == threshold
+    ready.ui.applyButton.click()
+    ((_, fields),) = asked(ready, "start")
+    assert fields["parameter"].threshold == threshold
 
 
 def test_progress_shows_the_time_left(ready: SimpleNamespace) -> None:
@@ -256,7 +270,11 @@ def test_what_is_chosen_is_kept_in_the_scene(ready: SimpleNamespace) -> None:
     assert node.GetParameter("minimumSize") == "40"
     assert node.GetParameter("keepLargest") == "True"
     assert node.GetParameter("what") == "volume"
-    assert node.GetNodeReferenceID("inputNode") == ready.image.GetID()
+    roles = [node.GetNthNodeReferenceRole(n) for n in range(node.GetNumberOfNodeReferenceRoles())]
+    of_input = [role for role in roles if role.partition(".")[0] == "inputNode"]
+    kept = [node.GetNodeReference(role) for role in of_input]  # a union numbers its members
+    assert ready.image in kept
+    assert set(kept) <= {ready.image, None}
     node.SetParameter("minimumSize", "12")
     assert ready.ui.minimumSizeSpinBox.value == 12
 

@@ -12,6 +12,7 @@ ImageNode = Union[  # noqa: UP007 - the wrapper of Slicer 5.10 knows this form o
     slicer.vtkMRMLScalarVolumeNode,
     slicer.vtkMRMLVectorVolumeNode,
     slicer.vtkMRMLSequenceBrowserNode,
+    None,  # "no node": the wrapper writes it when the panel opens in an empty scene
 ]
 SliceNode = slicer.vtkMRMLSliceNode
 SegmentationNode = slicer.vtkMRMLSegmentationNode
@@ -46,7 +47,7 @@ class Parameter:
     bundle: str = ""
     force: bool = False
     outputSegmentation: SegmentationNode
-    threshold: Annotated[float, WithinRange(0.01, 0.99)] = 0.5
+    threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.5  # any that a task may have
     minimumSize: Annotated[int, WithinRange(0, 1000000)] = 0
     smoothing: Annotated[float, WithinRange(0.0, 20.0)] = 0.0
     keepLargest: bool = False

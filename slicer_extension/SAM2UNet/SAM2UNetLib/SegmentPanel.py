@@ -116,7 +116,7 @@ class SegmentPanel:
             "bundle": str(bundle) if bundle is not None else None,
             "weights": self.ui.weightsPath.currentPath or None,
             "device": self.ui.deviceComboBox.itemData(self.ui.deviceComboBox.currentIndex),
-            "threshold": self.ui.thresholdSlider.value,
+            "threshold": self._threshold,
             "force": self.ui.forceCheckBox.checked,
         }
 
@@ -207,7 +207,7 @@ class SegmentPanel:
         elif kind == "finished":
             self._finish(content[0])
         elif kind == "refined":
-            self.say(_("Threshold {value:.2f}").format(value=self.ui.thresholdSlider.value))
+            self.say(_("Threshold {value:g}").format(value=self._threshold))
         elif kind == "exported":
             self._end()
             self.say(_("Written: {file}").format(file=content[0]))
@@ -257,6 +257,13 @@ class SegmentPanel:
     def onCopyLog(self) -> None:
         """Put the panel's log and the worker's on the clipboard."""
         slicer.app.clipboard().setText(f"{self.ui.logTextEdit.plainText}\n\n{self.runs.log}")
+
+    @property
+    def _threshold(self) -> float:
+        """The threshold as it is kept: the slider shows it rounded."""
+        if self.parameter is None:
+            return self.ui.thresholdSlider.value
+        return self.parameter.threshold
 
     def _begin(self, text: str) -> None:
         self.running, self._refine = True, False

@@ -1,0 +1,179 @@
+"""Compressed frames to stored values, by imagecodecs: one stream in, one array out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from sam2unet_core.dicom.storage import name_of
+from sam2unet_core.errors import InputError
+
+Stored = NDArray[Any]
+_JPEG = "1.2.840.10008.1.2.4."
+_RAW = imagecodecs.JPEG8.CS.RGB
+"""The same colour space in and out: libjpeg converts nothing."""
+
+
+@dataclass(frozen=True)
+class JpegMarkers:
+    """What a JPEG stream says of itself (ITU-T T.81, JFIF 1.02, Adobe TN 5116).
+
+    Attributes:
+        ids: component identifiers.
+        subsampled: whether components differ in their sampling.
+        lossless: whether it is coded by prediction (process 14), not by cosines.
+        jfif: whether there is a JFIF marker.
+        adobe: the transform of an Adobe marker (0 none, 1 YCbCr, 2 YCCK), or None.
+    """
+
+    ids: tuple[int, ...] = ()
+    subsampled: bool = False
+    lossless: bool = False
+    jfif: bool = False
+    adobe: int | None = None
+
+
+def jpeg_markers(stream: bytes) -> JpegMarkers:
+    """Read the markers before a JPEG stream's first scan; those of a broken one as far as it goes.
+
+    Raises:
+        InputError: the stream ends before its scan, or has no end-of-image marker after it.
+    """
+    found: dict[str, Any] = {}
+    place = 2
+    while place + 4 <= len(stream):
+        if stream[place] != 0xFF or stream[place + 1] in (0xFF, 0x00, 0x01):
+            place += 1
+            continue
+        kind, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4], "big")
+        body = stream[place + 4 : place + 2 + length]
+        place += 2 + length
+        if kind == 0xDA:
+            break
+        if kind == 0xE0 and body.startswith(b"JFIF"):
+            found["jfif"] = True
+        elif kind == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
+            found["adobe"] = body[11]
+        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
+            parts = [body[6 + 3 * i : 9 + 3 * i] for i in range(body[5])]
+            found["ids"] = tuple(part[0] for part in parts if part)
+            found["subsampled"] = len({part[1] for part in parts if len(part) > 1}) > 1
+            found["lossless"] = kind in (0xC3, 0xC7, 0xCB, 0xCF)
+    if stream.find(b"\xff\xd9", place) < 0:
+        raise InputError(
+            "the JPEG stream ends early; copy the file again, or export it again",
+            reason="truncated",
+        )
+    return JpegMarkers(**found)
+
+
+def wavelet_colour(stream: bytes) -> bool:
+    """Whether a JPEG 2000 codestream transforms its colours itself (ISO 15444-1 A.6.1)."""
+    place = stream.find(b"\xff\x52")  # coding style, after the size
+    return 0 <= place < len(stream) - 9 and stream[place + 8] == 1
+
+
+def decode(stream: bytes, dataset: Dataset) -> Stored:
+    """Decode the compressed stream of one frame.
+
+    Args:
+        stream: as `encapsulated.read_stream` returns it.
+        dataset: the header, complete.
+
+    Returns:
+        stored: `(H, W)` or `(H, W, 3)` as stored: integers, no colour conversion but JPEG 2000's
+        own; as unsigned as the decoder gives them.
+
+    Raises:
+        InputError: no decoder for the transfer syntax, or a broken stream.
+    """
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    decoder = _DECODERS.get(syntax)
+    if decoder is None:
+        raise InputError(
+            f"the transfer syntax {name_of(syntax)} is not read; convert it, for instance with "
+            "dcmdjpeg or gdcmconv",
+            reason="unsupported_transfer_syntax",
+        )
+    return decoder(stream, dataset)
+
+
+def readable_syntaxes() -> tuple[str, ...]:
+    """Return the UIDs of the encapsulated transfer syntaxes that `decode` takes."""
+    return tuple(_DECODERS)
+
+
+def _jpeg(stream: bytes, _: Dataset) -> Stored:
+    raw = _RAW if len(jpeg_markers(stream).ids) == 3 else None
+    return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=raw, outcolorspace=raw))
+
+
+def _jpeg_ls(stream: bytes, _: Dataset) -> Stored:
+    return np.asarray(imagecodecs.jpegls_decode(stream))
+
+
+def _jpeg_2000(stream: bytes, _: Dataset) -> Stored:
+    return np.asarray(imagecodecs.jpeg2k_decode(stream))  # OpenJPEG knows HTJ2K, too
+
+
+def _jpeg_xl(stream: bytes, _: Dataset) -> Stored:
+    return np.asarray(imagecodecs.jpegxl_decode(stream))
+
+
+def _rle(stream: bytes, dataset: Dataset) -> Stored:
+    """PS3.5 annex G: planes of bytes, the most significant first, sample after sample."""
+    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
+    bits = int(dataset.BitsAllocated)
+    dtype = np.dtype(f"<u{max(1, bits // 8)}")
+    unpacked = imagecodecs.dicomrle_decode(stream, dtype)
+    values = np.frombuffer(unpacked, dtype)
+    if bits == 1:
+        values = np.unpackbits(values, bitorder="little")
+    values = _exactly(values, samples * rows * columns)
+    planes = values.reshape(samples, rows, columns)
+    return planes[0] if samples == 1 else np.moveaxis(planes, 0, 2)
+
+
+def _deflated(stream: bytes, dataset: Dataset) -> Stored:
+    """PS3.5 annex A.4.14: the bytes of a frame as they would be without compression, deflated."""
+    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
+    dtype = np.dtype(f"<u{max(1, int(dataset.BitsAllocated) // 8)}")
+    most = rows * columns * samples * dtype.itemsize
+    values = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream, most + 2)
+    found = _exactly(
+        np.frombuffer(values[: len(values) // dtype.itemsize * dtype.itemsize], dtype),
+        most // dtype.itemsize,
+    )
+    if samples == 1:
+        return found.reshape(rows, columns)
+    if dataset.get("PlanarConfiguration") == 1:
+        return np.moveaxis(found.reshape(samples, rows, columns), 0, 2)
+    return found.reshape(rows, columns, samples)
+
+
+def _exactly(values: Stored, count: int) -> Stored:
+    if len(values) < count:
+        raise InputError(
+            f"the frame ends after {len(values)} of {count} values; copy the file again",
+            reason="truncated",
+        )
+    return values[:count]
+
+
+_DECODERS: dict[str, Callable[[bytes, Dataset], Stored]] = {
+    **dict.fromkeys((f"{_JPEG}{n}" for n in (50, 51, 52, 53, 54, 55, 56, 57, 58, 70)), _jpeg),
+    **dict.fromkeys((f"{_JPEG}{n}" for n in (80, 81)), _jpeg_ls),
+    **dict.fromkeys((f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203)), _jpeg_2000),
+    **dict.fromkeys((f"{_JPEG}{n}" for n in (110, 111, 112)), _jpeg_xl),
+    "1.2.840.10008.1.2.5": _rle,
+    "1.2.840.10008.1.2.8.1": _deflated,
+}
+"""By transfer syntax: JPEG (also retired processes that one finds), JPEG-LS, JPEG 2000 and HTJ2K,
+JPEG XL, RLE, deflated frames (PS3.5 A.4, PS3.6 A)."""

@@ -1,0 +1,130 @@
+"""Encapsulated pixel data: which fragments of a file make up which frame (PS3.5 A.4)."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from pydicom import Dataset
+
+from sam2unet_core.errors import InputError
+
+Fragment = tuple[int, int]
+"""Offset and length in bytes of a fragment's value in the file."""
+
+_ITEM = (0xFFFE, 0xE000)
+_END = (0xFFFE, 0xE0DD)
+_STREAM_STARTS = (
+    b"\xff\xd8\xff",  # JPEG, JPEG-LS
+    b"\xff\x4f\xff\x51",  # JPEG 2000 codestream
+    b"\0\0\0\x0cjP  ",  # JP2
+    b"\xff\x0a",  # JPEG XL codestream
+    b"\0\0\0\x0cJXL ",  # JPEG XL container
+)
+"""How the compressed stream of a frame begins; a frame's later fragments begin otherwise."""
+
+
+def value_offset(head: bytes) -> int:
+    """Return where the value of a pixel element begins, from the element's first 12 bytes.
+
+    In a file of explicit value representations this element may have none, and the reverse. No
+    length can be taken for one: as a little-endian number each would be odd.
+    """
+    return 12 if head[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN") and head[6:8] == b"\0\0" else 8
+
+
+def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
+    """Return the offset table and the fragments; the file is at its Pixel Data element.
+
+    Raises:
+        InputError: the pixel data are not encapsulated, are empty or end within a fragment's head.
+    """
+    start = file.tell()
+    place = start + value_offset(file.read(12))
+    file.seek(place)
+    if file.read(4) != struct.pack("<HH", *_ITEM):  # whatever length is stated before it
+        raise InputError(
+            "the pixel data are not encapsulated as the transfer syntax asks", reason="corrupt"
+        )
+    found: list[Fragment] = []
+    size = file.seek(0, io.SEEK_END)
+    while place + 8 <= size:
+        file.seek(place)
+        group, element, length = struct.unpack("<HHL", file.read(8))
+        if (group, element) == _END:
+            break
+        if (group, element) != _ITEM:
+            raise InputError("the fragments of the pixel data are broken", reason="corrupt")
+        found.append((place + 8, min(length, size - place - 8)))
+        place += 8 + length
+    if len(found) < 2 or not sum(length for _, length in found[1:]):
+        raise InputError("the pixel data are empty; copy the file again", reason="truncated")
+    file.seek(found[0][0])
+    table = file.read(found[0][1])
+    return table, [fragment for fragment in found[1:] if fragment[1]]
+
+
+def read_frames(file: BinaryIO, dataset: Dataset) -> list[list[Fragment]]:
+    """Return the fragments of each frame that is there, which may be more than are announced.
+
+    Frames are told apart by the offset table; where it is empty, cannot be or leaves frames out, by
+    where compressed streams begin; else every fragment is a frame.
+
+    Args:
+        file: at its Pixel Data element.
+        dataset: its header.
+
+    Raises:
+        InputError: see `read_fragments`.
+    """
+    table, fragments = read_fragments(file)
+    starts = _stated(table, fragments) or _extended(dataset, fragments)
+    found = [index for index, each in enumerate(fragments) if _begins_stream(file, each)]
+    if found and found[0] == 0 and len(found) > len(starts or ()):
+        starts = found  # a table may hold as few frames as the header announces
+    if starts is None:
+        starts = list(range(len(fragments)))  # RLE and deflated frames are a fragment each
+    ends = [*starts[1:], len(fragments)]
+    return [fragments[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def read_stream(file: BinaryIO, fragments: Sequence[Fragment]) -> bytes:
+    """Return the compressed stream of a frame."""
+    parts = []
+    for offset, length in fragments:
+        file.seek(offset)
+        parts.append(file.read(length))
+    return b"".join(parts)
+
+
+def _stated(table: bytes, fragments: Sequence[Fragment]) -> list[int] | None:
+    """Return the first fragment of each frame by the Basic Offset Table, or None."""
+    if len(table) < 4:
+        return None
+    count = len(table) // 4
+    return _at(struct.unpack(f"<{count}L", table[: 4 * count]), fragments)
+
+
+def _extended(dataset: Dataset, fragments: Sequence[Fragment]) -> list[int] | None:
+    """Return the first fragment of each frame by the Extended Offset Table, or None."""
+    table = dataset.get("ExtendedOffsetTable")
+    if not isinstance(table, bytes) or len(table) < 8:
+        return None
+    count = len(table) // 8
+    return _at(struct.unpack(f"<{count}Q", table[: 8 * count]), fragments)
+
+
+def _at(offsets: Sequence[int], fragments: Sequence[Fragment]) -> list[int] | None:
+    """Return which fragments lie at offsets from the first one; None where not all are there."""
+    places = {offset - fragments[0][0]: index for index, (offset, _) in enumerate(fragments)}
+    if not offsets or offsets[0] != 0 or list(offsets) != sorted(set(offsets)):
+        return None
+    found = [places.get(offset) for offset in offsets]
+    return None if None in found else [index for index in found if index is not None]
+
+
+def _begins_stream(file: BinaryIO, fragment: Fragment) -> bool:
+    file.seek(fragment[0])
+    return file.read(min(12, fragment[1])).startswith(_STREAM_STARTS)
