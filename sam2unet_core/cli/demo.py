@@ -44,7 +44,9 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write to; it must not exist yet.")
     ] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the frames and of the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="Seed of the frames and of the training.")
+    ] = 0,
 ) -> None:
     """Draw frames, train a small network on them, measure it, segment new frames.
 
@@ -53,7 +55,7 @@ def demo(
     if output.exists():
         raise DataError(f"{output}: exists already; remove it or give another folder with -o")
     started = time.monotonic()
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     learn, test = output / "learn", output / "test"
     _draw(learn, FRAMES_TO_LEARN, seed=seed)
     _draw(test, FRAMES_TO_TEST, seed=seed + 1)
@@ -128,7 +130,7 @@ def _segment_studies(console: Console, output: Path, *, seed: int) -> None:
 
 def _run(console: Console, title: str, command: list[str]) -> None:
     console.rule(title, align="left")
-    console.print(shlex.join(["python", *command[1:]]), style="dim", markup=False)
+    console.print(shlex.join(["python", *command[1:]]), style="dim")
     # MONAI warns of configurations from strangers; this one came with the package
     environment = os.environ | {"PYTHONWARNINGS": "ignore:parsing config_file:UserWarning"}
     finished = subprocess.run(command, env=environment, check=False)
@@ -156,5 +158,5 @@ def _show(console: Console, output: Path, summary: dict[str, Any], *, minutes: f
         "report, to open in a browser": output / "results" / "report.html",
     }
     for name, path in rows.items():
-        console.print(f"  {name}: {path}", markup=False)
+        console.print(f"  {name}: {path}")
     console.print(f"Took {minutes:.1f} minutes. Drawn frames say nothing of real ones.")

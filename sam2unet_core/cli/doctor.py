@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sam2unet_core.console import to_json
+from sam2unet_core.console import console, to_json
 
 if TYPE_CHECKING:
     from sam2unet_core.environment import Finding
@@ -39,9 +38,9 @@ def doctor(
         content = {"works": works, "findings": [asdict(finding) for finding in findings]}
         typer.echo(to_json(content))
     else:
-        console = Console()
-        console.print(_table(findings))
-        console.print("This machine can run sam2unet." if works else "sam2unet cannot run here.")
+        out = console()
+        out.print(_table(findings))
+        out.print("This machine can run sam2unet." if works else "sam2unet cannot run here.")
     raise typer.Exit(0 if works else 2)
 
 

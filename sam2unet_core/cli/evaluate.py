@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
-from sam2unet_core.console import to_json
+from sam2unet_core.console import console, to_json
 from sam2unet_core.errors import DataError
 from sam2unet_core.task import Task, installed_bundle, load_preset
 
@@ -67,7 +66,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         Path | None, typer.Option("--output", "-o", help="Folder for metrics.csv, summary.json.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Measure predictions against masks, image by image."""
     from sam2unet_core.evaluation import Options, compare_with_paper
@@ -81,7 +80,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         lesion_iou=lesion_iou,
         seed=seed,
     )
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=console(stderr=True), transient=True) as bar:
         job = bar.add_task("measuring", total=None)
         found = measure(
             task=_task(task or compare_paper),
@@ -120,17 +119,17 @@ def _measurement(
 
 
 def _show(found: Evaluation, comparison: Comparison | None) -> None:
-    console = Console(soft_wrap=False)
-    console.print(found.table())
+    out = console()
+    out.print(found.table())
     notes = list(found.notes)
     if comparison is not None:
-        console.print(comparison.table())
+        out.print(comparison.table())
         notes += comparison.notes
         shown = {f"{s}.{m}" for s, values in comparison.published.items() for m in values}
         if comparison.unverified & shown:
             notes.append("* not checked against the paper itself")
     for note in notes:
-        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"Note: {note}", highlight=False, soft_wrap=True)
 
 
 def _task(name: str | None) -> Task:

@@ -7,10 +7,9 @@ import sys
 from typing import Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from sam2unet_core.console import escape_what_cannot_be_shown
+from sam2unet_core.console import console, error_line, escape_what_cannot_be_shown
 from sam2unet_core.errors import ConfigError, SAM2UNetError
 
 COMMANDS = (
@@ -65,6 +64,9 @@ def main() -> None:
     escape_what_cannot_be_shown()
     try:
         app()
-    except SAM2UNetError as error:
-        Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False)
+    except (SAM2UNetError, OSError) as error:
+        message = error_line(error)
+        if message is None:
+            raise
+        console(stderr=True, soft_wrap=True).print(message, style="red")
         sys.exit(2)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sam2unet_core.console import to_json
+from sam2unet_core.console import console, to_json
 
 if TYPE_CHECKING:
     from sam2unet_core.task import Code, Task
@@ -35,8 +34,7 @@ def tasks(
         contents = [task.to_dict() for task in chosen]
         typer.echo(to_json(contents[0] if name else contents))
         return
-    console = Console(soft_wrap=False)
-    console.print(_details(chosen[0]) if name else _overview(chosen))
+    console().print(_details(chosen[0]) if name else _overview(chosen))
 
 
 def _find(name: str) -> Task:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from sam2unet_core.console import console
 
 if TYPE_CHECKING:
     from sam2unet_core.network.checkpoint import WeightsInfo
@@ -48,7 +49,7 @@ def list_trunks() -> None:
         table.add_row(entry.name, entry.variant.name, here, "yes" if found else "no")
     for name, record in cached.items():
         table.add_row(name, record.variant or "custom", record.trunk_sha256[:12], "yes")
-    Console().print(table)
+    console().print(table)
     typer.echo(f"Cache: {cache_folder()}  (set {CACHE_VARIABLE} to move it)")
 
 
@@ -60,8 +61,10 @@ def fetch_trunk(
     ] = None,
 ) -> None:
     """Fetch a trunk of SAM2 or SAM2.1 into the cache; an interrupted fetch is continued."""
+    from sam2unet_core.network.checkpoint.catalog import find_entry
     from sam2unet_core.network.checkpoint.fetch import Source, fetch
 
+    find_entry(name)  # before there is a bar
     with _download_bar(name) as progress:
         path = fetch(name, source=Source(base_url=base_url), progress=progress)
     typer.echo(str(path))
@@ -71,9 +74,17 @@ def import_trunk(
     file: Annotated[Path, typer.Argument(help="A file with a trunk, under any name.")],
 ) -> None:
     """Copy a trunk that was carried in by hand into the cache."""
-    from sam2unet_core.network.checkpoint.cache import import_file
+    from sam2unet_core.network.checkpoint.cache import import_file, records
 
-    typer.echo(str(import_file(file)))
+    before = records()
+    path = import_file(file)
+    if path.name in before:
+        typer.echo(
+            "Its trunk was in the cache already. The rest of a whole network stays in its own "
+            "file: give that with --weights, or make it small with `sam2unet weights split`.",
+            err=True,
+        )
+    typer.echo(str(path))
 
 
 def split_full(
@@ -115,7 +126,7 @@ def show_info(file: Annotated[Path, typer.Argument(help="Any weights file.")]) -
     table.add_column(overflow="fold")
     for label, value in _rows(read_info(file)):
         table.add_row(label, value)
-    Console().print(table)
+    console().print(table)
 
 
 def _rows(info: WeightsInfo) -> Iterator[tuple[str, str]]:
@@ -166,6 +177,6 @@ def _download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         shown = bar.add_task(name, total=None)
         yield lambda have, total: bar.update(shown, completed=have, total=total)

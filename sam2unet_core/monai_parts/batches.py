@@ -57,11 +57,10 @@ class TrainingLoader(DataLoader):
         batches = JoinedBatches(order, batch_size)
         if batch_size == 1 or len(order) == 1:  # type: ignore[arg-type]
             got = "batch_size 1" if batch_size == 1 else "a single training frame"
-            height, width = image_size
             raise ConfigError(
-                f"{got} with an image_size of {height} x {width}: batch normalisation gets a "
-                "single value a channel and cannot work; give a batch_size of 2 or more and as "
-                "many frames, or an image_size from 64 up"
+                f"{got} with images of 32 x 32 (image_size {list(image_size)}, scales "
+                f"{list(scales)}): batch normalisation gets a single value a channel and cannot "
+                "work; give a batch_size of 2 or more and as many frames, or larger images"
             )
         super().__init__(dataset, batch_sampler=batches, **kwargs)
 

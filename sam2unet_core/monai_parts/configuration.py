@@ -6,12 +6,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from sam2unet_core.console import escape_what_cannot_be_shown
-from sam2unet_core.errors import ConfigError, SAM2UNetError
+from sam2unet_core.console import error_line, escape_what_cannot_be_shown
+from sam2unet_core.errors import ConfigError
 from sam2unet_core.monai_parts.callers import config_files, is_command_line, running_workflow
 from sam2unet_core.network.checkpoint import read_info
 from sam2unet_core.segmenter import unmeasured
@@ -115,13 +115,19 @@ def report_errors_in_one_line() -> None:
 def _show_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, SAM2UNetError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None:
+    causes = list(_causes(error))
+    line = next((line for line in map(error_line, causes) if line is not None), None)
+    if line is None:
         sys.__excepthook__(kind, error, trace)
         return
     sys.stdout.flush()
-    sys.stderr.write(f"Error: {cause}\n")
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     os._exit(2)  # a hook cannot set the exit code; no worker is left to wait for
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and what it came of: MONAI wraps each error in others."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from rich.console import Console
 
+from sam2unet_core.console import console
 from sam2unet_core.data import Sample, Split, check_samples
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.evaluation import evaluate_samples
@@ -77,5 +77,5 @@ def write_evaluation(run_dir: str, samples: Sequence[Sample], task: Task) -> Non
     folder = Path(run_dir)
     found = evaluate_samples(folder / "masks", samples, task=task)
     found.write(folder)
-    Console().print(found.table())
+    console().print(found.table())
     logger.info("tables written to %s", run_dir)

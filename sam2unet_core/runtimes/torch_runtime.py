@@ -121,10 +121,10 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"device {name!r}: not a device; use auto, cpu, cuda, cuda:N or mps"
-        ) from error
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device {name!r}: not a device; use auto, cpu, cuda, cuda:N or mps")
     cuda_missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     mps_missing = device.type == "mps" and not torch.backends.mps.is_available()
     if cuda_missing or mps_missing:

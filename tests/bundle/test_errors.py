@@ -30,12 +30,24 @@ def refused(done):
         ({"resume": "false"}, "resume false: taken as text on the command line; write True, False"),
         ({"val_interval": 5}, "val_interval 5"),
         ({"weights": "absent.safetensors"}, "absent.safetensors"),
+        ({"image_size": 64}, "image_size 64: expected two whole numbers from 32, [height, width]"),
+        ({"batch_size": "abc"}, "batch_size abc: expected a whole number from 1"),
+        ({"device": "cuda"}, "device 'cuda': this machine has none; use auto or cpu"),
+        ({"image_size": "[32,32]", "batch_size": 1}, "batch_size 1 with images of 32 x 32"),
+        ({"train#trainer#max_epochs": 1.5}, "train#trainer#max_epochs 1.5: expected a whole"),
+        ({"image_size": None, "epochs": None}, "epochs None: expected a whole number from 1"),
+        ({"optimizer#lr": None}, "optimizer#lr None: MONAI takes no None on the command line"),
+        ({"weight": None}, "no such setting: weight (did you mean weights?)"),
+        ({"tracking": "mlflow", "output_dir": "out"}, "--mlflow True"),
+        ({"output_dir": "file"}, "file: file exists"),
+        ({"dataset_dir": "$print('evaluated')"}, "$print('evaluated'): no such folder"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_wrong_setting_is_one_line(
     settings, message, tmp_path, dataset, task_file, small, run_verb
 ):
+    (tmp_path / "file").touch()
     options = {"dataset_dir": dataset, "task": task_file} | small | settings
     done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
     assert message in refused(done)
@@ -82,3 +94,26 @@ def test_a_folder_with_another_run_is_not_overwritten(
     done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
     assert "--resume True" in refused(done)
     assert (trained / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trainin",), "nothing to run is called 'trainin' (did you mean training?)"),
+        (("training", "folder"), "'folder' stands alone, so MONAI takes it for the name of a step"),
+    ],
+)
+def test_a_stray_word_is_not_taken_for_a_step(words, message, tmp_path, dataset, small, run_verb):
+    options = {"dataset_dir": dataset} | small
+    done = run_verb("run", *words, cwd=tmp_path, config="train.yaml", **options)
+    assert message in refused(done)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("config", ["evaluate.yaml", "inference.yaml"])
+def test_evaluation_and_inference_hold_their_settings_to_the_same_table(
+    config, tmp_path, dataset, run_verb
+):
+    options = {"dataset_dir": dataset, "overlays": "yes"}
+    done = run_verb("run", cwd=tmp_path, config=config, **options)
+    assert refused(done) == "Error: overlays yes: expected True or False"

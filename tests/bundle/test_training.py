@@ -1,5 +1,8 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -108,24 +111,55 @@ def test_options_train(settings, overlays, tmp_path, task_file, small, run_verb,
         assert list((tmp_path / "out" / "tensorboard").rglob("events.out.*"))
 
 
-def test_two_processes_train_together_over_gloo(tmp_path, dataset, task_file, small, configs):
-    import os
-    import subprocess
-    import sys
+@pytest.mark.parametrize("size", ["[64,64]", "[32,32]"])
+def test_a_last_batch_of_one_frame_trains(size, tmp_path, dataset, small, run_verb):
+    (tmp_path / "out#1").mkdir()
+    done = run_verb(
+        "run",
+        "training",
+        cwd=tmp_path,
+        config="train.yaml",
+        dataset_dir=dataset,
+        image_size=size,
+        output_dir="out#1",
+        **(small | {"val_fraction": 0.2, "batch_size": 4}),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = torch.load(tmp_path / "out#1" / "checkpoint.pt", weights_only=True)
+    # 13 training frames: 4, 4, 4, 1; of one pixel in the coarsest map 4, 4, 5
+    assert state["trainer"]["epoch_length"] == {"[64,64]": 4, "[32,32]": 3}[size]
 
+
+def test_two_processes_validate_a_single_frame(tmp_path, dataset, task_file, small, configs):
+    settings = small | {"val_fraction": 0.01}
+    done = run_in_two_processes(tmp_path, dataset, task_file, settings, configs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "15 training, 1 validation frames" in done.stdout
+    with (tmp_path / "out" / "history.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    measured = read_info(tmp_path / "out" / "model.safetensors").task.metrics["val_dice"]
+    assert float(row["val_dice"]) == measured
+    assert 0 <= measured <= 1
+
+
+def test_two_processes_train_together_over_gloo(tmp_path, dataset, task_file, small, configs):
+    done = run_in_two_processes(tmp_path, dataset, task_file, small, configs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    # 12 training frames, 2 a step in each of 2 processes
+    assert state["trainer"]["epoch_length"] == 3
+    assert (tmp_path / "out" / "validation.png").is_file()
+
+
+def run_in_two_processes(folder, dataset, task_file, settings, configs):
     files = [str(configs / "train.yaml"), str(configs / "multi_gpu_train.yaml")]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node=2", "-m", "monai.bundle", "run", "training"]
     command += ["--config_file", str(files), "--dataset_dir", str(dataset)]
     command += ["--task", str(task_file), "--output_dir", "out", "--batch_size", "2"]
     for key in ("variant", "epochs", "val_fraction", "num_workers"):
-        command += [f"--{key}", str(small[key])]
+        command += [f"--{key}", str(settings[key])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
-    # 12 training frames, 2 a step in each of 2 processes
-    assert state["trainer"]["epoch_length"] == 3
-    assert (tmp_path / "out" / "validation.png").is_file()

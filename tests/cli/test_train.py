@@ -1,7 +1,13 @@
 import os
+import shlex
 import subprocess
 import sys
 
+import pytest
+from typer.testing import CliRunner
+
+from sam2unet_core.cli import app
+from sam2unet_core.errors import ConfigError
 from sam2unet_core.phantom import write_dataset
 
 
@@ -40,3 +46,86 @@ def test_train_passes_on_the_exit_code_of_a_failed_run(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "nowhere" in done.stderr
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """The words of the line that `sam2unet train ...` prints and runs."""
+    ran = []
+
+    def run(command, **_):
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("sam2unet_core.cli.train.subprocess.run", run)
+
+    def call(*words):
+        done = CliRunner().invoke(app, ["train", *words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert shlex.split(done.output) == ran[-1]
+        return ran[-1]
+
+    return call
+
+
+def test_every_text_of_the_line_is_one_to_fire(train):
+    from fire.parser import DefaultParseValue
+
+    for odd in ("2024", "set#2", "None", "a,b", "[x]", "1e5", "True", "it's", '"x"', "{a}"):
+        words = train("--data", odd, "-o", odd)
+        for key in ("--dataset_dir", "--output_dir"):
+            assert DefaultParseValue(words[words.index(key) + 1]) == odd
+
+
+def test_a_path_that_means_something_to_monai_is_written_so_that_it_does_not(train):
+    words = train("--data=$x", "-o", "@epochs", "--weights=%x", "--groups", "%y")
+    assert words[words.index("--dataset_dir") + 1] == "./$x"
+    assert words[words.index("--output_dir") + 1] == "./@epochs"
+    assert words[-3:] == ["--weights=./%x", "--groups", "./%y"]
+    assert "--dataset_dir ./-x" in shlex.join(train("--data=-x", "-o", "out"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--dataset_dir", "b"), "--dataset_dir: is said already, with --data"),
+        (("--output-dir=b",), "--output-dir: is said already, with --output"),
+        (("b",), "'b' stands alone"),
+        (("--epochs", "3", "b"), "'b' stands alone"),
+        (("--groups", "a@##b"), "setting a@##b: MONAI cannot take"),
+        (("--groups", ""), "nothing stands after --groups"),
+        (("--groups=",), "nothing stands after --groups"),
+    ],
+)
+def test_a_word_that_would_be_taken_for_something_else_is_refused(words, message, train):
+    with pytest.raises(ConfigError, match=message):
+        train("--data", "a", "-o", "out", *words)
+
+
+@pytest.mark.parametrize("word", ["", " "])
+@pytest.mark.parametrize("command", ["train", "segment", "evaluate", "phantom", "demo"])
+def test_an_empty_path_is_not_the_working_directory(command, word):
+    with pytest.raises(
+        ConfigError, match=r"nothing stands after .*is a variable of the shell empty"
+    ):
+        CliRunner().invoke(app, [command, "x", "--output", word], catch_exceptions=False)
+
+
+def test_the_data_set_with_a_hash_is_the_one_that_is_trained_on(tmp_path):
+    write_dataset(tmp_path / "set", frames=4, seed=1, size=(64, 64))
+    write_dataset(tmp_path / "set#2", frames=7, seed=1, size=(64, 64))
+    command = [sys.executable, "-m", "sam2unet_core", "train", "--data", "set#2", "-o", "1.10"]
+    command += ["--variant", "nano", "--epochs", "1", "--batch_size", "4", "--num_workers", "0"]
+    command += ["--val_fraction", "0.3", "--image_size", "[64,64]"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 training, 2 validation frames" in done.stdout
+    assert (tmp_path / "1.10" / "model.safetensors").is_file()
+    assert not (tmp_path / "1.1").exists()
+    # the printed line does the same where it is copied to a shell
+    line = done.stdout.splitlines()[0].replace("1.10", "2024_01_02")
+    again = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "2024_01_02" / "model.safetensors").is_file()

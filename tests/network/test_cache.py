@@ -22,6 +22,7 @@ from sam2unet_core.network.checkpoint import (
     save_delta,
     trunk_file,
     trunk_hash,
+    trunk_keys,
 )
 from sam2unet_core.network.checkpoint.cache import import_file
 from sam2unet_core.network.checkpoint.catalog import CATALOG
@@ -104,6 +105,47 @@ def test_import_refuses_what_has_no_trunk(cache: Path, build: Callable, tmp_path
     assert not cache.exists()
 
 
+def with_other_decoder(model: SAM2UNet) -> SAM2UNet:
+    """Another network on the same frozen trunk, as the authors' files of other tasks are."""
+    other = SAM2UNet(model.variant)
+    state = model.state_dict()
+    other.load_state_dict({key: state[key] for key in trunk_keys(state)}, strict=False)
+    return other
+
+
+def test_a_second_network_on_the_same_trunk_is_known(
+    cache: Path, build: Callable, tmp_path: Path
+) -> None:
+    first = build("nano")
+    second = with_other_decoder(first)
+    polyp, camouflage = write(tmp_path / "polyp.pth", first), write(tmp_path / "camo.pth", second)
+    copy = run("import", polyp).strip().replace("\n", "")
+    again = run("import", camouflage)
+    assert again.replace("\n", "").endswith(copy)
+    assert "was in the cache already" in " ".join(again.split())
+    assert [path.name for path in cache.glob("*.pth")] == [Path(copy).name]
+    assert "not in the cache" not in run("split", camouflage, "-o", tmp_path / "camo.safetensors")
+    whole = load_model(tmp_path / "camo.safetensors").state_dict()
+    assert all(torch.equal(value, whole[key]) for key, value in second.state_dict().items())
+
+
+def test_the_same_trunk_under_an_official_name_is_known_and_another_is_not(
+    cache: Path, tmp_path: Path
+) -> None:
+    first = SAM2UNet("tiny")
+    file = write(tmp_path / "sam2_hiera_tiny.pt", first)
+    copy = import_file(file)
+    before = copy.read_bytes()
+    write(file, with_other_decoder(first))
+    assert import_file(file) == copy
+    assert copy.read_bytes() == before
+    copy.unlink()
+    assert import_file(file).read_bytes() == file.read_bytes()
+    write(file, SAM2UNet("tiny"))
+    with pytest.raises(WeightsError, match=r"its trunk is \w{64}, but that of sam2_hiera_tiny"):
+        import_file(file)
+
+
 def test_damaged_index_says_so(cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "index.json").write_text("{")
@@ -123,6 +165,17 @@ def test_commands_split_import_and_merge(build: Callable, tmp_path: Path) -> Non
     assert "not in the cache" not in run("split", full, "-o", delta)
     run("merge", trunk, delta, "-o", again)
     assert torch.equal(load_model(again).head.weight, load_model(full).head.weight)
+
+
+def test_a_path_is_shown_as_it_is(build: Callable, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a[bold]b.pth", "[x].pth", ":smile:.pth"):
+        write(tmp_path / name, build("nano"))
+        assert name in run("info", name)
+    (tmp_path / "[").mkdir()
+    write(tmp_path / "[" / "x].pth", build("nano"))
+    assert "[/x].pth" in run("info", "[/x].pth")
 
 
 def test_info_and_list_say_what_there_is(

@@ -90,7 +90,8 @@ def import_file(path: Path | str, *, cache: Path | None = None) -> Path:
 
     Returns:
         The copy. It has its catalogue name if the file has that name and fits it, otherwise one
-        made of the network's size and the trunk's hash.
+        made of the network's size and the trunk's hash. Where the trunk is in the cache
+        already, as after another network that was trained on it, that file: nothing is copied.
 
     Raises:
         WeightsError: the file cannot be read, holds no trunk, is not the one that was first seen
@@ -104,11 +105,17 @@ def import_file(path: Path | str, *, cache: Path | None = None) -> Path:
     name = _name_for(path, found)
     folder = cache or cache_folder()
     known = read_index(folder).get(name)
-    if known is not None and known.sha256 != found.sha256:
+    if known is not None and known.trunk_sha256 != found.trunk_sha256:
         raise WeightsError(
-            f"{path}: sha256 is {found.sha256}, but {name} was {known.sha256} when first seen; "
-            f"get the file again, or rename it if it is another one"
+            f"{path}: its trunk is {found.trunk_sha256}, but that of {name} was "
+            f"{known.trunk_sha256} when first seen; get the file again, or rename it if it is "
+            "another one"
         )
+    if known is not None and (folder / name).is_file():
+        return folder / name
+    cached = None if path.stem in CATALOG else find_trunk(found.trunk_sha256, cache=cache)
+    if cached is not None:
+        return cached
     part = folder / f".{name}.import"
     try:
         folder.mkdir(parents=True, exist_ok=True)
