@@ -18,10 +18,12 @@ from packaging.version import Version
 from PIL import Image
 
 from sam2unet_core import __version__
+from sam2unet_core.batch.manifest import REASONS
 from sam2unet_core.cli import app
 from sam2unet_core.cli.main import COMMANDS
 from sam2unet_core.network import VARIANTS
 from sam2unet_core.task import load_preset, presets
+from sam2unet_core.types import WARNINGS
 
 DEMO = (
     "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt . && .venv/bin/sam2unet demo"
@@ -208,3 +210,11 @@ def _snippets(page: Path) -> list[str]:
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def test_the_closed_lists_of_the_manifest_stand_in_the_batch_page(repository: Path) -> None:
+    page = _read(repository / "docs" / "batch.md")
+    table = page.partition("| warning | what it says |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sorted(WARNINGS)
+    (reasons,) = [line for line in page.splitlines() if line.startswith("| `reason` |")]
+    assert set(re.findall(r"`(\w+)`", reasons)) - {"reason"} == set(REASONS)
