@@ -100,6 +100,7 @@ class Instance:
         frames: how many frames it holds.
         transfer_syntax_uid: of its pixel data, None for other media.
         cautions: what was guessed or left out as far as its header tells; see `Frame.cautions`.
+        companions: other files that are part of it, such as the header of an `.img`.
     """
 
     path: Path
@@ -108,6 +109,7 @@ class Instance:
     frames: int = 1
     transfer_syntax_uid: str | None = None
     cautions: tuple[Caution, ...] = ()
+    companions: tuple[Path, ...] = ()
 
     @cached_property
     def sha256(self) -> str:

@@ -15,7 +15,7 @@ from sam2unet_core.batch.settings import digest
 from sam2unet_core.errors import InputError
 from sam2unet_core.media.planes import source_series
 from sam2unet_core.task import Task
-from sam2unet_core.types import Instance, Series
+from sam2unet_core.types import Instance, Series, file_sha256
 
 
 @dataclass
@@ -87,7 +87,9 @@ class Unit:
         Raises:
             OSError: a file cannot be read.
         """
-        content = [instance.sha256 for instance in self.series.instances]
+        instances = self.series.instances
+        content = [instance.sha256 for instance in instances]
+        content += [file_sha256(path) for each in instances for path in each.companions]
         return digest({"content": content, "frames": self._kind(), "settings": settings_digest})
 
     def frame_base(self, instance: int, number: int) -> str:

@@ -134,7 +134,7 @@ def _named(folder: Path, name: str, *, suffixes: Sequence[str] = ("",)) -> Path 
 def is_directory_file(path: Path) -> bool:
     """Whether a file is a DICOMDIR, by its content."""
     try:
-        with path.open("rb") as stream:
+        with path.open("rb") as stream, quiet():
             return is_dicom(path) and _media_class(stream) == DIRECTORY
     except Exception:  # whatever is wrong is said where the file is read as a picture
         return False

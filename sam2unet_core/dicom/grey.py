@@ -220,10 +220,11 @@ def shown_range(values: Values) -> tuple[float, float, str]:
         values: finite numbers, of any shape.
     """
     low, high = float(values.min()), float(values.max())
-    inner_low, inner_high = (float(v) for v in np.percentile(values, _NEARLY_ALL))
+    first, last = _NEARLY_ALL  # values themselves: what lies between one and an outlier is neither
+    inner_low = float(np.percentile(values, first, method="higher"))
+    inner_high = float(np.percentile(values, last, method="lower"))
     if high - low <= _STRETCH * (inner_high - inner_low) or inner_high <= inner_low:
         return low, high, "every frame is shown over its own range of values"
-    first, last = _NEARLY_ALL
     text = f"shown from the {first:g}th to the {last:g}th percentile, as few values lie far beyond"
     return inner_low, inner_high, text
 

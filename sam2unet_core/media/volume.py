@@ -6,6 +6,8 @@ asks it for its suffixes.
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ _ASSUMED_SPACE = Caution(
     "the file does not say which way its axes go (no `space`): left, back, head was taken",
 )
 LARGEST_BYTES = 2**34
+_LARGEST_TEXT = 1 << 16
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -81,14 +84,16 @@ def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | S
     except InputError as error:
         return Skipped(path, error.reason, f"{path.name}: {error}", relative)
     geometry, cautions = _geometry(header)
+    placeless = bool(cautions)
     if geometry is not None:
         warnings = geometry.problems
     else:
-        warnings = () if cautions else ("the file does not say where it lies",)
+        warnings = () if placeless else ("the file does not say where it lies",)
     columns, rows, slices = header.shape
+    cautions = (*header.cautions, *cautions)
     return Series(
         kind="array",
-        instances=(Instance(path, frames=slices, cautions=(*header.cautions, *cautions)),),
+        instances=(Instance(path, frames=slices, cautions=cautions, companions=companions(path)),),
         source=VolumeSource(),
         source_path=source_path,
         relative=relative,
@@ -96,7 +101,7 @@ def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | S
         columns=columns,
         frame_count=slices,
         geometry=geometry,
-        spacing_mm=None if geometry is None and cautions else header.spacing_mm,
+        spacing_mm=None if geometry is None and placeless else header.spacing_mm,
         warnings=(*header.warnings, *warnings),
     )
 
@@ -211,6 +216,21 @@ def voxel_file(path: Path) -> Path | None:
 
     found = beside(path, ending, ending.replace("hdr", "img"))
     return found if found is not None and is_header(path) else None
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """Return the other files that a volume file needs: a pair's header, voxels kept apart."""
+    lower = path.name.lower()
+    if lower.endswith(PAIR_SUFFIXES):
+        from sam2unet_core.media.nifti import header_file  # noqa: PLC0415 - see above
+
+        return (header_file(path),)
+    if not lower.endswith((".mhd", ".nhdr")):
+        return ()
+    text = path.read_bytes()[:_LARGEST_TEXT].decode("utf-8", "surrogateescape")
+    named = re.findall(r"^(?:ElementDataFile\s*=|data ?file:)\s*(\S.*?)\s*$", text, re.M | re.I)
+    found = (path.parent / os.path.basename(name) for name in named)  # noqa: PTH119
+    return tuple(each for each in found if each.is_file())
 
 
 def is_pair(path: Path) -> bool:

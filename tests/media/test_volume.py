@@ -163,3 +163,21 @@ def test_any_plane_is_hung_upright_and_lies_where_the_voxels_lie(tmp_path, plane
 def test_a_plane_that_is_the_files_own_changes_nothing(tmp_path) -> None:
     series = opened(nifti(tmp_path / "v.nii", affine=RAS))
     assert reslice(series, "axial") is series
+
+
+@pytest.mark.parametrize("kind", ["pair", "mhd", "nhdr"])
+def test_a_volume_in_two_files_is_done_again_where_either_has_changed(tmp_path, kind) -> None:
+    values = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    if kind == "pair":
+        path, other = tmp_path / "a.img", tmp_path / "a.hdr"
+        nibabel.save(nibabel.Nifti1Pair(values, np.eye(4)), path)
+    else:
+        path, other = (
+            tmp_path / f"a.{kind}",
+            tmp_path / f"a.{'raw.gz' if kind == 'nhdr' else 'raw'}",
+        )
+        sitk.WriteImage(sitk.GetImageFromArray(values), str(path), useCompression=kind == "nhdr")
+    found = volume_series(path, source_path=tmp_path, relative=path.name)
+    assert isinstance(found, Series)
+    assert found.instances[0].companions == (other,)
+    assert other.is_file()
