@@ -228,7 +228,7 @@ class VideoReader:
                     yield start + offset, pixels
                 start += len(array)
                 bar.value = min(start, bar.maximum)
-                if len(array) < CHUNK or (expected and start >= expected):
+                if len(array) < CHUNK:  # `expected` is the header's, which may be too low
                     return
         finally:
             bar.close()

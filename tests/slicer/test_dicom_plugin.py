@@ -188,6 +188,18 @@ def test_a_video_becomes_a_sequence_of_its_frames(plugin: SimpleNamespace, studi
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode") == 1
 
 
+def test_a_video_is_loaded_to_its_end_where_its_header_announces_less(
+    plugin: SimpleNamespace, studies: Path, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(files(studies / "video")[0])
+    dataset.NumberOfFrames = 32
+    dataset.save_as(tmp_path / "short.dcm")
+    (loadable,) = plugin.reader.examine([[str(tmp_path / "short.dcm")]])
+    sequence = plugin.reader.load(loadable)
+    assert plugin.errors == []
+    assert sequence.GetNumberOfDataNodes() == FRAMES
+
+
 def test_what_was_concealed_in_a_video_stays_with_its_sequence(
     plugin: SimpleNamespace, studies: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
