@@ -1,14 +1,12 @@
-"""Zip, tar and gz files named as inputs: unpacked one file after another, within limits."""
+"""Zip, tar and gz files named as inputs: unpacked one file after another, within limits.
+
+What reads them is imported with the first archive: every run asks whether an input is one.
+"""
 
 from __future__ import annotations
 
-import gzip
 import io
-import lzma
 import shutil
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,16 +29,6 @@ _GZ = b"\x1f\x8b"
 _TAR_PACKED = (_GZ, b"BZh", b"\xfd7zXZ\0")
 _OTHERS = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar"}
 _NAMED_GZ = (".nii.gz", ".img.gz", ".hdr.gz")
-_BROKEN = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -101,8 +89,8 @@ def unpack(path: Path, folder: Path) -> Iterator[Skipped]:
     except InputError as error:
         shutil.rmtree(folder, ignore_errors=True)
         yield Skipped(path, error.reason, f"{path.name}: {error}", path.name)
-    except _BROKEN as error:
-        ended = isinstance(error, EOFError | tarfile.ReadError) or "not a zip" in str(error)
+    except _broken() as error:
+        ended = type(error).__name__ in ("EOFError", "ReadError") or "not a zip" in str(error)
         what = "the archive ends early" if ended else "the archive is broken"
         message = f"{path.name}: {what}; copy it again"
         yield Skipped(path, "truncated" if ended else "corrupt", message, path.name)
@@ -159,12 +147,16 @@ def _members(path: Path) -> Iterator[tuple[_Member, IO[bytes]]]:
     elif kind == "tar":
         yield from _tarred(path)
     else:
+        import gzip  # noqa: PLC0415 - see above
+
         name = path.stem if path.suffix.lower() == ".gz" else path.name
         with gzip.open(path) as stream:
             yield _Member(name), cast(IO[bytes], stream)
 
 
 def _zipped(path: Path) -> Iterator[tuple[_Member, IO[bytes]]]:
+    import zipfile  # noqa: PLC0415 - see above
+
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.is_dir():
@@ -179,6 +171,8 @@ def _zipped(path: Path) -> Iterator[tuple[_Member, IO[bytes]]]:
 
 
 def _tarred(path: Path) -> Iterator[tuple[_Member, IO[bytes]]]:
+    import tarfile  # noqa: PLC0415 - see above
+
     with tarfile.open(path, "r:*") as archive:
         for info in archive:
             if info.isdir():
@@ -192,11 +186,25 @@ def _tarred(path: Path) -> Iterator[tuple[_Member, IO[bytes]]]:
 
 
 def _holds_tar(path: Path) -> bool:
+    import tarfile  # noqa: PLC0415 - see above
+
     try:
         with tarfile.open(path, "r:*") as archive:
             return archive.next() is not None
-    except (*_BROKEN, OSError):
+    except Exception:  # no tar, or so broken that it is told when it is read
         return False
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """Return what the readers raise on archives that are broken or end early."""
+    import gzip  # noqa: PLC0415 - see above
+    import lzma  # noqa: PLC0415
+    import tarfile  # noqa: PLC0415
+    import zipfile  # noqa: PLC0415
+    import zlib  # noqa: PLC0415
+
+    own = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+    return (*own, EOFError, NotImplementedError, ValueError, RuntimeError)
 
 
 def _misplaced(name: str) -> str:

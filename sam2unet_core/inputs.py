@@ -245,13 +245,24 @@ def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
 
             return read_header(file, relative)
         medium = medium_of(file)
-        message = f"{file.name}: {why_no_medium(file)}" if medium is None else ""
+        message = f"{file.name}: {_why_nothing(file)}" if medium is None else ""
     except OSError as error:
         message = f"{file.name}: cannot be read ({error.strerror})"
         return Skipped(file, "corrupt", message, relative)
     if medium is not None:
         return _READERS[medium](file, source_path=source, relative=relative)
     return Skipped(file, "not_an_image", message, relative)
+
+
+def _why_nothing(file: Path) -> str:
+    """Return why a file is passed over, for people."""
+    try:
+        packed = archive_kind(file) is not None
+    except InputError as error:
+        return str(error)
+    return (
+        "an archive: name it as an input to take what is in it" if packed else why_no_medium(file)
+    )
 
 
 def _in_plane(series: Series, plane: Plane | None) -> Iterator[Series | Skipped]:

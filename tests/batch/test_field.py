@@ -244,6 +244,8 @@ def test_an_archive_within_a_folder_is_told_and_left_alone(go, tmp_path) -> None
     packed("zip", folder / "s", folder / "more.zip")
     outcome = go(folder, out=tmp_path / "out", scratch=tmp_path / "scratch")
     assert outcome.statuses == {"done": 2, "skipped": 2}
+    messages = [line["message"] for line in manifest(tmp_path / "out")]
+    assert "the file: an archive: name it as an input to take what is in it" in messages
 
 
 WARNED = st.sampled_from([b"", b"nan", b"1e400", b"-1", b"0", b"1,5", b"x\\y", b"\xff\0", b"65536"])
