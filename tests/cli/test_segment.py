@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
@@ -170,3 +171,56 @@ def test_shards_are_merged_by_the_command(segment, tmp_path, weights):
     result = CliRunner().invoke(app, [*words, "--merge"])
     assert result.exit_code == 0, result.output
     assert len((tmp_path / "all" / "manifest.jsonl").read_text().splitlines()) == 3
+
+
+def ct_slice(path: Path) -> None:
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset.SOPClassUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.2", "CT"
+    dataset.SOPInstanceUID = dataset.SeriesInstanceUID = dataset.StudyInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 64, 80, 1
+    dataset.PhotometricInterpretation, dataset.BitsAllocated = "MONOCHROME2", 16
+    dataset.BitsStored, dataset.HighBit = 16, 15  # and no PixelRepresentation
+    dataset.PixelData = bytes(64 * 80 * 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def test_an_input_with_nothing_to_segment_is_exit_3_and_the_screen_says_why(segment, tmp_path):
+    ct_slice(tmp_path / "ct" / "1.dcm")
+    result = segment(source=tmp_path / "ct")
+    assert result.exit_code == 3
+    assert "1 series skipped: the task polyp is for ES, XC, OT, GM; --force-task" in result.output
+    readme = tmp_path / "README"
+    readme.write_text("hello")
+    result = segment(source=readme, out=tmp_path / "other")
+    assert result.exit_code == 3
+    assert "README: nothing to segment (1 not_an_image" in result.output
+    result = segment("--quiet", source=readme, out=tmp_path / "other")
+    assert result.exit_code == 3
+    assert "nothing to segment" in result.output
+
+
+def test_series_that_do_not_fit_are_told_beside_those_that_do(segment, frames, tmp_path):
+    shutil.copytree(frames, tmp_path / "mixed")
+    ct_slice(tmp_path / "mixed" / "ct" / "1.dcm")
+    result = segment(source=tmp_path / "mixed")
+    assert result.exit_code == 0
+    assert "Note: 1 series skipped: the task polyp is for ES" in result.output
+
+
+def test_warnings_are_counted_on_the_screen_and_in_json(segment, tmp_path):
+    ct_slice(tmp_path / "ct" / "1.dcm")
+    result = segment("--force-task", source=tmp_path / "ct")
+    assert result.exit_code == 0
+    assert "warning value_assumed: 1" in result.output
+    result = segment("--force-task", "--json", source=tmp_path / "ct")
+    assert json.loads(result.stdout)["warnings"] == {"value_assumed": 1, "window_guessed": 1}
+
+
+def test_an_archive_is_an_input_as_its_folder_is(segment, frames, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "export"), "zip", frames)
+    result = segment(source=Path(archive))
+    assert result.exit_code == 0
+    assert len(list((tmp_path / "out").glob("*.mask.png"))) == 3

@@ -187,3 +187,25 @@ def test_memory_does_not_grow_with_the_number_of_frames(write) -> None:
     tracemalloc.stop()
     assert frames == 40
     assert peak < 30e6
+
+
+@pytest.mark.parametrize("copied", ["as it is", "lower case", "with a suffix", "both"])
+def test_a_dicomdir_finds_files_that_were_renamed_in_copying(tmp_path, write, copied) -> None:
+    from pydicom.fileset import FileSet
+
+    with quiet():
+        media = FileSet()
+        for number in (1, 2):
+            media.add(write(f"{number}.dcm", np.zeros((2, 2), np.uint8), PatientID="P",
+                            StudyDate="20240101", StudyTime="120000", StudyID="1",
+                            SeriesNumber=1, InstanceNumber=number))  # fmt: skip
+        media.write(tmp_path / "disc")
+    for path in sorted((tmp_path / "disc").rglob("*"), reverse=True):
+        if path.name == "DICOMDIR" or copied == "as it is":
+            continue
+        name = path.name if copied == "with a suffix" else path.name.lower()
+        suffix = ".dcm" if path.is_file() and copied in ("with a suffix", "both") else ""
+        path.rename(path.with_name(name + suffix))
+    found = list(scan(tmp_path / "disc" / "DICOMDIR"))
+    assert [type(each) for each in found] == [Series]
+    assert found[0].frame_count == 2
