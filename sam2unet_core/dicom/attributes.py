@@ -11,6 +11,7 @@ from pydicom import Dataset
 
 from sam2unet_core.dicom.encapsulated import value_offset
 from sam2unet_core.dicom.numbers import Numbers, stored
+from sam2unet_core.dicom.storage import is_encapsulated
 from sam2unet_core.errors import InputError
 from sam2unet_core.types import Caution
 
@@ -37,6 +38,7 @@ class PixelElement:
         length: of its value in bytes, as stated; the rest of the file where it is undefined.
         there: bytes from `offset` to the end of the file.
         vr: its value representation, `OW` where the file names none.
+        items: whether its value is a sequence of items, as that of compressed frames.
     """
 
     keyword: str
@@ -44,6 +46,7 @@ class PixelElement:
     length: int
     there: int
     vr: str = "OW"
+    items: bool = False
 
 
 def pixel_element(dataset: Dataset, stream: BinaryIO) -> PixelElement | None:
@@ -56,7 +59,7 @@ def pixel_element(dataset: Dataset, stream: BinaryIO) -> PixelElement | None:
         return PixelElement("PixelData", 0, 0, 0)
     order = ">" if syntax == "1.2.840.10008.1.2.2" else "<"
     start = stream.tell()
-    head = stream.read(12)
+    head = stream.read(16)
     size = stream.seek(0, os.SEEK_END)
     stream.seek(start)
     if len(head) < 4:
@@ -69,7 +72,9 @@ def pixel_element(dataset: Dataset, stream: BinaryIO) -> PixelElement | None:
     there = max(0, size - offset)
     stated = struct.unpack(f"{order}L", part)[0] if len(part) == 4 else 0
     vr = head[4:6].decode("ascii") if before == 12 else "OW"
-    return PixelElement(keyword, offset, there if stated == _UNDEFINED else stated, there, vr)
+    undefined = stated == _UNDEFINED
+    items = undefined and head[before : before + 4] == struct.pack(f"{order}HH", 0xFFFE, 0xE000)
+    return PixelElement(keyword, offset, there if undefined else stated, there, vr, items)
 
 
 def complete_pixels(dataset: Dataset, pixels: PixelElement | None) -> tuple[Caution, ...]:
@@ -94,8 +99,11 @@ def complete_pixels(dataset: Dataset, pixels: PixelElement | None) -> tuple[Caut
     if not photometric:
         return tuple(numbers.cautions)  # `check_pixels` says so, where there are pixels
     dataset.PhotometricInterpretation = photometric
+    usual = _SAMPLES.get(photometric, 3)
     if samples not in (1, 3, 4):
-        _assume(numbers, "SamplesPerPixel", _SAMPLES.get(photometric, 3))
+        _assume(numbers, "SamplesPerPixel", usual)
+    elif samples != usual and not is_encapsulated(dataset.file_meta.TransferSyntaxUID):
+        _replace(numbers, "SamplesPerPixel", usual)  # a compressed frame tells it by itself
     if pixels.keyword in FLOATS:
         dataset.BitsAllocated = dataset.BitsStored = FLOATS[pixels.keyword]
     else:

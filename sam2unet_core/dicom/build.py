@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom import Dataset
 
 from sam2unet_core.dicom.group import Group, stands_alone
-from sam2unet_core.dicom.header import Header, frame_count, open_header
+from sam2unet_core.dicom.header import Header, frame_count, frame_count_differs, open_header
 from sam2unet_core.dicom.space import (
     AT_THE_DETECTOR,
     frame_rate,
@@ -94,8 +94,7 @@ def _counted(header: Header) -> Header:
     there = count_frames(header.path, codec, announced=header.frames) if codec else header.frames
     if there <= header.frames:
         return header  # where there are fewer, that is told when they are read
-    text = f"the header announces {header.frames} frames, the file holds {there}"
-    caution = Caution("frame_count_differs", text)
+    caution = frame_count_differs(header.frames, there)
     return replace(header, frames=there, cautions=(*header.cautions, caution))
 
 

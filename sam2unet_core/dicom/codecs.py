@@ -17,6 +17,13 @@ from sam2unet_core.errors import InputError
 
 Stored = NDArray[Any]
 _JPEG = "1.2.840.10008.1.2.4."
+DCT_SYNTAXES = tuple(f"{_JPEG}{n}" for n in (50, 51, 52, 53, 54, 55, 56, 57, 58, 70))
+WAVELET_SYNTAXES = tuple(f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203))
+XL_SYNTAXES = tuple(f"{_JPEG}{n}" for n in (110, 111, 112))
+"""JPEG, its retired and lossless processes too; JPEG 2000 and HTJ2K; JPEG XL."""
+_LS = tuple(f"{_JPEG}{n}" for n in (80, 81))
+_WAVELET_STARTS = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+_XL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 _RAW = imagecodecs.JPEG8.CS.RGB
 """The same colour space in and out: libjpeg converts nothing."""
 
@@ -80,12 +87,42 @@ def wavelet_colour(stream: bytes) -> bool:
     return 0 <= place < len(stream) - 9 and stream[place + 8] == 1
 
 
-def decode(stream: bytes, dataset: Dataset) -> Stored:
+def syntax_of(stream: bytes, stated: str) -> str:
+    """Return the transfer syntax that a stream is of: the stated one, or what it begins like.
+
+    Among the JPEG families a stream tells by itself which it is; some files state another.
+    """
+    if not stated.startswith(_JPEG):
+        return stated
+    if stream.startswith(_WAVELET_STARTS):
+        family = WAVELET_SYNTAXES
+    elif stream.startswith(_XL_STARTS):
+        family = XL_SYNTAXES
+    elif stream.startswith(b"\xff\xd8\xff"):
+        family = _LS if _is_jpeg_ls(stream) else DCT_SYNTAXES
+    else:
+        return stated
+    return stated if stated in family else family[0]
+
+
+def _is_jpeg_ls(stream: bytes) -> bool:
+    """Whether the first frame header is JPEG-LS's (ISO 14495-1 C.1.1), skipping other segments."""
+    place = 2
+    while place + 4 <= len(stream) and stream[place] == 0xFF:
+        kind = stream[place + 1]
+        if kind == 0xF7 or (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC)):
+            return kind == 0xF7
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    return False
+
+
+def decode(stream: bytes, dataset: Dataset, *, syntax: str) -> Stored:
     """Decode the compressed stream of one frame.
 
     Args:
         stream: as `encapsulated.read_stream` returns it.
         dataset: the header, complete.
+        syntax: what the stream is of, as `syntax_of` says.
 
     Returns:
         stored: `(H, W)` or `(H, W, 3)` as stored: integers, no colour conversion but JPEG 2000's
@@ -94,7 +131,6 @@ def decode(stream: bytes, dataset: Dataset) -> Stored:
     Raises:
         InputError: no decoder for the transfer syntax, or a broken stream.
     """
-    syntax = str(dataset.file_meta.TransferSyntaxUID)
     decoder = _DECODERS.get(syntax)
     if decoder is None:
         raise InputError(
@@ -168,10 +204,10 @@ def _exactly(values: Stored, count: int) -> Stored:
 
 
 _DECODERS: dict[str, Callable[[bytes, Dataset], Stored]] = {
-    **dict.fromkeys((f"{_JPEG}{n}" for n in (50, 51, 52, 53, 54, 55, 56, 57, 58, 70)), _jpeg),
-    **dict.fromkeys((f"{_JPEG}{n}" for n in (80, 81)), _jpeg_ls),
-    **dict.fromkeys((f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203)), _jpeg_2000),
-    **dict.fromkeys((f"{_JPEG}{n}" for n in (110, 111, 112)), _jpeg_xl),
+    **dict.fromkeys(DCT_SYNTAXES, _jpeg),
+    **dict.fromkeys(_LS, _jpeg_ls),
+    **dict.fromkeys(WAVELET_SYNTAXES, _jpeg_2000),
+    **dict.fromkeys(XL_SYNTAXES, _jpeg_xl),
     "1.2.840.10008.1.2.5": _rle,
     "1.2.840.10008.1.2.8.1": _deflated,
 }

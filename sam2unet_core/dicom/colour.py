@@ -7,7 +7,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.dicom.codecs import JpegMarkers, jpeg_markers, wavelet_colour
+from sam2unet_core.dicom.codecs import (
+    DCT_SYNTAXES,
+    WAVELET_SYNTAXES,
+    XL_SYNTAXES,
+    JpegMarkers,
+    jpeg_markers,
+    wavelet_colour,
+)
 
 Colours = Literal["rgb", "ybr"]
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
@@ -20,9 +27,6 @@ _OUT_OF_REACH = {"ybr": 0.05, "rgb": 0.001}
 they are taken for without a look at them."""
 _TOGETHER = 0.5
 """Correlation above which two components are colours, not colour differences."""
-_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 52, 53, 54, 55, 56, 57, 58, 70))
-_WAVELETS = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
-_XL = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (110, 111, 112))
 
 
 def colours_of(
@@ -43,9 +47,9 @@ def colours_of(
         bits: depth of the components.
     """
     labelled: Colours = "ybr" if photometric.startswith("YBR_FULL") else "rgb"
-    if syntax in _JPEG:
+    if syntax in DCT_SYNTAXES:
         return _of_jpeg(jpeg_markers(stream), labelled, stored=stored, bits=bits)
-    if syntax in _XL or (syntax in _WAVELETS and wavelet_colour(stream)):
+    if syntax in XL_SYNTAXES or (syntax in WAVELET_SYNTAXES and wavelet_colour(stream)):
         return "rgb"
     return labelled
 

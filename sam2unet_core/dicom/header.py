@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -191,6 +191,13 @@ def frame_count(dataset: Dataset) -> int:
     return stated if 1 <= stated < 2**31 else 1
 
 
+def frame_count_differs(announced: int, there: int) -> Caution:
+    """Return the caution of a file that holds more frames than its header says."""
+    plural = "" if announced == 1 else "s"
+    text = f"the header announces {announced} frame{plural}, the file holds {there}"
+    return Caution("frame_count_differs", text)
+
+
 def _frame_bits(dataset: Dataset) -> int:
     samples = int(dataset.get("SamplesPerPixel") or 1)
     bits = int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated)
@@ -206,8 +213,10 @@ def _frames_there(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> i
         InputError: there are fewer bytes than the announced frames take, or a private syntax.
     """
     syntax, announced = dataset.file_meta.TransferSyntaxUID, frame_count(dataset)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        return announced  # the stream is not the data set itself
+    if syntax == DeflatedExplicitVRLittleEndian:  # the stream is not the data set itself
+        stream.seek(0)
+        size = len(dcmread(stream, force=True).get("PixelData") or b"")
+        pixels = replace(pixels, length=size, there=size)
     if syntax.is_private:
         raise InputError(
             f"the private transfer syntax {syntax} is not read",
@@ -217,6 +226,12 @@ def _frames_there(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> i
         return announced  # counted with its series: the stream has to be read for it
     if is_encapsulated(syntax):
         return max(announced, len(read_frames(stream, dataset)))
+    if pixels.items:
+        raise InputError(
+            f"the frames are encapsulated, which {name_of(str(syntax))} does not allow; correct "
+            "TransferSyntaxUID, or export the file again",
+            reason="corrupt",
+        )
     one_frame = _frame_bits(dataset)
     expected = (one_frame * announced + 7) // 8  # bits follow one another without padding
     if pixels.there < expected:
@@ -239,12 +254,8 @@ def _header(
     numbers = Numbers(dataset, list(cautions))
     announced = numbers.whole("NumberOfFrames")
     image_type = [str(v).upper() for v in stored(dataset, "ImageType")]
-    if announced is not None and frames != max(1, announced):
-        text = f"the header announces {announced} frames, the file holds {frames}"
-        numbers.cautions.append(Caution("frame_count_differs", text))
-    elif announced is None and frames > 1:
-        text = f"the header announces one frame, the file holds {frames}"
-        numbers.cautions.append(Caution("frame_count_differs", text))
+    if frames != max(1, announced or 1):
+        numbers.cautions.append(frame_count_differs(announced or 1, frames))
     if "MOSAIC" in image_type:
         text = "a Siemens mosaic of many slices, taken as one picture; unpack it first"
         numbers.cautions.append(Caution("mosaic", text))

@@ -20,7 +20,7 @@ from pydicom.pixels import convert_color_space, get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from sam2unet_core.dicom.attributes import FLOATS, PixelElement, pixel_element
-from sam2unet_core.dicom.codecs import decode
+from sam2unet_core.dicom.codecs import decode, syntax_of
 from sam2unet_core.dicom.colour import colours_of
 from sam2unet_core.dicom.encapsulated import read_frames, read_stream
 from sam2unet_core.dicom.grey import GreyChain
@@ -47,11 +47,15 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 @dataclass(frozen=True)
 class _Stored:
-    """A frame as it is stored, `(H, W)` or `(H, W, 3)`, and its compressed stream, if any."""
+    """A frame as it is stored, `(H, W)` or `(H, W, 3)`, and its compressed stream, if any.
+
+    `syntax` is what the stream is of, empty for what is not compressed.
+    """
 
     index: int
     values: NDArray[Any]
     stream: bytes = b""
+    syntax: str = ""
 
 
 def iterate_frames(
@@ -87,7 +91,7 @@ def iterate_frames(
         for stored in quietly(_stored(path, dataset, indices, count)):
             with quiet():
                 pixels, cautions = show(stored)
-            yield stored.index, pixels, cautions
+            yield stored.index, pixels, (*_mislabelled(stored, dataset), *cautions)
             done += 1
     except InputError:
         raise
@@ -126,7 +130,18 @@ def _compressed(file: BinaryIO, dataset: Dataset, indices: range) -> Iterator[_S
         if index >= len(frames):
             return
         stream = read_stream(file, frames[index])
-        yield _Stored(index, _as_described(decode(stream, dataset), dataset), stream)
+        syntax = syntax_of(stream, str(dataset.file_meta.TransferSyntaxUID))
+        values = decode(stream, dataset, syntax=syntax)
+        yield _Stored(index, _as_described(values, dataset), stream, syntax)
+
+
+def _mislabelled(stored: _Stored, dataset: Dataset) -> tuple[Caution, ...]:
+    stated = str(dataset.file_meta.TransferSyntaxUID)
+    if stored.syntax in ("", stated):
+        return ()
+    names = name_of(stated), name_of(stored.syntax)
+    text = f"TransferSyntaxUID is that of {names[0]}; the frames are of {names[1]}"
+    return (Caution("value_ignored", text),)
 
 
 def _native(
@@ -249,7 +264,7 @@ class _Display:
         found = colours_of(
             stored.values,
             photometric=self._photometric,
-            syntax=str(self._dataset.file_meta.TransferSyntaxUID),
+            syntax=stored.syntax,
             stream=stored.stream,
             bits=bits,
         )

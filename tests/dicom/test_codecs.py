@@ -17,9 +17,10 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
 
-from sam2unet_core.dicom import open_study
+from sam2unet_core.dicom import open_study, scan
 from sam2unet_core.dicom.codecs import readable_syntaxes
 from sam2unet_core.task import Window
+from sam2unet_core.types import Skipped
 
 JPEG = "1.2.840.10008.1.2.4."
 GREYS = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
@@ -133,7 +134,7 @@ def test_itk_sees_the_same_picture_in_a_lossless_stream(write, show) -> None:
 
 READ = """
 import sys
-from sam2unet_core.dicom import open_study
+from sam2unet_core.dicom import open_study, scan
 for path in sys.argv[1:]:
     for series in open_study(path):
         list(series.frames(on_error=lambda index, error: print(error.reason)))
@@ -172,6 +173,40 @@ def test_a_stream_that_ends_early_is_never_a_whole_picture(write, name, cut) -> 
     told: list[str] = []
     assert list(series.frames(on_error=lambda _, error: told.append(error.reason))) == []
     assert told in (["truncated"], ["corrupt"])
+
+
+@pytest.mark.parametrize("stated", [f"{JPEG}50", f"{JPEG}80", f"{JPEG}90"])
+@pytest.mark.parametrize("name", ["JPEG lossless 14 SV1", "JPEG-LS", "JPEG 2000", "JPEG XL"])
+def test_a_stream_of_another_kind_than_stated_is_read_and_told(write, stated, name) -> None:
+    _, encode = EXACT[name]
+    data = encapsulate([encode(COLOURS)])
+    path = write("a.dcm", COLOURS, syntax=UID(stated), colour=True, pixel_data=data)
+    (series,) = open_study(path)
+    (frame,) = series.frames()
+    np.testing.assert_array_equal(frame.pixels, COLOURS)
+    family = {f"{JPEG}50": "JPEG lossless 14 SV1", f"{JPEG}80": "JPEG-LS", f"{JPEG}90": "JPEG 2000"}
+    expected = [] if family[stated] == name else ["value_ignored"]
+    assert [each.code for each in frame.cautions] == expected
+
+
+def test_compressed_frames_that_are_stated_to_be_none_are_refused(write) -> None:
+    path = write("a.dcm", GREYS, syntax=UID(f"{JPEG}80"), pixel_data=encapsulate([b"\xff\xd8\xff"]))
+    content = path.read_bytes().replace(f"{JPEG}80".encode(), b"1.2.840.10008.1.2.1\0\0\0", 1)
+    path.write_bytes(content)
+    (found,) = scan(path)
+    assert isinstance(found, Skipped)
+    assert "encapsulated, which Explicit VR Little Endian does not allow" in found.message
+
+
+@pytest.mark.parametrize(("photometric", "said"), [("RGB", 1), ("MONOCHROME2", 3)])
+def test_a_number_of_samples_that_cannot_be_is_replaced_and_told(write, photometric, said) -> None:
+    pixels = COLOURS if photometric == "RGB" else GREYS
+    path = write("a.dcm", pixels, colour=photometric == "RGB", SamplesPerPixel=said)
+    (series,) = open_study(path)
+    (frame,) = series.frames()
+    expected = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, 2)
+    np.testing.assert_array_equal(frame.pixels, expected)
+    assert [each.code for each in series.instances[0].cautions] == ["value_ignored"]
 
 
 def test_an_unknown_transfer_syntax_is_named(write) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from sam2unet_core.dicom import open_study
+from sam2unet_core.dicom import open_study, scan
+from sam2unet_core.types import Skipped
 
 MULTIFRAME = "1.2.840.10008.5.1.4.1.1.7.2"
 FRAMES = np.stack([np.full((4, 6), 40 * n, np.uint8) for n in range(1, 4)])
@@ -58,8 +59,22 @@ def test_all_frames_are_read_however_few_are_announced(write, way, announced) ->
     if announced == 3:
         assert told(path) == []
     else:
-        text = f"the header announces {announced} frames, the file holds 3"
+        plural = "" if announced == 1 else "s"
+        text = f"the header announces {announced} frame{plural}, the file holds 3"
         assert told(path) == [("frame_count_differs", text)]
+
+
+@pytest.mark.parametrize("announced", [1, 3, 4])
+def test_a_deflated_file_is_counted_too(write, announced) -> None:
+    path = write("a.dcm", FRAMES, frames=announced, syntax=DeflatedExplicitVRLittleEndian,
+                 SOPClassUID=MULTIFRAME)  # fmt: skip
+    if announced == 4:
+        (found,) = scan(path)
+        assert isinstance(found, Skipped)
+        assert (found.reason, "72 of 96 bytes" in found.message) == ("truncated", True)
+        return
+    assert greys(path) == [40, 80, 120]
+    assert [code for code, _ in told(path)] == (["frame_count_differs"] if announced == 1 else [])
 
 
 def test_no_word_on_the_number_of_frames_is_one(write) -> None:
