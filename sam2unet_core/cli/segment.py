@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from sam2unet_core.cli.imports import importing_torch
+from sam2unet_core.console import console
 from sam2unet_core.errors import ConfigError, DataError, LockedError, NetworkError, OutputError
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
     from sam2unet_core.dicom.network import local_paths
 
     with ExitStack() as stack:
-        with Bar(console=Console(stderr=True), transient=True, disable=not show) as bar:
+        with Bar(console=console(stderr=True), transient=True, disable=not show) as bar:
             job = bar.add_task("fetching", total=None, visible=False)
 
             def tell(done: int, total: int) -> None:
@@ -356,5 +356,5 @@ def _show(outcome: Outcome, output: Path, told: _Inputs) -> None:
 
 
 def _complain(error: Exception) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False)
+    console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red")
     sys.stderr.flush()
