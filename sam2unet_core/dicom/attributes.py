@@ -102,8 +102,17 @@ def complete_pixels(dataset: Dataset, pixels: PixelElement | None) -> tuple[Caut
     usual = _SAMPLES.get(photometric, 3)
     if samples not in (1, 3, 4):
         _assume(numbers, "SamplesPerPixel", usual)
-    elif samples != usual and not is_encapsulated(dataset.file_meta.TransferSyntaxUID):
-        _replace(numbers, "SamplesPerPixel", usual)  # a compressed frame tells it by itself
+    _complete_bits_of(numbers, pixels)
+    if not is_encapsulated(dataset.file_meta.TransferSyntaxUID):  # a stream tells it by itself
+        _fit_samples(numbers, pixels, usual)
+    if dataset.SamplesPerPixel > 1 and numbers.whole("PlanarConfiguration") not in (0, 1):
+        dataset.PlanarConfiguration = 0  # meaningless where compressed; the usual one where not
+    return tuple(numbers.cautions)
+
+
+def _complete_bits_of(numbers: Numbers, pixels: PixelElement) -> None:
+    """Complete depth and sign."""
+    dataset = numbers.item
     if pixels.keyword in FLOATS:
         dataset.BitsAllocated = dataset.BitsStored = FLOATS[pixels.keyword]
     else:
@@ -113,9 +122,28 @@ def complete_pixels(dataset: Dataset, pixels: PixelElement | None) -> tuple[Caut
             _assume(numbers, "PixelRepresentation", 0)
         elif sign not in (0, 1):
             _replace(numbers, "PixelRepresentation", 0)
-    if dataset.SamplesPerPixel > 1 and numbers.whole("PlanarConfiguration") not in (0, 1):
-        dataset.PlanarConfiguration = 0  # meaningless where compressed; the usual one where not
-    return tuple(numbers.cautions)
+
+
+def _fit_samples(numbers: Numbers, pixels: PixelElement, usual: int) -> None:
+    """Hold the number of samples and the sub-sampling against the length of the pixel data."""
+    dataset = numbers.item
+    sides = numbers.whole("Rows"), numbers.whole("Columns")
+    bits, samples = numbers.whole("BitsAllocated"), int(dataset.SamplesPerPixel)
+    if not all(sides) or not bits:
+        return  # `check_pixels` says so
+    frames = max(1, numbers.whole("NumberOfFrames") or 1)
+    plane = int(sides[0] or 0) * int(sides[1] or 0) * bits * frames / 8
+
+    def fits(count: int) -> bool:
+        return 0 <= pixels.length - count * plane <= 1
+
+    photometric = str(dataset.PhotometricInterpretation)
+    if photometric == "YBR_FULL_422" and samples == usual and fits(3):
+        _relabel(numbers, "YBR_FULL")  # as viewers leave it that decompress
+    elif samples != usual and fits(samples):
+        _relabel(numbers, "MONOCHROME2" if samples == 1 else "RGB")
+    elif samples != usual:
+        _replace(numbers, "SamplesPerPixel", usual)
 
 
 def check_pixels(dataset: Dataset) -> None:
@@ -159,6 +187,13 @@ def _complete_bits(numbers: Numbers) -> None:
         _assume(numbers, "HighBit", kept - 1)
     elif not kept - 1 <= high < allocated:
         _replace(numbers, "HighBit", kept - 1)
+
+
+def _relabel(numbers: Numbers, photometric: str) -> None:
+    former = str(numbers.item.PhotometricInterpretation)
+    numbers.item.PhotometricInterpretation = photometric
+    text = f"labelled {former}, but the length of the pixel data is that of {photometric}"
+    numbers.cautions.append(Caution("photometric_corrected", text))
 
 
 def _assume(numbers: Numbers, keyword: str, value: object) -> None:

@@ -24,6 +24,8 @@ XL_SYNTAXES = tuple(f"{_JPEG}{n}" for n in (110, 111, 112))
 _LS = tuple(f"{_JPEG}{n}" for n in (80, 81))
 _WAVELET_STARTS = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
 _XL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+_END = b"\xff\xd9"
+_MORE = b"\x5a" * 512
 _RAW = imagecodecs.JPEG8.CS.RGB
 """The same colour space in and out: libjpeg converts nothing."""
 
@@ -48,11 +50,7 @@ class JpegMarkers:
 
 
 def jpeg_markers(stream: bytes) -> JpegMarkers:
-    """Read the markers before a JPEG stream's first scan; those of a broken one as far as it goes.
-
-    Raises:
-        InputError: the stream ends before its scan, or has no end-of-image marker after it.
-    """
+    """Read the markers before a JPEG stream's first scan, as far as a broken one goes."""
     found: dict[str, Any] = {}
     place = 2
     while place + 4 <= len(stream):
@@ -73,12 +71,29 @@ def jpeg_markers(stream: bytes) -> JpegMarkers:
             found["ids"] = tuple(part[0] for part in parts if part)
             found["subsampled"] = len({part[1] for part in parts if len(part) > 1}) > 1
             found["lossless"] = kind in (0xC3, 0xC7, 0xCB, 0xCF)
-    if stream.find(b"\xff\xd9", place) < 0:
-        raise InputError(
-            "the JPEG stream ends early; copy the file again, or export it again",
-            reason="truncated",
-        )
     return JpegMarkers(**found)
+
+
+def is_concealed(stream: bytes, stored: Stored, *, syntax: str) -> bool:
+    """Whether a decoder made up pixels, since the stream holds too little for them.
+
+    libjpeg fills in what is missing and says so to nobody here. With more data before the end it
+    fills in something else; a whole stream is read to its end, so nothing changes.
+
+    Args:
+        stream: the compressed frame.
+        stored: what it was decoded to.
+        syntax: what the stream is of; of others than JPEG this is not known, so False.
+    """
+    if syntax not in DCT_SYNTAXES:
+        return False
+    end = stream.rfind(_END)
+    end = len(stream) if end < 0 else end
+    try:
+        longer = _decoded_jpeg(stream[:end] + _MORE + _END)
+    except Exception:  # a lossless stream may not go on like that
+        return True
+    return not np.array_equal(longer, stored)
 
 
 def wavelet_colour(stream: bytes) -> bool:
@@ -147,6 +162,18 @@ def readable_syntaxes() -> tuple[str, ...]:
 
 
 def _jpeg(stream: bytes, _: Dataset) -> Stored:
+    if stream.rfind(_END) >= 0:
+        return _decoded_jpeg(stream)
+    stored = _decoded_jpeg(stream + _END)  # some writers leave the marker out
+    if is_concealed(stream, stored, syntax=DCT_SYNTAXES[0]):
+        raise InputError(
+            "the JPEG stream ends early; copy the file again, or export it again",
+            reason="truncated",
+        )
+    return stored
+
+
+def _decoded_jpeg(stream: bytes) -> Stored:
     raw = _RAW if len(jpeg_markers(stream).ids) == 3 else None
     return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=raw, outcolorspace=raw))
 

@@ -22,61 +22,81 @@ _RGB_IDS = ((82, 71, 66), (114, 103, 98))
 _SAMPLE = 1 << 16
 _TOLERANCE = 8
 """Levels beyond 0 to 255 that lossy compression explains."""
-_OUT_OF_REACH = {"ybr": 0.05, "rgb": 0.001}
-"""Share of pixels that no RGB corresponds to, from which on components cannot be YCbCr; by what
-they are taken for without a look at them."""
+_BEYOND = {"ybr": 0.05, "rgb": 0.005}
+"""Share of pixels beyond RGB from which on components cannot be YCbCr, by their label."""
+_FLAT = 2.0
+"""Levels of spread below which a picture shows nothing."""
+_NO_COLOUR = 3.0
+"""Levels from the middle within which colour differences are none."""
 _TOGETHER = 0.5
 """Correlation above which two components are colours, not colour differences."""
 
 
-def colours_of(
-    stored: NDArray[Any], *, photometric: str, syntax: str, stream: bytes = b"", bits: int = 8
-) -> Colours:
-    """Return what the three components of a frame are.
+class ColourRule:
+    """Says what the three components of an instance's frames are; an open question once for all.
 
     A JPEG stream says so by its markers, its identifiers, or by coarser second components. Without
-    them, baseline is YCbCr by convention and lossless as the header says, unless the pixels cannot
-    be: dark or saturated colours, taken for YCbCr, have no RGB. JPEG 2000 and JPEG XL give RGB
-    where the stream transforms colours; all else is as the header says.
+    them the header's label holds, unless the pixels cannot be that: dark or saturated colours,
+    taken for YCbCr, have no RGB; green and blue, as colours of one thing, go together, which colour
+    differences do not. JPEG 2000 and JPEG XL give RGB where the stream transforms colours; all else
+    is as the header says.
 
     Args:
-        stored: `(H, W, 3)` components as decoded.
         photometric: Photometric Interpretation of the header.
-        syntax: UID of the transfer syntax.
-        stream: the compressed frame; empty where it is not compressed.
-        bits: depth of the components.
     """
-    labelled: Colours = "ybr" if photometric.startswith("YBR_FULL") else "rgb"
-    if syntax in DCT_SYNTAXES:
-        return _of_jpeg(jpeg_markers(stream), labelled, stored=stored, bits=bits)
-    if syntax in XL_SYNTAXES or (syntax in WAVELET_SYNTAXES and wavelet_colour(stream)):
-        return "rgb"
-    return labelled
+
+    def __init__(self, photometric: str) -> None:
+        self._labelled: Colours = "ybr" if photometric.startswith("YBR_FULL") else "rgb"
+        self._decided: Colours | None = None
+
+    def __call__(
+        self, stored: NDArray[Any], *, syntax: str = "", stream: bytes = b"", bits: int = 8
+    ) -> Colours:
+        """Return what a frame holds.
+
+        Args:
+            stored: `(H, W, 3)` components as decoded.
+            syntax: UID of what the stream is of; empty where the frame is not compressed.
+            stream: the compressed frame.
+            bits: depth of the components.
+        """
+        if syntax in DCT_SYNTAXES:
+            stated = _stated(jpeg_markers(stream))
+            return stated or self._guessed(stored, bits)
+        if syntax in XL_SYNTAXES or (syntax in WAVELET_SYNTAXES and wavelet_colour(stream)):
+            return "rgb"
+        return self._labelled
+
+    def _guessed(self, stored: NDArray[Any], bits: int) -> Colours:
+        """Look at the pixels; what they showed once holds for the frames that follow."""
+        if self._decided is None:
+            flat = stored.reshape(-1, 3)
+            flat = flat[:: max(1, len(flat) // _SAMPLE)].astype(np.float64) / 2.0 ** (bits - 8)
+            self._decided = _shown_by(flat, self._labelled)
+        return self._decided or self._labelled
 
 
-def _of_jpeg(
-    markers: JpegMarkers, labelled: Colours, *, stored: NDArray[Any], bits: int
-) -> Colours:
+def _stated(markers: JpegMarkers) -> Colours | None:
+    """Return what a JPEG stream says of its colours, or None."""
     if markers.adobe is not None:
         return "rgb" if markers.adobe == 0 else "ybr"
     if markers.jfif or markers.subsampled:
         return "ybr"
-    if markers.ids in _RGB_IDS:
-        return "rgb"
-    usual: Colours = labelled if markers.lossless else "ybr"
-    flat = stored.reshape(-1, 3)
-    flat = flat[:: max(1, len(flat) // _SAMPLE)].astype(np.float64) / 2.0 ** (bits - 8)
-    if _beyond_rgb(flat) > _OUT_OF_REACH[usual]:
-        return "rgb"
-    return "ybr" if usual == "ybr" or _are_chroma(flat) else "rgb"
+    return "rgb" if markers.ids in _RGB_IDS else None
 
 
-def _are_chroma(flat: NDArray[np.float64]) -> bool:
-    """Whether the second and third component go their own ways, as green and blue never do."""
-    luma, blue, red = flat.std(axis=0)
-    if not blue or not red:
-        return bool(luma > 0)
-    return bool(np.corrcoef(flat[:, 1], flat[:, 2])[0, 1] < _TOGETHER)
+def _shown_by(flat: NDArray[np.float64], labelled: Colours) -> Colours | None:
+    """Return what `(N, 3)` components show themselves to be; None where that stays open."""
+    spread, middle = flat.std(axis=0), flat.mean(axis=0)
+    if max(spread[1:]) < _NO_COLOUR and max(np.abs(middle[1:] - 128)) < _NO_COLOUR:
+        return "ybr"  # a grey picture
+    if max(spread) < _FLAT:
+        return None
+    beyond = _beyond_rgb(flat)
+    if labelled == "ybr":
+        return "rgb" if beyond > _BEYOND["ybr"] else "ybr"
+    together = min(spread[1:]) == 0 or np.corrcoef(flat[:, 1], flat[:, 2])[0, 1] >= _TOGETHER
+    return "rgb" if beyond > _BEYOND["rgb"] or together else "ybr"
 
 
 def _beyond_rgb(flat: NDArray[np.float64]) -> float:

@@ -81,8 +81,8 @@ def read_frames(file: BinaryIO, dataset: Dataset) -> list[list[Fragment]]:
     """
     table, fragments = read_fragments(file)
     starts = _stated(table, fragments) or _extended(dataset, fragments)
-    found = [index for index, each in enumerate(fragments) if _begins_stream(file, each)]
-    if found and found[0] == 0 and len(found) > len(starts or ()):
+    found = _stream_starts(file, fragments)
+    if len(found) > len(starts or ()):
         starts = found  # a table may hold as few frames as the header announces
     if starts is None:
         starts = list(range(len(fragments)))  # RLE and deflated frames are a fragment each
@@ -125,6 +125,13 @@ def _at(offsets: Sequence[int], fragments: Sequence[Fragment]) -> list[int] | No
     return None if None in found else [index for index in found if index is not None]
 
 
-def _begins_stream(file: BinaryIO, fragment: Fragment) -> bool:
-    file.seek(fragment[0])
-    return file.read(min(12, fragment[1])).startswith(_STREAM_STARTS)
+def _stream_starts(file: BinaryIO, fragments: Sequence[Fragment]) -> list[int]:
+    """Return the fragments that begin as the first one does, if that begins a known stream."""
+    beginnings = []
+    for offset, length in fragments:
+        file.seek(offset)
+        beginnings.append(file.read(min(12, length)))
+    sign = next((each for each in _STREAM_STARTS if beginnings[0].startswith(each)), None)
+    if sign is None:
+        return []
+    return [index for index, each in enumerate(beginnings) if each.startswith(sign)]

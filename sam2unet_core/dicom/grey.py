@@ -135,6 +135,11 @@ class GreyChain:
                 raise
             cautions.append(Caution("value_ignored", f"{str(error).partition(';')[0]}; left out"))
             return stored
+        if self._dataset.get("Modality") == "CT":  # of which the standard asks for both
+            for keyword, assumed in (("RescaleSlope", 1), ("RescaleIntercept", 0)):
+                if not stored_values(item, keyword):
+                    text = f"{keyword} is missing; taken as {assumed}"
+                    cautions.append(Caution("value_assumed", text))
         if (slope, intercept) == (1.0, 0.0):
             return stored
         return stored.astype(np.float64) * slope + intercept

@@ -239,8 +239,10 @@ def _frames_there(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> i
             f"the pixel data end after {pixels.there} of {expected} bytes; copy the file again",
             reason="truncated",
         )
-    padding = 8 if one_frame <= 8 else 0  # an odd number of bytes gets one more
-    return max(announced, (8 * min(pixels.there, pixels.length) - padding) // one_frame)
+    more, rest = divmod(8 * min(pixels.there, pixels.length) - one_frame * announced, one_frame)
+    if one_frame <= 8 or rest > 8:  # padding, or what is no whole number of frames
+        return announced
+    return announced + max(0, more)
 
 
 def _header(

@@ -20,8 +20,8 @@ from pydicom.pixels import convert_color_space, get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from sam2unet_core.dicom.attributes import FLOATS, PixelElement, pixel_element
-from sam2unet_core.dicom.codecs import decode, syntax_of
-from sam2unet_core.dicom.colour import colours_of
+from sam2unet_core.dicom.codecs import decode, is_concealed, syntax_of
+from sam2unet_core.dicom.colour import ColourRule
 from sam2unet_core.dicom.encapsulated import read_frames, read_stream
 from sam2unet_core.dicom.grey import GreyChain
 from sam2unet_core.dicom.header import frame_count, open_header
@@ -42,6 +42,7 @@ _LABELS = {
     "YBR_ICT": ("RGB",),
 }
 """Photometric interpretations of colour, and what a decoder gives for them."""
+_READ = ", ".join(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_LABELS))
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
@@ -49,13 +50,15 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 class _Stored:
     """A frame as it is stored, `(H, W)` or `(H, W, 3)`, and its compressed stream, if any.
 
-    `syntax` is what the stream is of, empty for what is not compressed.
+    `syntax` is what the stream is of, empty for what is not compressed; `concealed` whether pixels
+    were made up in decoding it.
     """
 
     index: int
     values: NDArray[Any]
     stream: bytes = b""
     syntax: str = ""
+    concealed: bool = False
 
 
 def iterate_frames(
@@ -91,7 +94,7 @@ def iterate_frames(
         for stored in quietly(_stored(path, dataset, indices, count)):
             with quiet():
                 pixels, cautions = show(stored)
-            yield stored.index, pixels, (*_mislabelled(stored, dataset), *cautions)
+            yield stored.index, pixels, (*_of_stream(stored, dataset), *cautions)
             done += 1
     except InputError:
         raise
@@ -132,16 +135,22 @@ def _compressed(file: BinaryIO, dataset: Dataset, indices: range) -> Iterator[_S
         stream = read_stream(file, frames[index])
         syntax = syntax_of(stream, str(dataset.file_meta.TransferSyntaxUID))
         values = decode(stream, dataset, syntax=syntax)
-        yield _Stored(index, _as_described(values, dataset), stream, syntax)
+        concealed = is_concealed(stream, values, syntax=syntax)
+        yield _Stored(index, _as_described(values, dataset), stream, syntax, concealed)
 
 
-def _mislabelled(stored: _Stored, dataset: Dataset) -> tuple[Caution, ...]:
+def _of_stream(stored: _Stored, dataset: Dataset) -> tuple[Caution, ...]:
+    """Return what is to be told of a frame's compressed stream."""
+    found = []
     stated = str(dataset.file_meta.TransferSyntaxUID)
-    if stored.syntax in ("", stated):
-        return ()
-    names = name_of(stated), name_of(stored.syntax)
-    text = f"TransferSyntaxUID is that of {names[0]}; the frames are of {names[1]}"
-    return (Caution("value_ignored", text),)
+    if stored.syntax not in ("", stated):
+        names = name_of(stated), name_of(stored.syntax)
+        text = f"TransferSyntaxUID is that of {names[0]}; the frames are of {names[1]}"
+        found.append(Caution("value_ignored", text))
+    if stored.concealed:
+        text = "the JPEG stream is damaged, and the decoder has filled in what is missing"
+        found.append(Caution("pixels_concealed", text))
+    return tuple(found)
 
 
 def _native(
@@ -220,6 +229,7 @@ class _Display:
         self._dataset = dataset
         self._photometric = str(dataset.PhotometricInterpretation)
         self._size = (int(dataset.Rows), int(dataset.Columns))
+        self._colours = ColourRule(self._photometric)
         self._grey: GreyChain | None = None
         self._palette: tuple[Table, Table, Table] | None = None
         if self._photometric == "PALETTE COLOR":
@@ -228,7 +238,7 @@ class _Display:
             self._grey = GreyChain(dataset, window)
         elif self._photometric not in _LABELS:
             raise InputError(
-                f"the photometric interpretation {self._photometric[:16]} is not read",
+                f"the photometric interpretation is not read: expected one of {_READ}",
                 reason="unsupported_transfer_syntax",
             )
 
@@ -261,13 +271,7 @@ class _Display:
                 f"{stored.values.shape[2]} values a pixel; expected 1 or 3", reason="corrupt"
             )
         bits = self._bits(stored.values)
-        found = colours_of(
-            stored.values,
-            photometric=self._photometric,
-            syntax=stored.syntax,
-            stream=stored.stream,
-            bits=bits,
-        )
+        found = self._colours(stored.values, syntax=stored.syntax, stream=stored.stream, bits=bits)
         pixels = _to_eight_bits(stored.values, bits)
         if found == "ybr":
             pixels = convert_color_space(pixels, "YBR_FULL", "RGB")
@@ -308,6 +312,13 @@ def _explained(error: Exception, dataset: Dataset) -> InputError:
     """Say why decoding failed; of the error only its kind is given, its text may quote the file."""
     syntax = name_of(str(dataset.file_meta.TransferSyntaxUID))
     text = str(error).lower()
+    if not is_encapsulated(dataset.file_meta.TransferSyntaxUID) and isinstance(
+        error, NotImplementedError
+    ):
+        return InputError(
+            f"BitsAllocated is {dataset.BitsAllocated}, which is not read; export it with 8 or 16",
+            reason="unsupported_transfer_syntax",
+        )
     unread = ("does not support", "not supported", "unsupported", "not implemented")
     if isinstance(error, NotImplementedError) or any(part in text for part in unread):
         return InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import io
 import json
 import os
 import shutil
@@ -218,7 +219,7 @@ def test_members_that_lead_out_of_an_archive_are_left_out_by_name(go, tmp_path) 
         for name in ("../out.dcm", "/abs.dcm", "C:/drive.dcm", "good.dcm"):
             info = tarfile.TarInfo(name)
             info.size = len(good)
-            tar.addfile(info, __import__("io").BytesIO(good))
+            tar.addfile(info, io.BytesIO(good))
         link = tarfile.TarInfo("link.dcm")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
@@ -237,6 +238,77 @@ def test_an_archive_that_ends_early_is_truncated(go, tmp_path, kind) -> None:
     outcome = go(archive, out=tmp_path / "out", scratch=tmp_path / "scratch")
     assert outcome.exit_code == 3
     assert "truncated" in outcome.reasons
+
+
+def bitmaps(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(square()).save(folder / f"{name}.bmp")
+    return folder
+
+
+def test_one_broken_file_of_a_zip_is_named_and_the_others_are_done(go, tmp_path) -> None:
+    archive = packed("zip", bitmaps(tmp_path / "in"), tmp_path / "a.zip")
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"a.bmp") + 60] ^= 0xFF  # within the data of the first file
+    archive.write_bytes(bytes(content))
+    outcome = go(archive, out=tmp_path / "out", scratch=tmp_path / "scratch")
+    assert outcome.statuses == {"done": 2, "failed": 1}
+    assert not (tmp_path / "scratch" / "0" / "a.bmp").exists()
+
+
+def test_a_way_of_packing_that_is_not_read_is_told(go, tmp_path) -> None:
+    archive = packed("zip", bitmaps(tmp_path / "in"), tmp_path / "a.zip")
+    content = bytearray(archive.read_bytes())
+    for sign, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        content[content.index(sign) + place] = 9  # Deflate64, of the first file
+    archive.write_bytes(bytes(content))
+    outcome = go(archive, out=tmp_path / "out", scratch=tmp_path / "scratch")
+    assert outcome.statuses == {"done": 2, "failed": 1}
+    (line,) = [each for each in manifest(tmp_path / "out") if each["status"] == "failed"]
+    assert "packed in a way that is not read: unpack it yourself" in line["message"]
+
+
+def test_an_empty_archive_is_told(go, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w"):
+        pass
+    outcome = go(tmp_path / "a.zip", out=tmp_path / "out", scratch=tmp_path / "scratch")
+    assert outcome.reasons == {"not_an_image": 1}
+
+
+def test_a_tar_whose_header_is_a_bomb_is_not_read_into_memory(go, tmp_path) -> None:
+    header = tarfile.TarInfo("header")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 25
+    archive = tmp_path / "pax.tar.gz"
+    with gzip.open(archive, "wb") as stream:
+        info = tarfile.TarInfo("first.bmp")
+        stream.write(info.tobuf() + header.tobuf() + bytes(1 << 25))
+    go(archive, out=tmp_path / "out", scratch=tmp_path / "scratch")
+    (line,) = manifest(tmp_path / "out")
+    assert (line["reason"], "a header in it takes 32 MiB" in line["message"]) == ("too_large", True)
+
+
+@pytest.mark.parametrize("kind", ["links", "files"])
+def test_too_many_members_are_refused_whatever_they_are(go, tmp_path, monkeypatch, kind) -> None:
+    monkeypatch.setattr("sam2unet_core.archives.MOST_MEMBERS", 3)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(5):
+            info = tarfile.TarInfo(f"{number}.bmp")
+            info.type = tarfile.SYMTYPE if kind == "links" else tarfile.REGTYPE
+            tar.addfile(info)
+    outcome = go(tmp_path / "a.tar", out=tmp_path / "out", scratch=tmp_path / "scratch")
+    assert outcome.reasons["too_large"] == 1
+    assert sum(outcome.statuses.values()) <= 4
+
+
+def test_a_colon_in_a_folders_name_leads_nowhere(go, tmp_path) -> None:
+    content = (bitmaps(tmp_path / "in") / "a.bmp").read_bytes()
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        info = tarfile.TarInfo("2024-01-01 12:30/a.bmp")
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    outcome = go(tmp_path / "a.tar", out=tmp_path / "out", scratch=tmp_path / "scratch")
+    assert outcome.statuses == {"done": 1}
 
 
 def test_an_archive_within_a_folder_is_told_and_left_alone(go, tmp_path) -> None:

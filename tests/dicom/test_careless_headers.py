@@ -284,3 +284,11 @@ def test_a_file_cut_off_within_its_header_is_truncated(write, kept) -> None:
     assert isinstance(found, Skipped)
     assert found.reason == "truncated"
     assert "copy it again" in found.message
+
+
+def test_a_ct_without_its_rescale_is_told(write) -> None:
+    path = write("a.dcm", DEEP, Modality="CT", WindowCenter=1500.5, WindowWidth=3001)
+    _, greys, codes, messages = seen(path)
+    assert greys == [0, 85, 170, 255]
+    assert codes == ["value_assumed", "value_assumed"]
+    assert "RescaleIntercept is missing; taken as 0" in messages

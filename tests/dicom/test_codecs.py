@@ -19,6 +19,7 @@ from pydicom.uid import UID
 
 from sam2unet_core.dicom import open_study, scan
 from sam2unet_core.dicom.codecs import readable_syntaxes
+from sam2unet_core.errors import InputError
 from sam2unet_core.task import Window
 from sam2unet_core.types import Skipped
 
@@ -207,6 +208,32 @@ def test_a_number_of_samples_that_cannot_be_is_replaced_and_told(write, photomet
     expected = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, 2)
     np.testing.assert_array_equal(frame.pixels, expected)
     assert [each.code for each in series.instances[0].cautions] == ["value_ignored"]
+
+
+@pytest.mark.parametrize("encode", [pillow, lossless, lambda p: pillow(p, progressive=True)])
+@pytest.mark.parametrize("pixels", [GREYS, COLOURS], ids=["grey", "colour"])
+def test_pixels_that_libjpeg_makes_up_are_told(write, encode, pixels) -> None:
+    whole = encode(pixels)
+    half = whole[: len(whole) * 2 // 3] + b"\xff\xd9"  # it ends like a whole one
+    for stream, healthy in ((whole, True), (half, False)):
+        path = write("a.dcm", pixels, syntax=UID(f"{JPEG}50"), colour=pixels.ndim == 3,
+                     pixel_data=encapsulate([stream]))  # fmt: skip
+        (series,) = open_study(path)
+        errors: list[InputError] = []
+        frames = list(series.frames(on_error=lambda _, error, kept=errors: kept.append(error)))
+        told = [each.reason for each in errors]
+        told += [each.code for frame in frames for each in frame.cautions]
+        assert ("pixels_concealed" in told or "corrupt" in told) is not healthy
+
+
+def test_a_whole_jpeg_without_its_last_marker_is_read(write, show) -> None:
+    whole = pillow(SMOOTH)
+    assert whole.endswith(b"\xff\xd9")
+    pictures = [
+        show(write(name, SMOOTH, syntax=UID(f"{JPEG}50"), pixel_data=encapsulate([stream])))
+        for name, stream in (("a.dcm", whole), ("b.dcm", whole[:-2]))
+    ]
+    np.testing.assert_array_equal(*pictures)
 
 
 def test_an_unknown_transfer_syntax_is_named(write) -> None:

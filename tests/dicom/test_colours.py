@@ -170,3 +170,53 @@ def test_another_number_of_components_than_labelled_is_shown_and_told(write, col
     expected = np.repeat(pixels[:, :, None], 3, 2) if colour else pixels
     np.testing.assert_array_equal(frame.pixels, expected)
     assert [each.code for each in frame.cautions] == ["photometric_corrected"]
+
+
+def test_reddish_rgb_without_black_and_without_markers_stays_as_labelled(write) -> None:
+    y, x = np.mgrid[:64, :64]
+    pixels = np.stack([170 + x / 4, 95 + y / 5, 80 + (x + y) / 9], 2).astype(np.uint8)
+    raw = imagecodecs.JPEG8.CS.RGB
+    streams = []
+    for shift in (0, 3, 9):
+        stream = bytes(imagecodecs.jpeg8_encode(np.roll(pixels, shift, 1), 98, colorspace=raw,
+                                                outcolorspace=raw, subsampling="444"))  # fmt: skip
+        streams.append(_unmarked(stream))
+    path = write("a.dcm", np.stack([pixels] * 3), frames=3, syntax=UID(BASELINE), colour=True,
+                 pixel_data=encapsulate(streams))  # fmt: skip
+    (series,) = open_study(path)
+    for frame, shift in zip(series.frames(), (0, 3, 9), strict=True):
+        assert np.abs(frame.pixels.astype(int) - np.roll(pixels, shift, 1)).mean() < 2
+        assert frame.cautions == ()
+
+
+def _unmarked(stream: bytes) -> bytes:
+    """Take the marker of Adobe out, and number the components."""
+    place = stream.index(b"\xff\xee")
+    length = int.from_bytes(stream[place + 2 : place + 4], "big")
+    out = bytearray(stream[:place] + stream[place + 2 + length :])
+    frame, scan = out.index(b"\xff\xc0"), out.index(b"\xff\xda")
+    for number in range(3):
+        out[frame + 10 + 3 * number] = out[scan + 5 + 2 * number] = number + 1
+    return bytes(out)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_full_components_that_are_labelled_sub_sampled_are_shown_right(write, frames) -> None:
+    stored = np.array(Image.fromarray(picture()).convert("YCbCr"))
+    values = np.stack([stored] * frames) if frames > 1 else stored
+    path = write("a.dcm", values, frames=frames if frames > 1 else None, colour=True,
+                 PhotometricInterpretation="YBR_FULL_422")  # fmt: skip
+    (series,) = open_study(path)
+    shown = list(series.frames())
+    assert len(shown) == frames
+    for frame in shown:
+        assert np.abs(frame.pixels.astype(int) - picture()).max() <= 3
+    assert [each.code for each in series.instances[0].cautions] == ["photometric_corrected"]
+
+
+def test_colours_that_are_labelled_grey_are_shown_by_the_length_of_the_data(write) -> None:
+    path = write("a.dcm", picture(), colour=True, PhotometricInterpretation="MONOCHROME2")
+    (series,) = open_study(path)
+    (frame,) = series.frames()
+    np.testing.assert_array_equal(frame.pixels, picture())
+    assert [each.code for each in series.instances[0].cautions] == ["photometric_corrected"]

@@ -103,6 +103,20 @@ def test_elements_behind_the_pixels_are_no_frames(write) -> None:
     assert told(path) == []
 
 
+def test_a_second_fragment_may_begin_like_another_kind_of_stream(write) -> None:
+    from pydicom.encaps import itemize_fragment
+
+    coded = bytes(imagecodecs.jpeg2k_encode(FRAMES[0], level=0))
+    cut = coded.index(b"\xff\x93") + 4
+    parts = [coded[:cut], b"\xff\x0a" + coded[cut:]]  # the first bytes of JPEG XL
+    data = b"".join(
+        [itemize_fragment(b""), *(itemize_fragment(p + b"\0" * (len(p) % 2)) for p in parts)]
+    )
+    path = write("a.dcm", FRAMES[0], syntax=UID("1.2.840.10008.1.2.4.90"), pixel_data=data)
+    (series,) = open_study(path)
+    assert (series.frame_count, told(path)) == (1, [])
+
+
 def test_one_frame_in_many_fragments_is_one(write) -> None:
     data = encapsulate([stream(FRAMES[0])], has_bot=False, fragments_per_frame=4)
     path = write("a.dcm", FRAMES[0], syntax=UID("1.2.840.10008.1.2.4.80"), pixel_data=data)
