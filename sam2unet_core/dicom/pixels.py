@@ -51,7 +51,7 @@ class _Stored:
     """A frame as it is stored, `(H, W)` or `(H, W, 3)`, and its compressed stream, if any.
 
     `syntax` is what the stream is of, empty for what is not compressed; `concealed` whether pixels
-    were made up in decoding it.
+    were made up in decoding it, `cut` the share of pixels that have more bits than Bits Stored.
     """
 
     index: int
@@ -59,6 +59,7 @@ class _Stored:
     stream: bytes = b""
     syntax: str = ""
     concealed: bool = False
+    cut: float = 0.0
 
 
 def iterate_frames(
@@ -150,6 +151,11 @@ def _of_stream(stored: _Stored, dataset: Dataset) -> tuple[Caution, ...]:
     if stored.concealed:
         text = "the JPEG stream is damaged, and the decoder has filled in what is missing"
         found.append(Caution("pixels_concealed", text))
+    if stored.cut:
+        text = (
+            f"BitsStored is {dataset.BitsStored}, but {stored.cut:.2%} of the pixels take more bits"
+        )
+        found.append(Caution("value_ignored", f"{text}; those above it were cut off"))
     return tuple(found)
 
 
@@ -179,7 +185,9 @@ def _native(
     decoder = get_decoder(syntax)
     for index in indices:
         values, _ = decoder.as_array(file, index=index, raw=True, validate=False, **options)
-        yield _Stored(index, _lowered(_as_described(values, dataset), dataset))
+        described = _as_described(values, dataset)
+        cut = 0.0 if _has_overlay_bits(dataset) else _share_cut(values, described)
+        yield _Stored(index, _lowered(described, dataset), cut=cut)
 
 
 def _floats(
@@ -211,6 +219,19 @@ def _as_described(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
         return values  # they lie higher; see `_lowered`
     unused = max(0, 8 * values.dtype.itemsize - int(dataset.BitsStored))
     return values << unused >> unused if unused else values
+
+
+def _share_cut(values: NDArray[Any], described: NDArray[Any]) -> float:
+    """Return the share of unsigned values that are no longer what they were."""
+    if values.dtype.kind != "u" or described.dtype.kind != "u":
+        return 0.0
+    return float((values != described).mean())
+
+
+def _has_overlay_bits(dataset: Dataset) -> bool:
+    """Whether unused bits hold overlays, as files before 2004 may (PS3.3 C.9.2, retired)."""
+    positions = (dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2))
+    return any(each is not None and each.value for each in positions)
 
 
 def _lowered(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:

@@ -292,3 +292,21 @@ def test_a_ct_without_its_rescale_is_told(write) -> None:
     assert greys == [0, 85, 170, 255]
     assert codes == ["value_assumed", "value_assumed"]
     assert "RescaleIntercept is missing; taken as 0" in messages
+
+
+def test_values_that_take_more_bits_than_stated_are_told(write) -> None:
+    stored = np.array([[0, 1000, 4095, 6300]], np.uint16)
+    path = write("a.dcm", stored, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096)
+    _, greys, codes, messages = seen(path)
+    assert greys[:3] == [0, 62, 255]
+    assert codes == ["value_ignored"]
+    assert "BitsStored is 12, but 25.00% of the pixels take more bits" in messages[0]
+
+
+def test_overlays_in_unused_bits_are_no_values(write) -> None:
+    stored = np.array([[0, 1000, 4095, 1000 + (1 << 12)]], np.uint16)
+    path = write("a.dcm", stored, BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096)
+    dataset = dcmread(path)
+    dataset.add_new((0x6000, 0x0102), "US", 12)
+    dataset.save_as(path)
+    assert seen(path)[1:3] == ([0, 62, 255, 62], [])
