@@ -86,6 +86,14 @@ def test_colours_lose_their_alpha_and_nothing_else(volume):
     assert np.array_equal(found.array, rgba[..., :3])
 
 
+def test_deep_colours_are_scaled_by_their_depth_and_dark_ones_refused(volume):
+    colours = np.full((1, 2, 2, 3), 0xFFFF, np.uint16)
+    assert Inputs.extract(volume(colours), "volume").array.max() == 255
+    with pytest.raises(InputError, match="colours of 16 bits that go up to 1023 only"):
+        Inputs.extract(volume(colours // 64), "volume")
+    assert Inputs.extract(volume(np.zeros_like(colours)), "volume").array.max() == 0
+
+
 def test_frames_of_a_sequence_keep_their_order(sequence):
     frames = np.random.default_rng(2).integers(0, 256, (7, 1, 5, 6, 3), np.uint8)
     browser = sequence(frames)

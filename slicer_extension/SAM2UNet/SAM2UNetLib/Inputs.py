@@ -212,6 +212,12 @@ def _asPictures(array: NDArray[np.generic], volumeNode: Any) -> NDArray[np.gener
     if array.ndim == 3:
         return array
     if array.dtype == np.uint16:
+        highest = int(array[..., :3].max(initial=0))
+        if 0 < highest < 1 << 12:  # 8 bits of 16 would leave next to nothing of these
+            raise InputError(
+                f"{volumeNode.GetName()} has colours of 16 bits that go up to {highest} only",
+                "convert it to 8 bits a channel, over the values that it has",
+            )
         return np.ascontiguousarray((array[..., :3] >> 8).astype(np.uint8))
     if array.dtype != np.uint8:
         raise InputError(
