@@ -156,11 +156,6 @@ def decode(stream: bytes, dataset: Dataset, *, syntax: str) -> Stored:
     return decoder(stream, dataset)
 
 
-def readable_syntaxes() -> tuple[str, ...]:
-    """Return the UIDs of the encapsulated transfer syntaxes that `decode` takes."""
-    return tuple(_DECODERS)
-
-
 def _jpeg(stream: bytes, _: Dataset) -> Stored:
     if stream.rfind(_END) >= 0:
         return _decoded_jpeg(stream)

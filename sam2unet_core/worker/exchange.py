@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from sam2unet_core.protocol import (
     ARRAY_SUFFIX,
-    array_bytes,
     check_reference,
     inside,
     open_array,
@@ -165,8 +164,3 @@ def read_items(
         for index in range(count) if chosen is None else chosen:
             stream.seek(index * values * dtype.itemsize)
             yield np.fromfile(stream, dtype, count=values).reshape(shape)
-
-
-def size_of(reference: object) -> int:
-    """Return the bytes of an array that a request refers to."""
-    return array_bytes(check_reference(reference))

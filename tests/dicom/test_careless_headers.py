@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -87,19 +88,22 @@ def test_a_header_without_any_word_on_the_pixels_is_named(write) -> None:
     assert "PhotometricInterpretation and SamplesPerPixel are missing" in found.message
 
 
-@pytest.mark.parametrize("value", [b"nan", b"inf ", b"-inf", b"1e400 ", b"HU", b"", b"0 "])
-@pytest.mark.parametrize("keyword", ["WindowCenter", "WindowWidth"])
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        *itertools.product(
+            ("WindowCenter", "WindowWidth"), (b"nan", b"inf ", b"-inf", b"1e400 ", b"HU", b"")
+        ),
+        ("WindowWidth", b"0 "),  # a centre of 0 is one
+    ],
+)
 def test_a_window_that_cannot_be_is_left_out_and_the_next_best_is_taken(
     write, keyword, value
 ) -> None:
     path = write("a.dcm", DEEP, WindowCenter=[1500.5, 1000.5], WindowWidth=[3001, 2001])
-    other = dcmread(path)[{"WindowCenter": "WindowWidth", "WindowWidth": "WindowCenter"}[keyword]]
     second = b"1000.5" if keyword == "WindowCenter" else b"2001"
     spoil(path, **{keyword: value + b"\\" + second})
     _, greys, codes, messages = seen(path)
-    if keyword == "WindowCenter" and value.strip() == b"0":
-        return  # a centre of 0 is one
-    assert other.VM == 2
     assert greys == [0, 128, 255, 255]  # (x - 1000) / 2000 + 0.5 of the second window
     assert codes == ["value_ignored"]
     assert messages[0].startswith(keyword)

@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its customary name
 from PIL import Image
-from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
 
 from sam2unet_core.dicom import open_study, scan
-from sam2unet_core.dicom.codecs import readable_syntaxes
 from sam2unet_core.errors import InputError
 from sam2unet_core.task import Window
 from sam2unet_core.types import Skipped
@@ -244,13 +242,7 @@ def test_an_unknown_transfer_syntax_is_named(write) -> None:
     assert told[0].startswith("unsupported_transfer_syntax a.dcm: the transfer syntax JPIP")
 
 
-def test_every_syntax_that_is_read_is_one_of_the_standard() -> None:
-    for syntax in readable_syntaxes():
-        assert UID(syntax).is_valid
-        assert syntax.startswith("1.2.840.10008.1.2.")
-
-
-def test_a_tilted_window_reaches_a_compressed_slice(write, show) -> None:
+def test_the_tasks_window_reaches_a_compressed_slice(write, show) -> None:
     stored = np.array([[0, 1000, 2000, 3000]], np.uint16)
     stream = bytes(imagecodecs.jpegls_encode(stored))
     path = write("a.dcm", stored, syntax=UID(f"{JPEG}80"), pixel_data=encapsulate([stream]),
@@ -258,4 +250,3 @@ def test_a_tilted_window_reaches_a_compressed_slice(write, show) -> None:
     (series,) = open_study(path)
     (frame,) = series.frames(window=Window(center=0, width=2001))
     assert frame.pixels[0, :, 0].tolist() == [0, 128, 255, 255]
-    assert dcmread(path).file_meta.TransferSyntaxUID == f"{JPEG}80"
