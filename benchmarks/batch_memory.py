@@ -18,7 +18,7 @@ import torch
 from sam2unet_core.batch import Settings, run
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Window, load_preset
-from sam2unet_core.types import Frame, Instance, OnError, Series
+from sam2unet_core.types import Frame, Indices, Instance, OnError, Series
 
 SHAPE = (1080, 1920)
 
@@ -35,11 +35,11 @@ class Moving:
     """A bright square that crosses the picture."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
         """Yield the frames, drawn one by one."""
         del window, on_error
-        for index in range(0, series.frame_count, stride):
+        for index in range(series.frame_count) if indices is None else indices:
             pixels = np.full((*SHAPE, 3), 20, np.uint8)
             pixels[200:500, index % 1500 : index % 1500 + 300] = 250
             yield Frame(pixels, index, 0, index + 1, index / 25)

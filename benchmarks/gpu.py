@@ -21,8 +21,8 @@ from torch.utils.benchmark import Timer
 from benchmarks.machine import gigaflop
 from benchmarks.reference import ReferenceNetwork
 from benchmarks.training import build, step
+from sam2unet_core.inference.runtimes.torch_runtime import TorchRuntime, low_precision
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.runtimes.torch_runtime import TorchRuntime, low_precision
 from sam2unet_core.task import load_preset
 
 SIZES = ("tiny", "small", "base_plus", "large")

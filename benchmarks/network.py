@@ -26,16 +26,16 @@ from torch import Tensor
 from benchmarks.machine import SHAPES, gigaflop, matrix_peak, peak_mib
 from benchmarks.reference import ReferenceRuntime
 from sam2unet_core.errors import ConfigError
+from sam2unet_core.inference.cpu.packed import can_pack
+from sam2unet_core.inference.postprocess import label_map
+from sam2unet_core.inference.runtimes import Runtime
+from sam2unet_core.inference.transforms import prepare
 from sam2unet_core.media.image import image_files, read_image
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
-from sam2unet_core.network.packed import can_pack
 from sam2unet_core.phantom import write_dataset
-from sam2unet_core.postprocess import label_map
-from sam2unet_core.runtimes import Runtime
 from sam2unet_core.segmenter import Segmenter, bundled_weights, load_for_inference
 from sam2unet_core.task import installed_bundle, load_preset
-from sam2unet_core.transforms import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = ("reference", "exact", "fast", "openvino", "onnx")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sam2unet_core.inference.runtimes import Runtime
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.hiera import Block
-from sam2unet_core.runtimes import Runtime
 from sam2unet_core.task import Task
 
 

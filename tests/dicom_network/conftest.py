@@ -18,8 +18,8 @@ import requests
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
+from sam2unet_core.files import file_sha256
 from sam2unet_core.phantom.dicom import WrittenStudy, write_studies
-from sam2unet_core.types import file_sha256
 
 ENDOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.1"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")

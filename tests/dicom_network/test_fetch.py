@@ -18,10 +18,10 @@ from sam2unet_core.cli import app
 from sam2unet_core.dicom.network import Tls, fetch_study, local_paths, parse_destination, send_files
 from sam2unet_core.dicom.network.outbox import Parcel
 from sam2unet_core.errors import ConfigError, NetworkError
+from sam2unet_core.files import file_sha256
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
 from sam2unet_core.task import load_preset
-from sam2unet_core.types import file_sha256
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sam2unet_core.dicom.network.node import open_node_sender
 from sam2unet_core.dicom.network.silence import silent
 from sam2unet_core.dicom.network.web import open_web_sender
 from sam2unet_core.errors import NetworkError, OutputError, RefusedError
-from sam2unet_core.types import file_sha256
+from sam2unet_core.files import file_sha256
 
 SCHEMA = 2
 """Lines of schema 1 noted any answer of a DICOMweb service as a yes: those are not believed."""
