@@ -120,7 +120,9 @@ def _forward(variant: str, way: str, device: torch.device) -> Callable[[Tensor],
     if way == "reference":
         return partial(partial, ReferenceNetwork(network).eval().to(device))
     dtype = torch.float32 if way == "exact" else low_precision(device)
-    runtime = TorchRuntime(network, load_preset("polyp"), device=device, dtype=dtype)
+    runtime = TorchRuntime(
+        network, size=load_preset("polyp").image_size, device=device, dtype=dtype
+    )
     if way == "fast, compiled":
         runtime.network = torch.compile(runtime.network)
     if way == "fast, CUDA graph":

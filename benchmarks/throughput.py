@@ -151,8 +151,7 @@ def _segment(segmenter: Segmenter, pictures: list[Path], out: Path) -> None:
         find_inputs([pictures[0].parent], out=out),
         out,
         Settings(),
-        segmenter=segmenter,
-        weights_sha256="0" * 64,
+        model=segmenter.model,
     )
     if outcome.exit_code or outcome.frames != len(pictures):
         raise SystemExit(str(outcome))

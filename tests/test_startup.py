@@ -59,7 +59,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_segmenting_a_picture_imports_pytorch(imported: set[str]) -> None:
-    assert {"torch", "PIL.Image", "sam2unet_core.segmenter"} <= imported
+    assert {"torch", "PIL.Image", "sam2unet_core.inference.engine"} <= imported
 
 
 @pytest.mark.parametrize("name", sorted(UNNEEDED))

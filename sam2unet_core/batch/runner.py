@@ -191,7 +191,7 @@ class _Run:
             key=begin.key,
             started=self._record.started,
             version=__version__,
-            weights_sha256=str(model.weights_sha256),
+            weights_sha256=model.weights_sha256 or "unknown",
             runtime=model.runtime.name,
             precision=model.runtime.precision,
             threshold=model.task.threshold,

@@ -218,7 +218,7 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
         return
     from rich.progress import Progress as Bar
 
-    from sam2unet_core.dicom.network import local_paths
+    from sam2unet_core.dicom.servers import local_paths
 
     with ExitStack() as stack:
         with Bar(console=console(stderr=True), transient=True, disable=not show) as bar:

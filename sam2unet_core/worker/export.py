@@ -142,7 +142,7 @@ class Exporter:
             "frames": self.frames,
             "plane": self.plane,
             "task": task.to_dict(),
-            "weights": str(model.weights_sha256),
+            "weights": model.weights_sha256 or "unknown",
             "version": __version__,
             "now": datetime.now(UTC).isoformat(),  # two exports are two series
         }
@@ -152,7 +152,7 @@ class Exporter:
             key=key,
             started=datetime.now(UTC),
             version=__version__,
-            weights_sha256=str(model.weights_sha256),
+            weights_sha256=model.weights_sha256 or "unknown",
             runtime=model.runtime.name,
             precision=model.runtime.precision,
             threshold=self.threshold,

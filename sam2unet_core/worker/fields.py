@@ -10,11 +10,10 @@ from typing import Any
 
 from sam2unet_core.protocol import MAX_ID, OPERATIONS, PROTOCOL_VERSION, ProtocolError
 from sam2unet_core.task import Task, load_preset
-from sam2unet_core.types import Rejection, SourceProperties
+from sam2unet_core.types import SourceProperties
 
 MAX_TEXT = 4096
 MAX_FRAMES = 1_000_000
-MAX_TASKS = 200
 MAX_SMOOTHING_PX = 100.0
 MAX_AREA_PX = 2**31
 PLANES = ("axial", "coronal", "sagittal")
@@ -196,11 +195,6 @@ def take_properties(fields: Fields) -> SourceProperties:
     )
     fields.end()
     return properties
-
-
-def rejected(rejection: Rejection | None) -> dict[str, str] | None:
-    """Return what an event says of a rejection."""
-    return None if rejection is None else {"reason": rejection.reason, "message": rejection.message}
 
 
 def request_id(message: Mapping[str, Any]) -> int | None:

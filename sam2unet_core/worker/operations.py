@@ -7,18 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.task import Task, load_preset
 from sam2unet_core.types import Series, rejection_reason
 from sam2unet_core.worker.exchange import ArrayWriter, Exchange
-from sam2unet_core.worker.fields import (
-    MAX_FRAMES,
-    MAX_TASKS,
-    Fields,
-    rejected,
-    take_properties,
-    take_task,
-)
+from sam2unet_core.worker.fields import MAX_FRAMES, Fields
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Reader, Studies, describe, source_of
@@ -62,7 +54,6 @@ class Operations:
         if operation != "read_frames":
             self._reader.close()
         operations: dict[str, Callable[[Fields, RunningRequest], Result]] = {
-            "fits": self._fits,
             "inspect": self._inspect,
             "read_frames": self._read_frames,
         }
@@ -119,16 +110,6 @@ class Operations:
             "source": source_of(series),
             "warnings": warned.told(),
         }
-
-    def _fits(self, fields: Fields, job: RunningRequest) -> Result:
-        """Say of tasks whether they are made for a DICOM source that the client describes."""
-        source, named = fields.inner("source"), fields.anything("tasks")
-        fields.end()
-        if source is None or not isinstance(named, list) or len(named) > MAX_TASKS:
-            raise ProtocolError("bad_request", "fits: expected a source and a list of tasks")
-        properties = take_properties(source)
-        found = [rejection_reason(take_task(each), properties) for each in named]
-        return {"rejections": [rejected(each) for each in found]}
 
     def _current_task(self) -> Task | None:
         """Return the task of the model that is loaded; without one any series is as good."""

@@ -17,7 +17,7 @@ from sam2unet_core.worker.channel import Channel
 from sam2unet_core.worker.exchange import Exchange
 from sam2unet_core.worker.failures import CancelledError, failure
 from sam2unet_core.worker.fields import Fields, check_head, request_id
-from sam2unet_core.worker.greeting import hello
+from sam2unet_core.worker.greeting import fits, hello
 from sam2unet_core.worker.operations import Operations
 from sam2unet_core.worker.parent import ended_within, watch
 from sam2unet_core.worker.roots import Roots
@@ -129,9 +129,9 @@ class Server:
                 return
             if self._closing:
                 raise _wrong("the worker is shutting down")
-        if operation == "hello":
-            fields.end()
-            self._send(event(identifier, "finished", result=hello()))
+        at_once = {"hello": hello, "fits": fits}
+        if operation in at_once:
+            self._send(event(identifier, "finished", result=at_once[operation](fields)))
         elif operation == "cancel":
             self._cancel(identifier, fields)
         elif operation == "shutdown":

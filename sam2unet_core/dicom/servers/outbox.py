@@ -12,10 +12,10 @@ from typing import Protocol
 
 from pydicom.errors import InvalidDicomError
 
-from sam2unet_core.dicom.network.address import Destination, Node, Tls, WebServer
-from sam2unet_core.dicom.network.node import open_node_sender
-from sam2unet_core.dicom.network.silence import silent
-from sam2unet_core.dicom.network.web import open_web_sender
+from sam2unet_core.dicom.servers.address import Destination, Node, Tls, WebServer
+from sam2unet_core.dicom.servers.node import open_node_sender
+from sam2unet_core.dicom.servers.silence import silent
+from sam2unet_core.dicom.servers.web import open_web_sender
 from sam2unet_core.errors import NetworkError, OutputError, RefusedError
 from sam2unet_core.files import file_sha256
 

@@ -15,15 +15,15 @@ from typing import Any
 from pydicom import Dataset, dcmwrite
 from pydicom.dataelem import RawDataElement
 
-from sam2unet_core.dicom.network.address import (
+from sam2unet_core.dicom.servers.address import (
     Tls,
     WebServer,
     is_uid,
     is_web_address,
     parse_source,
 )
-from sam2unet_core.dicom.network.silence import silent
-from sam2unet_core.dicom.network.web import Session, StatusError, open_client, plain_errors
+from sam2unet_core.dicom.servers.silence import silent
+from sam2unet_core.dicom.servers.web import Session, StatusError, open_client, plain_errors
 from sam2unet_core.errors import NetworkError
 
 MEDIA_TYPES = (("application/dicom", "*"),)

@@ -15,9 +15,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from sam2unet_core.dicom.network.address import Node, Tls, check_ae_title
-from sam2unet_core.dicom.network.reasons import failure_words, is_warning, warning_words
-from sam2unet_core.dicom.network.web import ANSWER_S, CONNECT_S, tls_reason
+from sam2unet_core.dicom.servers.address import Node, Tls, check_ae_title
+from sam2unet_core.dicom.servers.reasons import failure_words, is_warning, warning_words
+from sam2unet_core.dicom.servers.web import ANSWER_S, CONNECT_S, tls_reason
 from sam2unet_core.errors import MissingExtraError, NetworkError, RefusedError
 
 NEGOTIATE_S = 30.0

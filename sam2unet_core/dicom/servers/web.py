@@ -16,9 +16,9 @@ import requests
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from sam2unet_core.dicom.network.address import Tls, WebServer, check_tls
-from sam2unet_core.dicom.network.reasons import failure_words, warning_words
-from sam2unet_core.dicom.network.store_answer import StoreAnswer, read_store_answer
+from sam2unet_core.dicom.servers.address import Tls, WebServer, check_tls
+from sam2unet_core.dicom.servers.reasons import failure_words, warning_words
+from sam2unet_core.dicom.servers.store_answer import StoreAnswer, read_store_answer
 from sam2unet_core.errors import MissingExtraError, NetworkError, RefusedError
 
 CONNECT_S = 10.0

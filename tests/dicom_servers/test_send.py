@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sam2unet_core.batch.lock import FolderLock
 from sam2unet_core.cli import app
-from sam2unet_core.dicom.network import Parcel, Tls, parse_destination, send_files
+from sam2unet_core.dicom.servers import Parcel, Tls, parse_destination, send_files
 
 ENDOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.1"
 BY_WEB_AND_NODE = pytest.mark.parametrize("way", ["web", "node"])

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sam2unet_core.cli import app
-from sam2unet_core.dicom.network import Tls, parse_destination
+from sam2unet_core.dicom.servers import Tls, parse_destination
 from sam2unet_core.errors import ConfigError, DataError, MissingExtraError
 
 

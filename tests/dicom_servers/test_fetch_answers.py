@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from sam2unet_core.dicom.network import fetch_study, local_paths
+from sam2unet_core.dicom.servers import fetch_study, local_paths
 from sam2unet_core.errors import NetworkError
 
 STUDY, SERIES = "1.2.840.99.1", "1.2.840.99.2"

@@ -15,8 +15,8 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from sam2unet_core.cli import app
-from sam2unet_core.dicom.network import Tls, fetch_study, local_paths, parse_destination, send_files
-from sam2unet_core.dicom.network.outbox import Parcel
+from sam2unet_core.dicom.servers import Tls, fetch_study, local_paths, parse_destination, send_files
+from sam2unet_core.dicom.servers.outbox import Parcel
 from sam2unet_core.errors import ConfigError, NetworkError
 from sam2unet_core.files import file_sha256
 from sam2unet_core.network import SAM2UNet

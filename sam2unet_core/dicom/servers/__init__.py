@@ -1,6 +1,6 @@
 """DICOM over the network: results sent by STOW-RS and C-STORE, studies fetched by WADO-RS."""
 
-from sam2unet_core.dicom.network.address import (
+from sam2unet_core.dicom.servers.address import (
     Destination,
     Node,
     Tls,
@@ -8,8 +8,8 @@ from sam2unet_core.dicom.network.address import (
     is_web_address,
     parse_destination,
 )
-from sam2unet_core.dicom.network.fetch import fetch_study, local_paths
-from sam2unet_core.dicom.network.outbox import Outcome, Parcel, send_files
+from sam2unet_core.dicom.servers.fetch import fetch_study, local_paths
+from sam2unet_core.dicom.servers.outbox import Outcome, Parcel, send_files
 
 __all__ = [
     "Destination",
