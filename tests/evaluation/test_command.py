@@ -87,7 +87,7 @@ def test_a_comparison_tells_whether_names_and_counts_are_the_published_ones(
     assert masks.test_set == "CVC-300"
     unknown = compare_with_paper(found, published, gt=Path("our_hospital"))
     assert unknown.test_set is None
-    assert "none of the published test sets (Kvasir 4, CVC-300 60)" in unknown.notes[0]
+    assert "the name of a published test set (Kvasir 4, CVC-300 60)" in unknown.notes[0]
     assert set(unknown.published) == {"Kvasir", "CVC-300"}
     assert unknown.table().row_count == 3
 
