@@ -1,4 +1,4 @@
-"""One run at a time in a results folder: a lock that the system drops when a process dies."""
+"""Allows one run at a time in a results folder; the lock is released when the process dies."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class FolderLock:
 
 @contextmanager
 def merging(folder: Path) -> Iterator[None]:
-    """Let one shard at a time sum a folder up; the others wait for it.
+    """Let one shard at a time write the summary; the others wait for it.
 
     Raises:
         LockedError: another one takes longer than `MERGE_S`.
@@ -112,7 +112,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _look(stream: BinaryIO, folder: Path) -> None:
-    """Raise LockedError where somebody holds the lock for longer than a look takes."""
+    """Raise LockedError if somebody holds the lock for longer than a check takes."""
     for _ in range(TRIES - 1):
         with suppress(LockedError):
             _lock(stream, folder, shared=True)
