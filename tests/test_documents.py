@@ -24,7 +24,7 @@ from sam2unet_core.cli import app
 from sam2unet_core.cli.main import COMMANDS
 from sam2unet_core.errors import Reason
 from sam2unet_core.network import VARIANTS
-from sam2unet_core.phantom import write_studies
+from sam2unet_core.phantom.dicom import write_studies
 from sam2unet_core.task import load_preset, presets
 from sam2unet_core.types import WARNINGS
 
@@ -181,7 +181,8 @@ def test_pictures_are_what_their_script_draws(repository: Path, tmp_path: Path) 
             difference = np.asarray(drawn).astype(int) - np.asarray(kept).astype(int)
         assert np.abs(difference).mean() < 2  # JPEG encoders differ a little
     kept_names = {path.name for path in (repository / "docs" / "images").iterdir()}
-    assert kept_names == {path.name for path in tmp_path.iterdir()} | {"layers.svg"}
+    of_other_scripts = {"architecture.png", "layers.svg"}
+    assert kept_names == {path.name for path in tmp_path.iterdir()} | of_other_scripts
 
 
 def test_picture_of_the_layers_shows_the_contract(repository: Path) -> None:
