@@ -8,6 +8,7 @@ import shlex
 import textwrap
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_constraints_pin_every_direct_requirement_within_its_range(repository: P
     }
     project = tomllib.loads(_read(repository / "pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [Requirement(line) for line in project["dependencies"] + extras["test"]]
+    wanted = [Requirement(line) for line in project["dependencies"] + extras["dev"]]
     while own := next((item for item in wanted if item.name == project["name"]), None):
         wanted.remove(own)
         wanted += [Requirement(line) for extra in own.extras for line in extras[extra]]
@@ -180,7 +181,34 @@ def test_pictures_are_what_their_script_draws(repository: Path, tmp_path: Path) 
             difference = np.asarray(drawn).astype(int) - np.asarray(kept).astype(int)
         assert np.abs(difference).mean() < 2  # JPEG encoders differ a little
     kept_names = {path.name for path in (repository / "docs" / "images").iterdir()}
-    assert kept_names == {path.name for path in tmp_path.iterdir()}
+    of_other_scripts = {"architecture.png", "layers.svg"}
+    assert kept_names == {path.name for path in tmp_path.iterdir()} | of_other_scripts
+
+
+def test_picture_of_the_layers_shows_the_contract(repository: Path) -> None:
+    script = runpy.run_path(str(repository / "docs" / "make_layers.py"))
+    drawn = script["draw"](repository / "pyproject.toml")
+    assert drawn == _read(repository / "docs" / "images" / "layers.svg")
+
+
+def test_picture_of_the_layers_follows_a_changed_contract(tmp_path: Path, repository: Path) -> None:
+    script = runpy.run_path(str(repository / "docs" / "make_layers.py"))
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(
+        "[tool.importlinter]\nroot_package = 'p'\n"
+        "[[tool.importlinter.contracts]]\nname = 'L'\ntype = 'layers'\n"
+        "layers = ['p.high', '(p.low) | p.side']\n"
+        "[[tool.importlinter.contracts]]\nname = 'F'\ntype = 'forbidden'\n"
+        "source_modules = ['p.low']\nforbidden_modules = ['torch', 'monai']\n"
+    )
+    drawn = ElementTree.fromstring(script["draw"](pyproject))
+    svg = "{http://www.w3.org/2000/svg}"
+    texts = {text.text: float(text.get("y", 0)) for text in drawn.iter(f"{svg}text")}
+    assert texts["high"] < texts["low"] == texts["side"]
+    dashes = [box.get("stroke-dasharray") for box in drawn.iter(f"{svg}rect")]
+    assert [dash for dash in dashes if dash] == ["none", "5 4"]
+    _, high, _, low, side = [box.get("fill") for box in drawn.iter(f"{svg}rect")][1:6]
+    assert high == side != low
 
 
 def test_citation_names_this_version_and_the_paper(repository: Path) -> None:
