@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fire.parser import DefaultParseValue
+import fire
 from monai.bundle import ConfigParser, ConfigWorkflow, update_kwargs
 
 QUOTES = ("'", '"')
@@ -98,7 +98,7 @@ def read_options(words: Sequence[str]) -> dict[str, str]:
 
 def literal(word: str) -> Any:
     """Return what fire makes of a word: a Python literal, or the word itself."""
-    return DefaultParseValue(word)
+    return fire.Fire(lambda value: value, command=[f"--value={word}"], serialize=lambda _: None)
 
 
 def unquoted(word: str) -> str:

@@ -137,12 +137,22 @@ def _text_of(
 
 
 def _place(parser: ConfigParser, key: str, text: str, default: object) -> bool:
-    """Put a text where MONAI reads it no more; return whether it has been."""
+    """Put a text where MONAI reads it no more; return whether it has been.
+
+    Raises:
+        ConfigError: this version of MONAI would read it all the same.
+    """
     if "::" not in key:
         item = parser.ref_resolver.items.get(key)
         if item is not None:  # it may be in hand already, as the first that MONAI resolves
             item.evaluate = lambda *_, **__: text
         parser.ref_resolver.resolved_content[key] = text
+        kept = parser.ref_resolver.get_resolved_content(key, instantiate=False, eval_expr=False)
+        if kept != text:
+            raise ConfigError(
+                f"{key}: MONAI {monai.__version__} does not keep texts as they are given; "
+                "install a version that pyproject.toml names"
+            )
         return True
     # below a component: MONAI lets a path pass as it is, and would look through a text
     plain = literal(text) == text == as_id(text) and not text.startswith(_MARKS)
