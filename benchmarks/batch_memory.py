@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from sam2unet_core.batch import Settings, run
-from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.inference.model import Model
 from sam2unet_core.task import Window, load_preset
-from sam2unet_core.types import Frame, Instance, OnError, Series
+from sam2unet_core.types import Frame, Indices, Instance, Kind, OnError, Series
 
 SHAPE = (1080, 1920)
 
@@ -35,11 +35,11 @@ class Moving:
     """A bright square that crosses the picture."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
         """Yield the frames, drawn one by one."""
         del window, on_error
-        for index in range(0, series.frame_count, stride):
+        for index in range(series.frame_count) if indices is None else indices:
             pixels = np.full((*SHAPE, 3), 20, np.uint8)
             pixels[200:500, index % 1500 : index % 1500 + 300] = 250
             yield Frame(pixels, index, 0, index + 1, index / 25)
@@ -55,15 +55,14 @@ def measure(frames: int) -> None:
         path.write_bytes(b"video")
         instances = (Instance(path, frames=frames),)
         series = Series(
-            "video", instances, Moving(), path.parent, path.name, *SHAPE, frames,
+            Kind.VIDEO, instances, Moving(), path.parent, path.name, *SHAPE, frames,
             frames_per_second=25.0,
         )  # fmt: skip
         outcome = run(
             [series],
             Path(scratch) / "out",
             Settings(formats=("png",)),
-            segmenter=Segmenter(load_preset("polyp"), Bright(), device="cpu"),
-            weights_sha256="0" * 64,
+            model=Model.of_network(load_preset("polyp"), Bright(), device="cpu"),
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rate = outcome.frames / outcome.seconds

@@ -21,8 +21,8 @@ from torch.utils.benchmark import Timer
 from benchmarks.machine import gigaflop
 from benchmarks.reference import ReferenceNetwork
 from benchmarks.training import build, step
+from sam2unet_core.inference.runtimes.torch_runtime import TorchRuntime, low_precision
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.runtimes.torch_runtime import TorchRuntime, low_precision
 from sam2unet_core.task import load_preset
 
 SIZES = ("tiny", "small", "base_plus", "large")
@@ -120,7 +120,9 @@ def _forward(variant: str, way: str, device: torch.device) -> Callable[[Tensor],
     if way == "reference":
         return partial(partial, ReferenceNetwork(network).eval().to(device))
     dtype = torch.float32 if way == "exact" else low_precision(device)
-    runtime = TorchRuntime(network, load_preset("polyp"), device=device, dtype=dtype)
+    runtime = TorchRuntime(
+        network, size=load_preset("polyp").image_size, device=device, dtype=dtype
+    )
     if way == "fast, compiled":
         runtime.network = torch.compile(runtime.network)
     if way == "fast, CUDA graph":

@@ -26,16 +26,18 @@ from torch import Tensor
 from benchmarks.machine import SHAPES, gigaflop, matrix_peak, peak_mib
 from benchmarks.reference import ReferenceRuntime
 from sam2unet_core.errors import ConfigError
+from sam2unet_core.inference.cpu.packed import can_pack
+from sam2unet_core.inference.engine import Engine
+from sam2unet_core.inference.model import Model, choose_model, open_model, read_network
+from sam2unet_core.inference.postprocess import label_map
+from sam2unet_core.inference.runtimes.choice import Plan
+from sam2unet_core.inference.runtimes.runtime import Runtime
+from sam2unet_core.inference.transforms import prepare
 from sam2unet_core.media.image import image_files, read_image
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
-from sam2unet_core.network.packed import can_pack
 from sam2unet_core.phantom import write_dataset
-from sam2unet_core.postprocess import label_map
-from sam2unet_core.runtimes import Runtime
-from sam2unet_core.segmenter import Segmenter, bundled_weights, load_for_inference
-from sam2unet_core.task import installed_bundle, load_preset
-from sam2unet_core.transforms import prepare
+from sam2unet_core.task import load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = ("reference", "exact", "fast", "openvino", "onnx")
@@ -89,9 +91,10 @@ def agreement(
         raise SystemExit(f"{frames}: no pictures")
     exact: list[NDArray[np.uint8]] = []
     rows = []
-    for runtime in _opened(names, weights):
+    for model in _opened(names, weights):
+        runtime, engine = model.runtime, Engine(model)
         started = time.perf_counter()
-        masks = [label_map(runtime.probabilities(p[None])[0], runtime.task) for p in pictures]
+        masks = [label_map(engine.probabilities(p[None])[0], model.task) for p in pictures]
         each = (time.perf_counter() - started) / len(pictures)
         exact = exact or masks
         rows.append(_row(f"masks, {runtime.name}", [each], note=compare(masks, exact)))
@@ -123,7 +126,7 @@ def _size(
     with tempfile.TemporaryDirectory() as name:
         file = Path(name, f"{variant}.safetensors")
         save_full(SAM2UNet(variant), file, task=task)
-        runtimes = _opened(names, file)
+        runtimes = [model.runtime for model in _opened(names, file)]
         memory = {runtime.name: _peak(runtime.name, file) for runtime in runtimes}
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, *task.image_size), np.uint8)
     image = prepare(torch.from_numpy(pixels), task.image_size)
@@ -189,8 +192,8 @@ def _a_frame_on_each_core(runtime: Runtime, image: Tensor) -> float:
     return seconds
 
 
-def _opened(names: tuple[str, ...], weights: Path | None) -> list[Runtime]:
-    """Return the runtimes that this machine has, and say which it has not."""
+def _opened(names: tuple[str, ...], weights: Path | None) -> list[Model]:
+    """Return models in the runtimes that this machine has, and say which it has not."""
     found = []
     for name in names:
         try:
@@ -200,12 +203,12 @@ def _opened(names: tuple[str, ...], weights: Path | None) -> list[Runtime]:
     return found
 
 
-def _open(name: str, weights: Path | None) -> Runtime:
+def _open(name: str, weights: Path | None) -> Model:
+    source = choose_model(weights=weights)
     if name != "reference":
-        return Segmenter.open(weights=weights, runtime=name, device="cpu").runtime
-    task = Segmenter.open(weights=weights, runtime="exact", device="cpu").task
-    file = weights or bundled_weights(installed_bundle(), task)
-    return ReferenceRuntime(load_for_inference(file), task)
+        return open_model(source, runtime=name, device="cpu")
+    plan = Plan("exact", torch.float32, torch.device("cpu"))
+    return Model(source.task, ReferenceRuntime(read_network(source.file)), plan, source)
 
 
 def _peak(name: str, file: Path) -> float:
@@ -216,12 +219,9 @@ def _peak(name: str, file: Path) -> float:
 
 def _case(name: str, file: Path) -> float:
     """Segment a few frames and return this process's peak memory in MiB."""
-    if name == "reference":
-        runtime: Runtime = ReferenceRuntime(load_for_inference(file), load_preset("polyp"))
-    else:
-        runtime = Segmenter.open(weights=file, runtime=name, device="cpu").runtime
+    engine = Engine(_open(name, file))
     for _ in range(FRAMES_IN_A_PROCESS):
-        runtime.probabilities(np.zeros((1, 529, 622, 3), np.uint8))
+        engine.probabilities(np.zeros((1, 529, 622, 3), np.uint8))
     return peak_mib()
 
 

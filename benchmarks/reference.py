@@ -7,15 +7,13 @@ evaluation as well. It takes over a `SAM2UNet` and computes what that computes.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sam2unet_core.inference.runtimes.runtime import Runtime
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.hiera import Block
-from sam2unet_core.runtimes import Runtime
-from sam2unet_core.task import Task
 
 
 class PaddedAttention(WindowAttention):
@@ -76,18 +74,11 @@ class ReferenceNetwork(nn.Module):
 
 
 class ReferenceRuntime(Runtime):
-    """Runs a network as it was published, frame by frame.
-
-    Args:
-        network: taken over.
-        task: gives image size, activation and temperature.
-    """
+    """Runs a network as it was published, frame by frame; the network is taken over."""
 
     name = "reference"
-    precision = "float32"
 
-    def __init__(self, network: SAM2UNet, task: Task) -> None:
-        super().__init__(task, device=torch.device("cpu"), batch_size=1)
+    def __init__(self, network: SAM2UNet) -> None:
         self.network = ReferenceNetwork(network).eval()
 
     def logits(self, images: Tensor) -> Tensor:

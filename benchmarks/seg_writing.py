@@ -21,7 +21,7 @@ from pydicom.uid import generate_uid
 from sam2unet_core.dicom.seg import SegWriter
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.task import Task, installed_bundle
-from sam2unet_core.types import Frame, Instance, OnError, Series, Window
+from sam2unet_core.types import Frame, Indices, Instance, OnError, Series, Window
 
 
 class Blank:
@@ -32,10 +32,10 @@ class Blank:
         self._pixels = pixels
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
         """Yield the frames."""
-        for index in range(0, series.frame_count, stride):
+        for index in range(series.frame_count) if indices is None else indices:
             yield Frame(self._pixels, index, 0, index + 1, index / 25)
 
     def dataset(self, series: Series, instance_index: int) -> Dataset:

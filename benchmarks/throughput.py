@@ -31,6 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam2unet_core.batch import Settings, run
+from sam2unet_core.inference.transforms import prepare
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media.image import image_files, read_image
 from sam2unet_core.network import SAM2UNet
@@ -38,7 +39,6 @@ from sam2unet_core.network.checkpoint import save_full
 from sam2unet_core.phantom import write_dataset
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import load_preset
-from sam2unet_core.transforms import prepare
 
 SIZE = (529, 622)
 """Rows and columns of the phantoms: what is commonest in Kvasir-SEG."""
@@ -151,8 +151,7 @@ def _segment(segmenter: Segmenter, pictures: list[Path], out: Path) -> None:
         find_inputs([pictures[0].parent], out=out),
         out,
         Settings(),
-        segmenter=segmenter,
-        weights_sha256="0" * 64,
+        model=segmenter.model,
     )
     if outcome.exit_code or outcome.frames != len(pictures):
         raise SystemExit(str(outcome))

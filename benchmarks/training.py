@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from benchmarks.machine import peak_mib
 from benchmarks.reference import ReferenceNetwork
+from sam2unet_core.inference.transforms import prepare
 from sam2unet_core.losses import DeepSupervisionLoss, StructureLoss
 from sam2unet_core.media.image import read_image
+from sam2unet_core.monai_parts.cpu_attention import attend_fast_on_cpu
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.phantom import write_dataset
-from sam2unet_core.transforms import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {
@@ -129,6 +130,8 @@ def build(
             if not parameter.requires_grad and parameter.ndim == 2:
                 parameter.data = parameter.data.bfloat16()
     network.to(device)
+    if way != "reference":
+        attend_fast_on_cpu(network)
     moving = [p for p in network.parameters() if p.requires_grad]
     return network, torch.optim.AdamW(moving, lr=learning_rate, weight_decay=5e-4)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Skipped
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ def unpack(path: Path, folder: Path) -> Iterator[Skipped]:
             reason = _left_out(member, stream, room, folder)
             if reason:
                 message = f"{path.name}: a file in it {reason}; left out"
-                yield Skipped(path, "corrupt", message, f"{path.name}/{member.name}")
+                yield Skipped(path, Reason.CORRUPT, message, f"{path.name}/{member.name}")
         if not room.members:
-            yield Skipped(path, "not_an_image", f"{path.name}: holds no files", path.name)
+            yield Skipped(path, Reason.NOT_AN_IMAGE, f"{path.name}: holds no files", path.name)
     except InputError as error:
         shutil.rmtree(folder, ignore_errors=True)
         yield Skipped(path, error.reason, f"{path.name}: {error}", path.name)
@@ -105,10 +105,10 @@ def unpack(path: Path, folder: Path) -> Iterator[Skipped]:
         early = type(error).__name__ in ("EOFError", "ReadError") or "not a zip" in str(error)
         what = "the archive ends early" if early else "the archive is broken"
         message = f"{path.name}: {what}; copy it again"
-        yield Skipped(path, "truncated" if early else "corrupt", message, path.name)
+        yield Skipped(path, Reason.TRUNCATED if early else Reason.CORRUPT, message, path.name)
     except OSError as error:
         message = f"{path.name}: cannot be read ({error.strerror or type(error).__name__})"
-        yield Skipped(path, "corrupt", message, path.name)
+        yield Skipped(path, Reason.CORRUPT, message, path.name)
 
 
 def _left_out(member: _Member, stream: IO[bytes], room: _Room, folder: Path) -> str:
@@ -148,7 +148,7 @@ class _Room:
         """
         self.members += 1
         if self.members > MOST_MEMBERS:
-            raise InputError(f"holds more than {MOST_MEMBERS} files", reason="too_large")
+            raise InputError(f"holds more than {MOST_MEMBERS} files", reason=Reason.TOO_LARGE)
 
     def write(self, stream: IO[bytes], target: Path) -> None:
         """Write one file.
@@ -173,14 +173,14 @@ class _Room:
             raise InputError(
                 f"its files take more than {RATIO} times its own size, as no studies do; unpack it "
                 "yourself if it is sound",
-                reason="too_large",
+                reason=Reason.TOO_LARGE,
             )
         free = shutil.disk_usage(self._folder).free
         if free - size < SPARE_BYTES:
             raise InputError(
                 f"no room to unpack it: {free / 2**30:.1f} GiB are free; set TMPDIR to a larger "
                 "disk, or unpack it yourself",
-                reason="too_large",
+                reason=Reason.TOO_LARGE,
             )
 
 
@@ -259,7 +259,9 @@ class _Careful:
             InputError: too many are asked for.
         """
         if not 0 <= size <= _LARGEST_READ:
-            raise InputError(f"a header in it takes {size / 2**20:.0f} MiB", reason="too_large")
+            raise InputError(
+                f"a header in it takes {size / 2**20:.0f} MiB", reason=Reason.TOO_LARGE
+            )
         return self._stream.read(size)
 
 

@@ -1,5 +1,30 @@
 """Errors a user can act on: each message says what was wrong, what was got and what to do."""
 
+import errno
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an input has no result, or no whole one: the manifest's closed list."""
+
+    NOT_DICOM = "not_dicom"
+    NOT_AN_IMAGE = "not_an_image"
+    TASK_MISMATCH = "task_mismatch"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    CORRUPT = "corrupt"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    INCONSISTENT_GEOMETRY = "inconsistent_geometry"
+    UNSUPPORTED_OUTPUT = "unsupported_output"
+    OUT_OF_MEMORY = "out_of_memory"
+    WRITE_FAILED = "write_failed"
+    INTERNAL = "internal"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether something went wrong; else the file is simply no input."""
+        return self not in (Reason.NOT_DICOM, Reason.NOT_AN_IMAGE, Reason.TASK_MISMATCH)
+
 
 class SAM2UNetError(Exception):
     """Base of every error whose message is meant for the person at the keyboard."""
@@ -34,11 +59,11 @@ class InputError(DataError):
 
     Args:
         message: what was wrong, what was got, what to do; no patient data, no path.
-        reason: one of the manifest's closed list of reasons. It has a default because an error
-            that comes out of another process is made again from its message alone.
+        reason: for the manifest. It has a default because an error that comes out of another
+            process is made again from its message alone.
     """
 
-    def __init__(self, message: str, *, reason: str = "corrupt") -> None:
+    def __init__(self, message: str, *, reason: Reason = Reason.CORRUPT) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -65,3 +90,29 @@ class NetworkError(SAM2UNetError):
 
 class RefusedError(NetworkError):
     """One object that a server does not take; others may go through."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a device or on the machine.
+
+    PyTorch says it by a RuntimeError of its own class, or in words alone.
+    """
+    if isinstance(error, OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, InputError):
+        return error.reason is Reason.OUT_OF_MEMORY
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    return "OutOfMemoryError" in type(error).__name__ or any(each in text for each in _NO_MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that nothing more can be written to a disk."""
+    return isinstance(error, OSError) and error.errno in _FULL_DISK
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

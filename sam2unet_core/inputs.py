@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sam2unet_core.archives import archive_kind, unpack
 from sam2unet_core.dicom.files import holds_results, is_dicom, is_directory_file, relative_to, walk
-from sam2unet_core.errors import ConfigError, DataError, InputError
+from sam2unet_core.errors import ConfigError, DataError, InputError, Reason
 from sam2unet_core.media.kinds import is_companion, medium_of, why_no_medium
 from sam2unet_core.media.picture import picture_series
 from sam2unet_core.media.planes import Plane, reslice
@@ -65,10 +65,11 @@ def find_inputs(
     """
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such file or folder", reason="not_an_image")
+            raise InputError(f"{path}: no such file or folder", reason=Reason.NOT_AN_IMAGE)
         if not path.is_dir() and not path.is_file():
             raise InputError(
-                f"{path}: neither a file nor a folder (a pipe or a device)", reason="not_an_image"
+                f"{path}: neither a file nor a folder (a pipe or a device)",
+                reason=Reason.NOT_AN_IMAGE,
             )
         if path.is_dir():
             _check_no_results(path, out)
@@ -106,7 +107,7 @@ def parse_series_filter(texts: Iterable[str]) -> SeriesFilter:
 def _check_no_results(path: Path, out: Path | None) -> None:
     if out is not None and path.resolve() == out.resolve():
         message = f"{path}: is both input and output; give another folder for the results"
-        raise InputError(message, reason="not_an_image")
+        raise InputError(message, reason=Reason.NOT_AN_IMAGE)
     try:
         names = [each.name for each in path.iterdir()]
     except OSError:  # said when it is walked
@@ -115,7 +116,7 @@ def _check_no_results(path: Path, out: Path | None) -> None:
         message = (
             f"{path}: holds results (run.json and manifest.jsonl); name what they were made of"
         )
-        raise InputError(message, reason="not_an_image")
+        raise InputError(message, reason=Reason.NOT_AN_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _find_at(
     try:
         packed = path.is_file() and not is_dicom(path) and archive_kind(path) is not None
     except InputError as error:
-        yield Skipped(path, "not_an_image", f"{path.name}: {error}", path.name)
+        yield Skipped(path, Reason.NOT_AN_IMAGE, f"{path.name}: {error}", path.name)
         return
     except OSError:  # said where it is looked at
         packed = False
@@ -233,7 +234,7 @@ def _looked_at(file: Path, source: Path) -> Header | Series | Skipped:
         return _look_at(file, source)
     except Exception as error:  # readers fail in many ways; this one was not foreseen
         message = f"{file.name}: cannot be looked at ({type(error).__name__})"
-        return Skipped(file, "corrupt", message, relative_to(file, source))
+        return Skipped(file, Reason.CORRUPT, message, relative_to(file, source))
 
 
 def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
@@ -248,10 +249,10 @@ def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
         message = f"{file.name}: {_why_nothing(file)}" if medium is None else ""
     except OSError as error:
         message = f"{file.name}: cannot be read ({error.strerror})"
-        return Skipped(file, "corrupt", message, relative)
+        return Skipped(file, Reason.CORRUPT, message, relative)
     if medium is not None:
         return _READERS[medium](file, source_path=source, relative=relative)
-    return Skipped(file, "not_an_image", message, relative)
+    return Skipped(file, Reason.NOT_AN_IMAGE, message, relative)
 
 
 def _why_nothing(file: Path) -> str:
@@ -275,5 +276,5 @@ def _in_plane(series: Series, plane: Plane | None) -> Iterator[Series | Skipped]
         for instance in series.instances:
             message = f"{instance.path.name}: {error}"
             relative = relative_to(instance.path, series.source_path)
-            reason = getattr(error, "reason", "inconsistent_geometry")
+            reason = getattr(error, "reason", Reason.INCONSISTENT_GEOMETRY)
             yield Skipped(instance.path, reason, message, relative)

@@ -1,24 +1,21 @@
-"""A bundle folder opened for segmenting frames, without MONAI."""
+"""A task's network behind four methods: what Python uses."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sam2unet_core.errors import DataError, MissingWeightsError, WeightsError
-from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.checkpoint.formats import read_checkpoint, read_task
-from sam2unet_core.network.checkpoint.loading import build_model
-from sam2unet_core.postprocess import label_map
-from sam2unet_core.runtimes import open_runtime, weights_type
-from sam2unet_core.runtimes.torch_runtime import choose_device
-from sam2unet_core.task import Task, installed_bundle, load_preset, presets
+from sam2unet_core.errors import DataError
+from sam2unet_core.inference.engine import BATCH_SIZE, Engine, FrameResult
+from sam2unet_core.inference.model import Model, choose_model, open_model
+from sam2unet_core.inference.postprocess import label_map
+from sam2unet_core.inference.runtimes.runtime import Runtime
+from sam2unet_core.task import Task
+from sam2unet_core.types import OnError, Series
 
 
 class Segmenter:
@@ -29,7 +26,7 @@ class Segmenter:
         network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32. It is taken over:
             optimised for inference in place, it cannot be trained or saved any more.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        runtime: one of `sam2unet_core.runtimes.RUNTIMES`.
+        runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
 
     Raises:
         WeightsError: the network has another number of channels than the task.
@@ -39,14 +36,14 @@ class Segmenter:
     def __init__(
         self, task: Task, network: nn.Module, *, device: str = "auto", runtime: str = "auto"
     ) -> None:
-        channels = getattr(network, "num_classes", task.num_channels)
-        if channels != task.num_channels:
-            raise WeightsError(
-                f"the network has {channels} output channels, the task {task.name!r} needs "
-                f"{task.num_channels}; give weights of that task"
-            )
-        self.task = task
-        self.runtime = open_runtime(runtime, network, task, device=choose_device(device))
+        self.model = Model.of_network(task, network, device=device, runtime=runtime)
+
+    @classmethod
+    def of(cls, model: Model) -> Segmenter:
+        """Return a segmenter of an open model."""
+        made = cls.__new__(cls)
+        made.model = model
+        return made
 
     @classmethod
     def open(
@@ -62,12 +59,12 @@ class Segmenter:
 
         Args:
             bundle: folder with `configs/task.json`; the installed bundle by default.
-            task: a task, or the name of one that comes with the package, in place of the
-                bundle's own.
+            task: a task, the name of one that comes with the package, or a `task.json`, in place
+                of the bundle's own.
             weights: a weights file in place of the bundle's own. A file that holds its task
                 brings it along, unless `bundle` or `task` is given.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-            runtime: one of `sam2unet_core.runtimes.RUNTIMES`.
+            runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
 
         Raises:
             TaskError: the task cannot be read.
@@ -75,12 +72,48 @@ class Segmenter:
             WeightsError: the weights do not fit the task, or are not those of the bundle.
             ConfigError: device or runtime do not exist.
         """
-        folder = Path(bundle) if bundle is not None else installed_bundle()
-        chosen = choose_task(folder, task, weights, bundle_given=bundle is not None)
-        file = Path(weights) if weights is not None else bundled_weights(folder, chosen)
-        matrices = weights_type(runtime, chosen, device=choose_device(device))
-        network = load_for_inference(file, matrices=matrices)
-        return cls(chosen, network, device=device, runtime=runtime)
+        source = choose_model(bundle, task=task, weights=weights)
+        return cls.of(open_model(source, device=device, runtime=runtime))
+
+    @property
+    def task(self) -> Task:
+        """What the network's channels mean, with the threshold that is used."""
+        return self.model.task
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the network."""
+        return self.model.runtime
+
+    def with_threshold(self, threshold: float) -> Segmenter:
+        """Return a segmenter that runs the same network with another threshold."""
+        return Segmenter.of(self.model.with_threshold(threshold))
+
+    def segment(
+        self,
+        series: Series,
+        *,
+        indices: Sequence[int] | None = None,
+        batch_size: int = BATCH_SIZE,
+        on_error: OnError | None = None,
+    ) -> Iterator[FrameResult]:
+        """Segment the frames of a series, in order, decoding ahead of the network.
+
+        Args:
+            series: what to segment, such as one of `open_study`.
+            indices: which frames, ascending from 0; all by default.
+            batch_size: frames in the network at once: together, or on a CPU each on a core of its
+                own.
+            on_error: told of each instance that cannot be decoded, and the others go on.
+
+        Raises:
+            InputError: a frame cannot be decoded and `on_error` is None.
+            OutOfMemoryError: a single frame does not fit the device.
+        """
+        window = self.task.window
+        frames = series.frames(indices=indices, window=window, on_error=on_error)
+        with Engine.for_throughput(self.model, batch_size=batch_size) as engine:
+            yield from engine.results(frames)
 
     def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return class probabilities at the frames' own size.
@@ -98,97 +131,10 @@ class Segmenter:
             raise DataError(
                 f"frames: expected (N, H, W, 3) uint8, got {frames.shape} {frames.dtype}"
             )
-        return self.runtime.probabilities(frames)
+        return Engine(self.model).probabilities(frames)
 
     def label_maps(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return label maps `(N, H, W)` uint8 of frames `(N, H, W, 3)` uint8 RGB."""
         found = self.probabilities(frames)
         maps = [label_map(p, self.task) for p in found]
         return np.stack(maps) if maps else np.zeros(frames.shape[:3], np.uint8)
-
-
-def load_for_inference(file: Path | str, *, matrices: torch.dtype = torch.float32) -> SAM2UNet:
-    """Return the network of a weights file that can segment.
-
-    Args:
-        file: whole network or delta.
-        matrices: type of large matrices, see `load_model`.
-
-    Raises:
-        WeightsError: it cannot be read, or holds SAM2's trunk alone.
-        MissingWeightsError: it is a delta, and its trunk is not on this machine.
-    """
-    checkpoint = read_checkpoint(file, matrices=matrices)
-    if not checkpoint.has_decoder:
-        raise WeightsError(
-            f"{file}: holds SAM2's trunk alone, which segments nothing by itself; train with it "
-            "(`sam2unet train --data DIR -o RUN`) and give the run's model.safetensors"
-        )
-    return build_model(checkpoint)
-
-
-def unmeasured(task: Task) -> Task:
-    """Return the task without its weights and all that belongs to them, as others are used.
-
-    That is what was measured of them, the temperature and the peak that were fitted to them,
-    whether mirror images are averaged, and the image size that they were trained at: a preset of
-    the same name has the task's usual one.
-    """
-    if task.weights is None:
-        return replace(task, metrics={})
-    size = load_preset(task.name).image_size if task.name in presets() else task.image_size
-    return replace(
-        task,
-        weights=None,
-        metrics={},
-        temperature=1.0,
-        flip_average=False,
-        peak_threshold=0.0,
-        image_size=size,
-    )
-
-
-def bundled_weights(bundle: Path, task: Task) -> Path:
-    """Return the weights file that the task names, checked against its hash.
-
-    Raises:
-        MissingWeightsError: the task names none, or the file is not there.
-        WeightsError: the file is not the one the task was measured with.
-    """
-    if task.weights is None:
-        raise MissingWeightsError(
-            f"the task {task.name!r} comes without weights; train some with `sam2unet train "
-            f"--task {task.name} --data DIR -o OUT` and give the file with --weights"
-        )
-    file = bundle / task.weights.file
-    if not file.is_file():
-        raise MissingWeightsError(f"{file}: the bundle's weights are missing; install it again")
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != task.weights.sha256:
-        raise WeightsError(
-            f"{file}: sha256 is {found}, the task names {task.weights.sha256}; install it again"
-        )
-    return file
-
-
-def choose_task(
-    folder: Path, task: str | Task | None, weights: Path | str | None, *, bundle_given: bool
-) -> Task:
-    """Return the task of a bundle folder, of a name, or that a weights file brings along.
-
-    Raises:
-        TaskError: it cannot be read.
-    """
-    if isinstance(task, Task):
-        return task if weights is None else unmeasured(task)
-    own = Task.load(folder / "configs" / "task.json")
-    if weights is not None:
-        own = unmeasured(own)
-    if task is not None and task != own.name:
-        return load_preset(task) if weights is None else unmeasured(load_preset(task))
-    if task is not None:
-        return own
-    if weights is not None and not bundle_given:
-        return read_task(weights) or own
-    return own

@@ -2,28 +2,95 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
+from sam2unet_core.files import file_sha256
 from sam2unet_core.geometry import Geometry
-from sam2unet_core.task import Window
+from sam2unet_core.task import Task, Window
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-Kind = Literal["stack", "volume", "multiframe", "video", "images", "array"]
-"""`stack`: single-frame instances without a place in space, or that form no volume; `volume`:
-instances with places in space; `multiframe` and `video`: one DICOM instance or video file;
-`images`: one plain image file; `array`: one NIfTI, NRRD or MHA file."""
+
+class Kind(StrEnum):
+    """What a series is made of."""
+
+    STACK = "stack"
+    """Single-frame instances without a place in space, or that form no volume."""
+    VOLUME = "volume"
+    """Instances with places in space."""
+    MULTIFRAME = "multiframe"
+    """One DICOM instance of several frames."""
+    VIDEO = "video"
+    """One DICOM instance or video file."""
+    IMAGES = "images"
+    """One plain image file."""
+    ARRAY = "array"
+    """One NIfTI, NRRD or MHA file."""
+    OTHER = "other"
+    """A file that is no input."""
+
+
+@dataclass(frozen=True)
+class SourceProperties:
+    """What a task asks of a DICOM source; None where the source does not state it.
+
+    Plain images, video and volumes state nothing: `None` in place of the whole stands for them.
+    """
+
+    modality: str | None
+    sop_class_uid: str | None
+    photometric: str | None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why something is not segmented.
+
+    Attributes:
+        reason: of the manifest's list.
+        message: for people; no patient data.
+    """
+
+    reason: Reason
+    message: str
+
+
+def rejection_reason(task: Task, source: SourceProperties | None) -> Rejection | None:
+    """Return why a task is not made for a source, or None where it is.
+
+    Args:
+        task: says what it accepts.
+        source: None for plain images, video and volumes, which every task accepts.
+    """
+    if source is None:
+        return None
+    rules = (
+        ("modality", source.modality, task.accepts.modalities),
+        ("SOP class", source.sop_class_uid, task.accepts.sop_classes),
+        ("photometric interpretation", source.photometric, task.accepts.photometric),
+    )
+    for name, value, allowed in rules:
+        if allowed and value not in allowed:
+            return Rejection(
+                Reason.TASK_MISMATCH,
+                f"the task {task.name!r} accepts the {name} {', '.join(allowed)}, not "
+                f"{value or 'none'}",
+            )
+    return None
+
+
+Indices = Sequence[int] | None
+"""0-based indices of frames, ascending; None for all."""
 
 OnError = Callable[[int, InputError], None]
 """Told the index of an instance and why it, or the rest of it, cannot be read."""
@@ -130,7 +197,7 @@ class Skipped:
     """
 
     path: Path
-    reason: str
+    reason: Reason
     message: str
     relative: str = ""
     archive: Path | None = None
@@ -148,9 +215,9 @@ class FrameSource(Protocol):
     """Reads the frames of a series; each medium has its own."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield every `stride`-th frame, decoding one at a time."""
+        """Yield the frames of these indices, None for all, decoding one at a time."""
         ...
 
     def dataset(self, series: Series, instance_index: int) -> Dataset | None:
@@ -173,7 +240,7 @@ class Series:
         modality, sop_class_uid, photometric: None for plain media, which every task accepts.
         description: the series' description as it stands in the file: may name a patient.
         rows, columns: size of the frames in pixels.
-        frame_count: how many frames there are at stride 1.
+        frame_count: how many frames there are.
         frames_per_second: for video and cine, else None.
         geometry: None where the frames have no place in space.
         spacing_mm: (row, column) pixel pitch, or None.
@@ -209,38 +276,40 @@ class Series:
     def frames(
         self,
         *,
+        indices: Sequence[int] | None = None,
         window: Window | None = None,
-        stride: int = 1,
         on_error: OnError | None = None,
     ) -> Iterator[Frame]:
-        """Yield the frames one by one; `Frame.index` counts the frames of stride 1.
+        """Yield the frames one by one; `Frame.index` counts all of the series.
 
         Args:
+            indices: 0-based, ascending; all frames by default. Every Nth frame is
+                `range(0, series.frame_count, N)`. Single-frame files that are not asked for are
+                not read.
             window: grey window that replaces the file's own where values have a unit, as in CT.
-            stride: take every so-manyth frame, from the first.
             on_error: told of each instance that fails, and the others go on; without it the
                 first failure is raised.
 
         Raises:
             InputError: a frame cannot be decoded and `on_error` is None.
         """
-        return self.source.frames(self, window=window, stride=stride, on_error=on_error)
+        chosen = None if indices is None or isinstance(indices, range) else list(indices)
+        if chosen and (chosen != sorted(set(chosen)) or not chosen[0] >= 0):
+            raise ValueError(f"frame indices: expected ascending from 0, got {chosen[:5]} ...")
+        return self.source.frames(self, indices=chosen or indices, window=window, on_error=on_error)
 
     def dataset(self, instance_index: int) -> Dataset | None:
         """Return the DICOM header of an instance without its pixels; None for other media."""
         return self.source.dataset(self, instance_index)
 
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it came from DICOM files."""
+        return self.instances[0].sop_class_uid is not None
 
-def in_utf8(name: str) -> str:
-    """Return a file's name as it can be written everywhere: bytes that are no UTF-8 become %E9."""
-    return _NO_TEXT.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
-
-
-_NO_TEXT = re.compile(r"[\ud800-\udfff]")
-"""What Python makes of such bytes."""
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    @property
+    def properties(self) -> SourceProperties | None:
+        """What a task asks of it; None for other media than DICOM."""
+        if not self.is_dicom:
+            return None
+        return SourceProperties(self.modality, self.sop_class_uid, self.photometric)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from packaging.version import Version
 from PIL import Image
 
 from sam2unet_core import __version__
-from sam2unet_core.batch.manifest import REASONS
 from sam2unet_core.cli import app
 from sam2unet_core.cli.main import COMMANDS
+from sam2unet_core.errors import Reason
 from sam2unet_core.network import VARIANTS
+from sam2unet_core.phantom import write_studies
 from sam2unet_core.task import load_preset, presets
 from sam2unet_core.types import WARNINGS
 
@@ -62,6 +64,18 @@ def test_links_to_files_lead_somewhere(repository: Path) -> None:
         if "://" not in target and not (page.parent / target.partition("#")[0]).exists()
     ]
     assert not dead
+
+
+def test_the_lines_of_python_in_the_readme_run(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = textwrap.dedent(
+        re.search(r"In Python:\n\n(.*?)\n\n#", _read(repository / "README.md"), re.S)[1]
+    )
+    write_studies(tmp_path, frames=2, size=(48, 64), video=False)
+    study = next(path for path in (tmp_path / "studies").iterdir() if path.stem == "endoscopy")
+    exec(code.replace("STUDY", str(study)), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["0", "1"]
 
 
 def test_every_page_is_in_the_index(repository: Path) -> None:
@@ -217,4 +231,4 @@ def test_the_closed_lists_of_the_manifest_stand_in_the_batch_page(repository: Pa
     table = page.partition("| warning | what it says |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sorted(WARNINGS)
     (reasons,) = [line for line in page.splitlines() if line.startswith("| `reason` |")]
-    assert set(re.findall(r"`(\w+)`", reasons)) - {"reason"} == set(REASONS)
+    assert set(re.findall(r"`(\w+)`", reasons)) - {"reason"} == set(Reason)

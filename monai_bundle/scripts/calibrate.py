@@ -29,10 +29,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from sam2unet_core.data import Sample, load_split
+from sam2unet_core.inference.model import read_network
+from sam2unet_core.inference.postprocess import class_masks
 from sam2unet_core.media.image import read_image, read_mask
 from sam2unet_core.network.checkpoint import read_info
-from sam2unet_core.postprocess import class_masks
-from sam2unet_core.segmenter import Segmenter, load_for_inference
+from sam2unet_core.segmenter import Segmenter
 
 BINS = 15
 EVERY = 7
@@ -57,7 +58,7 @@ def main() -> None:
     if task is None:
         parser.error(f"{a.weights}: needs the weights of a run, which name their task")
     plain = replace(task, temperature=1.0, peak_threshold=0.0)
-    segmenter = Segmenter(plain, load_for_inference(a.weights))
+    segmenter = Segmenter(plain, read_network(a.weights))
     split = load_split(
         a.dataset, datalist=a.datalist, groups=a.groups, val_fraction=a.val_fraction, seed=a.seed
     )
@@ -76,7 +77,7 @@ def main() -> None:
     result = calibrate(np.concatenate(probabilities), np.concatenate(truth))
     result["frames"] = len(split.validation)
     fitted = replace(plain, temperature=result["temperature"])
-    segmenter = Segmenter(fitted, load_for_inference(a.weights))
+    segmenter = Segmenter(fitted, read_network(a.weights))
     result |= choose_peak(segmenter, split.validation)
     a.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result))

@@ -1,16 +1,23 @@
-"""Batch runs: folders of inputs in, results, a manifest and a report out."""
+"""Batch runs: folders of inputs in, results, a manifest and a report out.
 
-from sam2unet_core.batch.bundle import FolderRun
-from sam2unet_core.batch.merge import merge
-from sam2unet_core.batch.outcome import Outcome, Progress
-from sam2unet_core.batch.run import run
-from sam2unet_core.batch.settings import FORMATS, SEG_TYPES, Model, Settings, Shard
+Names are imported when they are used: listing the formats needs no PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2unet_core.batch.bundle import FolderRun
+    from sam2unet_core.batch.formats import FORMATS
+    from sam2unet_core.batch.merging import merge
+    from sam2unet_core.batch.outcome import Outcome, Progress
+    from sam2unet_core.batch.runner import run
+    from sam2unet_core.batch.settings import SEG_TYPES, Settings, Shard
 
 __all__ = [
     "FORMATS",
     "SEG_TYPES",
     "FolderRun",
-    "Model",
     "Outcome",
     "Progress",
     "Settings",
@@ -18,3 +25,20 @@ __all__ = [
     "merge",
     "run",
 ]
+_MODULES = {
+    "FORMATS": "formats",
+    "SEG_TYPES": "settings",
+    "FolderRun": "bundle",
+    "Outcome": "outcome",
+    "Progress": "outcome",
+    "Settings": "settings",
+    "Shard": "settings",
+    "merge": "merging",
+    "run": "runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

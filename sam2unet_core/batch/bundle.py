@@ -1,17 +1,17 @@
-"""What the bundle's inference configuration runs over DICOM, video and volumes: a batch run."""
+"""What the bundle's inference configuration runs: a batch run over a folder."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
+from sam2unet_core.batch.formats import AUTO
 from sam2unet_core.batch.outcome import Outcome
-from sam2unet_core.batch.run import run
-from sam2unet_core.batch.settings import AUTO, Settings
+from sam2unet_core.batch.runner import run
+from sam2unet_core.batch.settings import Settings
 from sam2unet_core.errors import OutputError, SAM2UNetError
+from sam2unet_core.inference.model import Model
 from sam2unet_core.inputs import find_inputs
-from sam2unet_core.segmenter import Segmenter
-from sam2unet_core.types import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,9 @@ class FolderRun:
     """A batch run as a component of the bundle; it writes what `sam2unet segment` writes.
 
     Args:
-        dataset_dir: folder of inputs.
+        dataset_dir: folder of inputs, or of a dataset with `images/`.
         output_dir: folder for the results.
-        segmenter: segments with the network.
-        weights_file: the file its weights came from; its hash stands in every result.
+        model: segments; it knows the weights file that it came from.
         overlays: also write pictures with outlines.
         probabilities: also write probability maps.
     """
@@ -32,14 +31,14 @@ class FolderRun:
         self,
         dataset_dir: str,
         output_dir: str,
-        segmenter: Segmenter,
-        weights_file: str,
+        model: Model,
         overlays: bool = False,
         probabilities: bool = False,
     ) -> None:
-        self._inputs, self._out = Path(dataset_dir), Path(output_dir)
-        self._weights = Path(weights_file)
-        self._segmenter = segmenter
+        folder = Path(dataset_dir)
+        images = folder / "images"  # beside which masks may lie
+        self._inputs, self._out = images if images.is_dir() else folder, Path(output_dir)
+        self._model = model
         more = [("overlay", overlays), ("probabilities", probabilities)]
         wanted = tuple(name for name, asked in more if asked)
         self._settings = Settings(formats=(AUTO, *wanted))
@@ -55,8 +54,7 @@ class FolderRun:
             find_inputs([self._inputs], out=self._out),
             self._out,
             self._settings,
-            segmenter=self._segmenter,
-            weights_sha256=file_sha256(self._weights),
+            model=self._model,
         )
         counts = ", ".join(f"{count} {name}" for name, count in sorted(outcome.statuses.items()))
         logger.info("inputs: %s; results in %s", counts, self._out)

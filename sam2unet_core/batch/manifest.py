@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from sam2unet_core.media.image import write_bytes
+from sam2unet_core.errors import Reason
+from sam2unet_core.files import write_bytes
+from sam2unet_core.types import Kind
 
 SCHEMA = 1
 NAME = "manifest.jsonl"
-STATUSES = ("done", "empty", "skipped", "failed")
-SKIPPED_REASONS = frozenset({"not_dicom", "not_an_image", "task_mismatch"})
-"""Reasons why a file is no input; any other reason is a failure."""
-REASONS = SKIPPED_REASONS | {
-    "unsupported_transfer_syntax",
-    "corrupt",
-    "truncated",
-    "too_large",
-    "inconsistent_geometry",
-    "unsupported_output",
-    "out_of_memory",
-    "write_failed",
-    "internal",
-}
+
+
+class Status(StrEnum):
+    """What became of an input."""
+
+    DONE = "done"
+    """Segmented, something found."""
+    EMPTY = "empty"
+    """Segmented, nothing found."""
+    SKIPPED = "skipped"
+    """No input, or not one for this task."""
+    FAILED = "failed"
+    """No result, or no whole one."""
 
 
 _NO_END = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
@@ -58,11 +60,11 @@ class Line:
 
     id: str
     source_sha256: str | None
-    kind: str
+    kind: Kind
     study: str | None
     series: str | None
-    status: str
-    reason: str | None = None
+    status: Status
+    reason: Reason | None = None
     message: str = ""
     frames: int = 0
     frames_with_findings: int = 0
@@ -91,7 +93,9 @@ class Line:
             for each in outputs:
                 _check_inside(each.path)
             warnings = tuple(content.pop("warnings", ()))  # older lines have none
-            return cls(**content, outputs=outputs, warnings=warnings)
+            line = cls(**content, outputs=outputs, warnings=warnings)
+            reason = None if line.reason is None else Reason(line.reason)
+            return replace(line, kind=Kind(line.kind), status=Status(line.status), reason=reason)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a manifest line: {error}") from error
 
@@ -165,7 +169,7 @@ def merge_manifests(folder: Path, *, sources: Iterable[Path] = ()) -> dict[str, 
     for source in dict.fromkeys([folder, *sources]):
         for line in Manifest(source).lines.values():
             before = merged.get(line.id)
-            if before is None or before.status == "failed":
+            if before is None or before.status is Status.FAILED:
                 merged[line.id] = line
     ordered = dict(sorted(merged.items()))
     text = "".join(f"{line.to_json()}\n" for line in ordered.values())

@@ -11,9 +11,10 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from sam2unet_core.batch.former import Content, Former
+from sam2unet_core.batch.previous import Content, PreviousResults
 from sam2unet_core.batch.settings import Names
-from sam2unet_core.types import Series, Skipped, in_utf8
+from sam2unet_core.names import in_utf8
+from sam2unet_core.types import Series, Skipped
 
 KEY = b"sam2unet results/1"
 LENGTH = 16
@@ -25,12 +26,12 @@ class Naming:
 
     Args:
         names: see `Settings.names`.
-        former: what the results folder holds already; its names are not given to other files.
+        previous: what the results folder holds already; its names are not given to other files.
     """
 
-    def __init__(self, names: Names, former: Former | None = None) -> None:
+    def __init__(self, names: Names, previous: PreviousResults | None = None) -> None:
         self.names = names
-        self._former = former or Former({}, {})
+        self._previous = previous or PreviousResults({}, {})
         self._numbers: dict[str, int] = {}
         self._bases: set[str] = set()
 
@@ -47,27 +48,27 @@ class Naming:
 
         Args:
             relative: the path below the input.
-            source: the file itself, as `former.source_of` gives it.
+            source: the file itself, as `previous.source_of` gives it.
             content: hashes of the files that it is segmented with, its own among them.
         """
         number = 0
         while True:
             identity = self.short("instance", relative, *([str(number)] if number else []))
             free = identity not in self._numbers
-            if free and self._former.allows(identity, source, content=content):
+            if free and self._previous.allows(identity, source, content=content):
                 self._numbers[identity] = number
                 return identity
             number += 1
 
     def study(self, series: Series) -> str | None:
         """Return the pseudonym of a DICOM study, None for other media."""
-        if not is_dicom(series):
+        if not series.is_dicom:
             return None
         return self.short("study", series.study_uid or f"no uid, in {_folder(series)}")
 
     def series(self, series: Series) -> str | None:
         """Return the pseudonym of a DICOM series, None for other media."""
-        if not is_dicom(series):
+        if not series.is_dicom:
             return None
         uid = series.series_uid or f"no uid, in {_folder(series)}"
         return self.short("series", series.study_uid or "", uid)
@@ -78,7 +79,7 @@ class Naming:
         Where two inputs hold a file of the same path, the second one is told apart by `~2`, now
         or in a run before.
         """
-        if is_dicom(series) and self.names != "keep":
+        if series.is_dicom and self.names != "keep":
             return f"{self.study(series)}/{self.series(series)}/{instance_id}"
         if self.names == "pseudonymize":
             return instance_id
@@ -91,11 +92,6 @@ class Naming:
             base = f"{plain}~{number + 1}"
         self._bases.add(base)
         return base
-
-
-def is_dicom(series: Series) -> bool:
-    """Whether the series came from DICOM files."""
-    return series.instances[0].sop_class_uid is not None
 
 
 def relative_path(series: Series, instance: int) -> str:

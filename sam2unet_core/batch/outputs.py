@@ -1,24 +1,20 @@
-"""The files of one unit: written in a folder of their own, then renamed to where they belong."""
+"""Files of one unit: written in a folder of their own, then renamed to where they belong."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam2unet_core.batch.manifest import Output
-from sam2unet_core.batch.settings import Model, Settings
-from sam2unet_core.batch.units import Unit
-from sam2unet_core.media.image import overlay, write_image, write_mask, write_probability
-from sam2unet_core.pipeline import FrameResult
-from sam2unet_core.types import file_sha256
+from sam2unet_core.files import PART, file_sha256
 
 if TYPE_CHECKING:
+    from sam2unet_core.batch.settings import Settings
+    from sam2unet_core.batch.units import Unit
     from sam2unet_core.dicom.uids import Provenance
-
-STAGING = ".part"
+    from sam2unet_core.inference.model import Model
 
 
 @dataclass(frozen=True)
@@ -84,56 +80,15 @@ class Staging:
 
     def _unfinished(self, target: Target) -> Path:
         """Return a name that nobody takes for a result."""
-        return self._folder / f"{target.path}{STAGING}"
+        return self._folder / f"{target.path}{PART}"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a sink is given to work with."""
+class UnitWork:
+    """What the files of one unit are written from."""
 
     unit: Unit
     staging: Staging
     model: Model
     provenance: Provenance
     settings: Settings
-
-
-Sink = Callable[[FrameResult], None]
-"""Takes the results of a unit, frame by frame."""
-
-
-def mask_images(job: Job) -> Sink:
-    """Return what writes a palette PNG a frame."""
-
-    def add(result: FrameResult) -> None:
-        path = job.staging.file(_frame_target(job, result, "mask.png", "mask"))
-        write_mask(path, result.labels, job.model.task.classes)
-
-    return add
-
-
-def overlay_images(job: Job) -> Sink:
-    """Return what writes a PNG of each frame with the classes drawn over it."""
-
-    def add(result: FrameResult) -> None:
-        path = job.staging.file(_frame_target(job, result, "overlay.png", "overlay"))
-        write_image(path, overlay(result.frame.pixels, result.labels, job.model.task.classes))
-
-    return add
-
-
-def probability_images(job: Job) -> Sink:
-    """Return what writes a 16-bit PNG a frame and class."""
-
-    def add(result: FrameResult) -> None:
-        for value, channel in enumerate(result.probabilities, start=1):
-            target = _frame_target(job, result, f"prob{value}.png", "probability")
-            write_probability(job.staging.file(target), channel)
-
-    return add
-
-
-def _frame_target(job: Job, result: FrameResult, suffix: str, kind: str) -> Target:
-    frame = result.frame
-    base = job.unit.frame_base(frame.instance, frame.number)
-    return Target(f"{base}.{suffix}", kind, frame.instance)

@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sam2unet_core.batch.settings import Model, Settings, settings_digest
+from sam2unet_core import __version__
+from sam2unet_core.batch.settings import Settings, settings_digest
 from sam2unet_core.errors import LockedError, OutputError
-from sam2unet_core.media.image import write_bytes
+from sam2unet_core.files import write_bytes
+from sam2unet_core.inference.model import Model
 
 SCHEMA = 1
+NOTE = "research only, not a medical device"
 PACKAGES = ("torch", "numpy", "pydicom", "highdicom", "av", "nibabel", "SimpleITK")
 
 
@@ -55,7 +58,7 @@ class RunRecord:
             "who": _user(),
             "when": _now(),
             "ended": None,
-            "version": model.version,
+            "version": __version__,
             "digest": self.digest,
             "weights_sha256": model.weights_sha256,
             "settings": settings.that_change_results(),
@@ -69,12 +72,12 @@ class RunRecord:
             "settings": settings.that_change_results(),
             "model": {
                 "weights_sha256": model.weights_sha256,
-                "runtime": model.runtime,
-                "precision": model.precision,
-                "note": model.note,
+                "runtime": model.runtime.name,
+                "precision": model.runtime.precision,
+                "note": NOTE,
             },
             "task": model.task.to_dict(),
-            "versions": {"sam2unet": model.version, "python": platform.python_version()}
+            "versions": {"sam2unet": __version__, "python": platform.python_version()}
             | {name: version for name in PACKAGES if (version := _version(name))},
             "runs": [*own.get("runs", []), self._audit],
         }

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sam2unet_core import __version__
+from sam2unet_core.batch.formats import AUTO, FORMATS
 from sam2unet_core.errors import ConfigError
+from sam2unet_core.inference.engine import BATCH_SIZE
+from sam2unet_core.inference.model import Model
 from sam2unet_core.media.planes import Plane
-from sam2unet_core.pipeline import BATCH_SIZE
-from sam2unet_core.segmenter import Segmenter
-from sam2unet_core.task import Task
 
-FORMATS = ("seg", "png", "nifti", "overlay", "probabilities", "sc", "sr")
-AUTO = "auto"
-"""Stands among the formats for those that suit each kind of input."""
 SEG_TYPES = ("binary", "fractional", "labelmap")
 Names = Literal["auto", "keep", "pseudonymize"]
 
@@ -65,7 +62,7 @@ class Settings:
 
     Attributes:
         formats: some of `FORMATS`; `AUTO` adds what suits each kind of input, and empty is `AUTO`.
-        stride: take every so-manyth frame.
+        stride: take every Nth frame.
         plane: `axial`, `coronal` or `sagittal` for volumes, or None for the frames as stored.
         series: which series to take, such as `modality=CT`; empty for all.
         seg_type: one of `SEG_TYPES`.
@@ -96,12 +93,16 @@ class Settings:
         unknown = [name for name in self.formats if name not in (*FORMATS, AUTO)]
         if unknown:
             raise ConfigError(
-                f"--format {','.join(unknown)}: there are {', '.join(FORMATS)}, {AUTO}"
+                f"unknown format {unknown[0]!r}; choose from {', '.join((*FORMATS, AUTO))}"
             )
         if self.seg_type not in SEG_TYPES:
-            raise ConfigError(f"--seg-type {self.seg_type}: there are {', '.join(SEG_TYPES)}")
+            raise ConfigError(
+                f"unknown SEG type {self.seg_type!r}; choose from {', '.join(SEG_TYPES)}"
+            )
         if self.plane is not None and self.plane not in get_args(Plane):
-            raise ConfigError(f"--plane {self.plane}: there are {', '.join(get_args(Plane))}")
+            raise ConfigError(
+                f"unknown plane {self.plane!r}; choose from {', '.join(get_args(Plane))}"
+            )
         if self.stride < 1 or self.batch_size < 1:
             raise ConfigError("--stride and --batch-size: expected 1 or more")
 
@@ -117,35 +118,6 @@ class Settings:
         }
 
 
-@dataclass(frozen=True)
-class Model:
-    """What segments, as every output names it.
-
-    Attributes:
-        task: with the threshold that is used.
-        weights_sha256: hash of the weights file.
-        runtime, precision: how the network is run.
-        version: of this software.
-    """
-
-    task: Task
-    weights_sha256: str
-    runtime: str
-    precision: str
-    version: str = __version__
-
-    @classmethod
-    def of(cls, segmenter: Segmenter, *, weights_sha256: str) -> Model:
-        """Describe a segmenter."""
-        runtime = segmenter.runtime
-        return cls(segmenter.task, weights_sha256, runtime.name, runtime.precision)
-
-    @property
-    def note(self) -> str:
-        """A word on what this model may be used for."""
-        return "research only, not a medical device"
-
-
 def settings_digest(settings: Settings, model: Model) -> str:
     """Return the hash of everything but the input that results depend on."""
     return digest(
@@ -153,9 +125,9 @@ def settings_digest(settings: Settings, model: Model) -> str:
             "settings": settings.that_change_results(),
             "task": model.task.to_dict(),
             "weights": model.weights_sha256,
-            "runtime": model.runtime,
-            "precision": model.precision,
-            "version": model.version,
+            "runtime": model.runtime.name,
+            "precision": model.runtime.precision,
+            "version": __version__,
         }
     )
 

@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sam2unet_core.batch.former import source_of
+from sam2unet_core.batch.previous import source_of
 from sam2unet_core.batch.units import Unit, instance_source
-from sam2unet_core.media.image import write_bytes
+from sam2unet_core.files import write_bytes
+from sam2unet_core.names import in_utf8
 from sam2unet_core.report import Entry
-from sam2unet_core.types import Skipped, in_utf8
+from sam2unet_core.types import Skipped
 
 FOLDER = "private"
 COLUMNS = (

@@ -1,6 +1,7 @@
 """What passes between the stages of a batch run, and the first of them: decoding.
 
-Decoding and network run ahead of the writing, each in its own thread.
+Decoding and network run ahead of the writing, each in its own thread; the network's stage is
+`inference.engine`, for which everything here but frames is a mark.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from sam2unet_core.batch.former import source_of
-from sam2unet_core.batch.manifest import Line
+from sam2unet_core.batch.manifest import Line, Status
 from sam2unet_core.batch.naming import Naming, skipped_path
+from sam2unet_core.batch.previous import source_of
 from sam2unet_core.batch.settings import Settings
 from sam2unet_core.batch.sources import Row, skipped_row, unit_rows
-from sam2unet_core.batch.units import Unit, accepted, scrub
-from sam2unet_core.errors import GeometryError, InputError, OutOfMemoryError, SAM2UNetError
-from sam2unet_core.pipeline import FrameResult
-from sam2unet_core.segmenter import Segmenter
-from sam2unet_core.types import Frame, Series, Skipped
+from sam2unet_core.batch.units import Unit
+from sam2unet_core.errors import GeometryError, InputError, Reason, SAM2UNetError, is_out_of_memory
+from sam2unet_core.inference.engine import FrameFailure, FrameResult
+from sam2unet_core.names import without_names
+from sam2unet_core.task import Task
+from sam2unet_core.types import Frame, Kind, Rejection, Series, Skipped, rejection_reason
 
 Item = Series | Skipped
-NOT_INPUTS = frozenset({"not_dicom", "not_an_image", "task_mismatch"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Problem:
         detail: a traceback, for `private/`; empty for what is expected.
     """
 
-    reason: str
+    reason: Reason
     message: str
     detail: str = ""
 
@@ -69,16 +70,15 @@ class End:
 
     Attributes:
         problem: what stopped it, or None.
-        decode_s, network_s: seconds spent.
+        decode_s: seconds spent.
     """
 
     problem: Problem | None = None
     decode_s: float = 0.0
-    network_s: float = 0.0
 
 
 Decoded = Passed | Begin | Frame | End
-Segmented = Passed | Begin | FrameResult | End
+Segmented = Passed | Begin | FrameResult | FrameFailure | End
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Decoder:
 
     Args:
         items: the inputs.
-        segmenter: its task says which sources it accepts, and the grey window.
+        task: says which sources it accepts, and the grey window.
         settings: of the run.
         naming: gives ids and names.
         key_of: returns the key of a unit.
@@ -95,7 +95,7 @@ class Decoder:
     """
 
     items: Iterable[Item]
-    segmenter: Segmenter
+    task: Task
     settings: Settings
     naming: Naming
     key_of: Callable[[Unit], str]
@@ -123,12 +123,12 @@ class Decoder:
         line = Line(
             id=identity,
             source_sha256=item.sha256,
-            kind="other",
+            kind=Kind.OTHER,
             study=None,
             series=None,
-            status="skipped" if item.reason in NOT_INPUTS else "failed",
+            status=Status.FAILED if item.reason.is_failure else Status.SKIPPED,
             reason=item.reason,
-            message=scrub(item.message, [item.path]),
+            message=without_names(item.message, [item.path]),
         )
         return Passed((line,), (skipped_row(item, identity, skipped_path(item)),))
 
@@ -141,9 +141,9 @@ class Decoder:
         except OSError as error:
             yield self._unreadable(unit, error)
             return
-        why = accepted(series, self.segmenter.task)
-        if why and not self.settings.force_task:
-            yield self._refused(unit, key, why)
+        rejection = rejection_reason(self.task, series.properties)
+        if rejection is not None and not self.settings.force_task:
+            yield self._rejected(unit, key, rejection)
             return
         lines = None if self.settings.redo else self.done_lines(unit, key)
         if lines is not None:
@@ -153,10 +153,11 @@ class Decoder:
         yield from self._frames(unit)
 
     def _frames(self, unit: Unit) -> Iterator[Decoded]:
-        window, stride = self.segmenter.task.window, self.settings.stride
+        window, stride = self.task.window, self.settings.stride
+        chosen = range(0, unit.series.frame_count, stride) if stride > 1 else None
         spent, problem = 0.0, None
         try:
-            frames = unit.series.frames(window=window, stride=stride, on_error=unit.problem)
+            frames = unit.series.frames(indices=chosen, window=window, on_error=unit.problem)
             while True:
                 started = time.perf_counter()
                 frame = next(frames, None)
@@ -168,10 +169,13 @@ class Decoder:
             problem = problem_of(error, unit)
         yield End(problem, decode_s=spent)
 
-    def _refused(self, unit: Unit, key: str, why: str) -> Passed:
+    def _rejected(self, unit: Unit, key: str, rejection: Rejection) -> Passed:
+        message = f"{rejection.message}; --force-task runs it all the same"
         lines = (
             replace(
-                unit.line(index, key=key, status="skipped"), reason="task_mismatch", message=why
+                unit.line(index, key=key, status=Status.SKIPPED),
+                reason=rejection.reason,
+                message=message,
             )
             for index in range(len(unit.ids))
         )
@@ -185,8 +189,8 @@ class Decoder:
                 kind=unit.series.kind,
                 study=unit.study,
                 series=unit.series_name,
-                status="failed",
-                reason="corrupt",
+                status=Status.FAILED,
+                reason=Reason.CORRUPT,
                 message=f"a file of the series cannot be read: {error.strerror or 'no reason'}",
             )
             for identity in unit.ids
@@ -198,15 +202,15 @@ def problem_of(error: Exception, unit: Unit) -> Problem:
     """Return what the manifest says of an error; unexpected ones carry their traceback."""
     paths = [instance.path for instance in unit.series.instances]
     if isinstance(error, InputError):
-        return Problem(error.reason, scrub(str(error), paths))
-    if isinstance(error, OutOfMemoryError | MemoryError):
-        return Problem("out_of_memory", str(error) or "out of memory")
+        return Problem(error.reason, without_names(str(error), paths))
+    if is_out_of_memory(error):
+        return Problem(Reason.OUT_OF_MEMORY, str(error) or "out of memory")
     if isinstance(error, GeometryError):
-        return Problem("inconsistent_geometry", scrub(str(error), paths))
+        return Problem(Reason.INCONSISTENT_GEOMETRY, without_names(str(error), paths))
     if isinstance(error, SAM2UNetError):
-        return Problem("corrupt", scrub(str(error), paths))
+        return Problem(Reason.CORRUPT, without_names(str(error), paths))
     if isinstance(error, OSError):
-        return Problem("corrupt", f"cannot be read: {error.strerror or type(error).__name__}")
+        return Problem(Reason.CORRUPT, f"cannot be read: {error.strerror or type(error).__name__}")
     detail = "".join(traceback.format_exception(error))
     message = f"unexpected {type(error).__name__}; private/errors.log has the details"
-    return Problem("internal", message, detail)
+    return Problem(Reason.INTERNAL, message, detail)

@@ -13,15 +13,17 @@ from sam2unet_core.batch.lock import merging
 from sam2unet_core.batch.manifest import (
     Line,
     Manifest,
+    Status,
     merge_manifests,
     shard_manifests,
 )
 from sam2unet_core.batch.record import merge_records, read_record
 from sam2unet_core.batch.sources import PrivateFolder
 from sam2unet_core.batch.units import Unit
-from sam2unet_core.media.image import write_bytes
+from sam2unet_core.files import write_bytes
 from sam2unet_core.report import Entry, Failure, Page, render
 from sam2unet_core.report.findings import Findings
+from sam2unet_core.types import Kind
 
 COLUMNS = (
     "name",
@@ -44,7 +46,7 @@ def entry_of(
 ) -> Entry:
     """Return the report's entry of a unit; `cautions` are told beside the series' warnings."""
     series = unit.series
-    folder = Path(unit.base).parent.as_posix() if series.kind == "images" else unit.base
+    folder = Path(unit.base).parent.as_posix() if series.kind == Kind.IMAGES else unit.base
     return Entry(
         name=unit.base,
         group="" if folder == "." else folder,
@@ -93,7 +95,7 @@ def absorb_shards(out: Path) -> None:
 
 
 def _entry(private: PrivateFolder, line: Line) -> Entry | None:
-    return None if line.status == "skipped" else private.load_entry(line.id)
+    return None if line.status is Status.SKIPPED else private.load_entry(line.id)
 
 
 def _table(found: dict[str, Entry], lines: dict[str, Line]) -> str:
@@ -125,7 +127,7 @@ def _table(found: dict[str, Entry], lines: dict[str, Line]) -> str:
 def _page(out: Path, lines: list[Line], entries: list[Entry]) -> Page:
     record = read_record(out)
     task = record.get("task", {})
-    failed = [line for line in lines if line.status == "failed"]
+    failed = [line for line in lines if line.status is Status.FAILED]
     return Page(
         title=str(task.get("title", "Segmentation")),
         entries=entries,

@@ -9,17 +9,21 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from sam2unet_core.batch.cautions import CautionLog
-from sam2unet_core.batch.formats import Unfit, open_sinks
-from sam2unet_core.batch.manifest import Line, Output
-from sam2unet_core.batch.outputs import Job, Sink, Target
+from sam2unet_core.batch.formats import Sink, Unfit, open_sinks
+from sam2unet_core.batch.manifest import Line, Output, Status
+from sam2unet_core.batch.outputs import Target, UnitWork
 from sam2unet_core.batch.stages import End, Problem, problem_of
-from sam2unet_core.errors import GeometryError, InputError, OutputError, SAM2UNetError
-from sam2unet_core.pipeline import FrameResult
+from sam2unet_core.errors import (
+    GeometryError,
+    InputError,
+    OutputError,
+    Reason,
+    SAM2UNetError,
+    is_disk_full,
+)
+from sam2unet_core.inference.engine import FrameFailure, FrameResult
 from sam2unet_core.report.findings import Findings, FindingsCollector
 from sam2unet_core.types import Caution
-
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""Errors after which nothing more can be written."""
 
 
 class UnitWriter:
@@ -28,18 +32,18 @@ class UnitWriter:
     An error while writing ends the unit, not the run: `finish` reports it.
 
     Args:
-        job: the unit and what to write.
+        work: the unit and what to write.
         key: of the unit.
     """
 
-    def __init__(self, job: Job, *, key: str) -> None:
-        self._job = job
+    def __init__(self, work: UnitWork, *, key: str) -> None:
+        self._work = work
         self._key = key
-        series = job.unit.series
+        series = work.unit.series
         seconds = 1 / series.frames_per_second if series.frames_per_second else None
         self._collector = FindingsCollector(
-            job.model.task,
-            seconds * job.settings.stride if seconds and job.unit.moving else None,
+            work.model.task,
+            seconds * work.settings.stride if seconds and work.unit.moving else None,
         )
         self._frames: Counter[int] = Counter()
         self._with_findings: Counter[int] = Counter()
@@ -47,13 +51,16 @@ class UnitWriter:
         self._sinks: list[Sink] = []
         self._unfit: list[Unfit] = []
         self.cautions = CautionLog(series)
-        self._problem: Problem | None = None
+        self._problem: Problem | None = None  # of writing
+        self._ended_by: Problem | None = None
         self._spent_s = 0.0
+        self._network_s = 0.0
         self.out_of_space = False
         self._opened = False
 
     def add(self, result: FrameResult) -> None:
         """Write the result of one frame."""
+        self._network_s += result.seconds
         if self._problem is not None:
             return
         started = time.perf_counter()
@@ -68,6 +75,10 @@ class UnitWriter:
             self._count(result)
         self._spent_s += time.perf_counter() - started
 
+    def failed(self, failure: FrameFailure) -> None:
+        """Note that no more results come: what is there is kept, the unit has failed."""
+        self._ended_by = problem_of(failure.error, self._work.unit)
+
     def finish(self, end: End) -> tuple[list[Line], Findings, Problem | None]:
         """Publish the files.
 
@@ -76,28 +87,28 @@ class UnitWriter:
         """
         started = time.perf_counter()
         outputs: list[tuple[Target, Output]] = []
-        problem = self._problem or end.problem
-        if problem is None or (end.problem is problem and self._frames):
+        ended_by = end.problem or self._ended_by
+        if self._problem is None and (ended_by is None or self._frames):
             outputs = self._publish()
         else:
             self._abandon()
-        problem = self._problem or end.problem
-        if problem is not None and self._problem is problem:
+        if self._problem is not None:
             outputs = []
+        problem = self._problem or ended_by
         self._spent_s += time.perf_counter() - started
         return self._lines(end, problem, outputs), self._collector.result(), problem
 
     def _open(self) -> None:
         self._opened = True
-        self._job.staging.create()
-        self._sinks, self._unfit = open_sinks(self._job, self._stack)
+        self._work.staging.create()
+        self._sinks, self._unfit = open_sinks(self._work, self._stack)
 
     def _count(self, result: FrameResult) -> None:
         instance = result.frame.instance
         area = self._collector.add(
             result.frame, result.probabilities, masks=result.masks, labels=result.labels
         )
-        touched = range(len(self._job.unit.ids)) if self._job.unit.cut else (instance,)
+        touched = range(len(self._work.unit.ids)) if self._work.unit.cut else (instance,)
         for each in touched:  # a cut goes through all instances
             self._frames[each] += 1
             self._with_findings[each] += area > 0
@@ -109,40 +120,40 @@ class UnitWriter:
             return []
         try:
             self._stack.close()
-            return self._job.staging.publish()
+            return self._work.staging.publish()
         except Exception as error:
             self._fail(error)
             return []
         finally:
-            self._job.staging.remove()
+            self._work.staging.remove()
 
     def _abandon(self) -> None:
         """Close the sinks as after an error, so that none of them leaves a file."""
         error = OutputError("the unit was given up")
         with suppress(OutputError):
             self._stack.__exit__(OutputError, error, None)
-        self._job.staging.remove()
+        self._work.staging.remove()
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, OSError):
-            self.out_of_space = error.errno in FULL_DISK
+            self.out_of_space = is_disk_full(error)
             reason = error.strerror or type(error).__name__
             text = f"cannot be written: {reason}"
             if error.errno == errno.ENAMETOOLONG:
                 text = "the result's name is too long; --pseudonymize gives short ones"
-            self._problem = Problem("write_failed", text)
+            self._problem = Problem(Reason.WRITE_FAILED, text)
             return
-        found = problem_of(error, self._job.unit)
+        found = problem_of(error, self._work.unit)
         if isinstance(error, SAM2UNetError) and not isinstance(error, InputError | GeometryError):
-            found = replace(found, reason="write_failed")
+            found = replace(found, reason=Reason.WRITE_FAILED)
         self._problem = found
 
     def _lines(
         self, end: End, problem: Problem | None, outputs: list[tuple[Target, Output]]
     ) -> list[Line]:
-        unit = self._job.unit
+        unit = self._work.unit
         count = len(unit.ids)
-        spent = {"decode": end.decode_s, "network": end.network_s, "write": self._spent_s}
+        spent = {"decode": end.decode_s, "network": self._network_s, "write": self._spent_s}
         share = {name: round(1000 * seconds / count) for name, seconds in spent.items()}
         lines = []
         for index in range(count):
@@ -164,29 +175,29 @@ class UnitWriter:
             )
         return lines
 
-    def _verdict(self, index: int, problem: Problem | None) -> tuple[str, str | None, str]:
+    def _verdict(self, index: int, problem: Problem | None) -> tuple[Status, Reason | None, str]:
         """Return status, reason and message of an instance."""
-        own = self._job.unit.problems.get(index)
+        own = self._work.unit.problems.get(index)
         if own is not None:
-            found = problem_of(own, self._job.unit)
-            return "failed", found.reason, self._partly(index, found.message)
+            found = problem_of(own, self._work.unit)
+            return Status.FAILED, found.reason, self._partly(index, found.message)
         if problem is not None:
-            return "failed", problem.reason, self._partly(index, problem.message)
+            return Status.FAILED, problem.reason, self._partly(index, problem.message)
         if self._unfit:
-            return "failed", self._unfit[0].reason, ""
-        return ("done" if self._with_findings[index] else "empty"), None, ""
+            return Status.FAILED, self._unfit[0].reason, ""
+        return (Status.DONE if self._with_findings[index] else Status.EMPTY), None, ""
 
     def _note_what_is_left_out(self, index: int, problem: Problem | None) -> None:
         for each in self._unfit:
             text = f"no {each.format}: {each.message}"
             self.cautions.add(index, [Caution("output_omitted", text)])
-        there = self._job.unit.series.instances[index].frames
-        stride, done = self._job.settings.stride, self._frames[index]
-        whole = problem is None and index not in self._job.unit.problems
-        if stride > 1 and whole and done < there and not self._job.unit.cut:
+        there = self._work.unit.series.instances[index].frames
+        stride, done = self._work.settings.stride, self._frames[index]
+        whole = problem is None and index not in self._work.unit.problems
+        if stride > 1 and whole and done < there and not self._work.unit.cut:
             text = f"{there - done} of {there} frames were not taken (--stride {stride})"
             self.cautions.add(index, [Caution("frames_not_taken", text)])
 
     def _partly(self, index: int, message: str) -> str:
-        done, all_frames = self._frames[index], self._job.unit.series.instances[index].frames
+        done, all_frames = self._frames[index], self._work.unit.series.instances[index].frames
         return f"{message} ({done} of {all_frames} frames were done)" if done else message

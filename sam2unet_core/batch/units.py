@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
-from sam2unet_core.batch.former import source_of
-from sam2unet_core.batch.manifest import Line
-from sam2unet_core.batch.naming import Naming, is_dicom, relative_path
+from sam2unet_core.batch.manifest import Line, Status
+from sam2unet_core.batch.naming import Naming, relative_path
+from sam2unet_core.batch.previous import source_of
 from sam2unet_core.batch.settings import digest
 from sam2unet_core.errors import InputError
+from sam2unet_core.files import file_sha256
 from sam2unet_core.media.planes import source_series
-from sam2unet_core.task import Task
-from sam2unet_core.types import Instance, Series, file_sha256
+from sam2unet_core.types import Instance, Kind, Series
 
 
 @dataclass
@@ -69,7 +66,7 @@ class Unit:
     @property
     def dicom(self) -> bool:
         """Whether it came from DICOM files."""
-        return is_dicom(self.series)
+        return self.series.is_dicom
 
     @property
     def moving(self) -> bool:
@@ -95,7 +92,7 @@ class Unit:
     def frame_base(self, instance: int, number: int) -> str:
         """Return what the results of one frame are named after, below OUT."""
         base = self.bases[instance]
-        if self.series.kind in ("images", "stack", "volume") and not self.cut:
+        if self.series.kind in (Kind.IMAGES, Kind.STACK, Kind.VOLUME) and not self.cut:
             return base
         return f"{base}.frames/{number:06d}"
 
@@ -103,7 +100,7 @@ class Unit:
         """Note why an instance, or the rest of it, could not be read."""
         self.problems.setdefault(index, error)
 
-    def line(self, index: int, *, key: str, status: str) -> Line:
+    def line(self, index: int, *, key: str, status: Status) -> Line:
         """Return the manifest line of an instance, with what is known beforehand."""
         return Line(
             id=self.ids[index],
@@ -132,40 +129,3 @@ def _hash(instance: Instance) -> str | None:
         return instance.sha256
     except OSError:  # said where the file is read
         return None
-
-
-def accepted(series: Series, task: Task) -> str:
-    """Return why the task does not run on a series; empty where it does.
-
-    Plain images, video and volumes have no modality, so every task accepts them.
-    """
-    if not is_dicom(series):
-        return ""
-    rules = (
-        ("modality", series.modality, task.accepts.modalities),
-        ("SOP class", series.sop_class_uid, task.accepts.sop_classes),
-        ("photometric interpretation", series.photometric, task.accepts.photometric),
-    )
-    for name, value, allowed in rules:
-        if allowed and value not in allowed:
-            return (
-                f"the task {task.name!r} accepts the {name} {', '.join(allowed)}, not "
-                f"{value or 'none'}; --force-task runs it all the same"
-            )
-    return ""
-
-
-def scrub(text: str, paths: Iterable[Path]) -> str:
-    """Return a message without the names of files and of the folders they lie in.
-
-    Names of files and folders may be names of patients.
-    """
-    files: set[str] = set()
-    folders: set[str] = set()
-    for path in paths:
-        files |= {str(path), os.path.realpath(path), path.name}
-        folders |= {str(folder) for folder in path.parents}
-    for names, shown in ((files, "the file"), (folders, "its folder")):
-        for name in sorted((n for n in names if len(n) > 1), key=len, reverse=True):
-            text = text.replace(name, shown)
-    return text

@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sam2unet_core.batch.formats import AUTO, FORMATS
 from sam2unet_core.cli.imports import importing_torch
 from sam2unet_core.console import console
-from sam2unet_core.errors import ConfigError, DataError, LockedError, NetworkError, OutputError
+from sam2unet_core.errors import (
+    ConfigError,
+    DataError,
+    LockedError,
+    NetworkError,
+    OutputError,
+    Reason,
+)
+from sam2unet_core.inference.runtimes import RUNTIME_NAMES
 
 if TYPE_CHECKING:
     from sam2unet_core.batch import Outcome, Settings
-    from sam2unet_core.segmenter import Segmenter
+    from sam2unet_core.inference.model import Model
     from sam2unet_core.task import Task
     from sam2unet_core.types import Series, Skipped
 
@@ -66,8 +75,8 @@ def segment(  # noqa: PLR0913 - the options of the command
         str,
         typer.Option(
             "--format",
-            help="Comma-separated: seg, png, nifti, overlay, probabilities, sc, sr, auto. "
-            "By default auto: what suits each input.",
+            help=f"Comma-separated: {', '.join((*FORMATS, AUTO))}. By default {AUTO}: what suits "
+            "each input.",
             show_default=False,
         ),
     ] = "",
@@ -78,7 +87,7 @@ def segment(  # noqa: PLR0913 - the options of the command
         str, typer.Option(help="Of DICOM SEG: binary, fractional or labelmap.")
     ] = "binary",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    runtime: Annotated[str, typer.Option(help="auto, exact, fast, openvino or onnx.")] = "auto",
+    runtime: Annotated[str, typer.Option(help=f"{', '.join(RUNTIME_NAMES)}.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Frames in the network at once.")] = 4,
     force_task: Annotated[
         bool, typer.Option("--force-task", help="Run on sources the task is not made for.")
@@ -142,7 +151,7 @@ def segment(  # noqa: PLR0913 - the options of the command
             shard=Shard.parse(shard) if shard else None,
             batch_size=batch_size,
         )
-        segmenter, sha256 = open_segmenter(
+        model = open_chosen(
             bundle=bundle,
             task=task,
             weights=weights,
@@ -151,13 +160,13 @@ def segment(  # noqa: PLR0913 - the options of the command
             threshold=threshold,
         )
         show = not (quiet or as_json)
-        note = segmenter.task.metrics.get("note")
+        note = model.task.metrics.get("note")
         if note and show:
-            typer.echo(f"{note}; for better: {UPGRADE.format(segmenter.task.name)}", err=True)
+            typer.echo(f"{note}; for better: {UPGRADE.format(model.task.name)}", err=True)
         with _local(inputs, show=show) as paths, _scratch() as scratch:
-            told = _Inputs(paths, segmenter.task, force=force_task)
+            told = _Inputs(paths, model.task, force=force_task)
             items = _find(paths, settings, output, scratch=scratch, told=told)
-            outcome = _run(items, output, settings, segmenter, sha256, show=show)
+            outcome = _run(items, output, settings, model, show=show)
     except LockedError as error:
         _complain(error)
         raise typer.Exit(REFUSED) from error
@@ -178,7 +187,7 @@ def segment(  # noqa: PLR0913 - the options of the command
     raise typer.Exit(FAILED if told.complaints() else outcome.exit_code)
 
 
-def open_segmenter(
+def open_chosen(
     *,
     bundle: Path | None = None,
     task: str | None = None,
@@ -186,29 +195,19 @@ def open_segmenter(
     device: str = "auto",
     runtime: str = "auto",
     threshold: float | None = None,
-) -> tuple[Segmenter, str]:
-    """Return the segmenter that the options ask for, and the hash of its weights file.
+) -> Model:
+    """Return the model that the options ask for.
 
     Raises:
-        SAM2UNetError: as `Segmenter.open`; ConfigError for a threshold beyond 0 to 1.
+        SAM2UNetError: as `open_model`; ConfigError for a threshold beyond 0 to 1.
     """
-    from sam2unet_core.segmenter import Segmenter, bundled_weights
-    from sam2unet_core.task import Task, installed_bundle
-    from sam2unet_core.types import file_sha256
+    from sam2unet_core.inference.model import choose_model, open_model
 
     if threshold is not None and not 0 < threshold < 1:
         raise ConfigError(f"--threshold {threshold:g}: expected between 0 and 1")
-    if weights is not None and not weights.is_file():
-        raise DataError(f"{weights}: no such weights file")
-    chosen = Task.load(task) if task is not None and task.endswith(".json") else task
-    folder = bundle or installed_bundle()
-    segmenter = Segmenter.open(bundle, task=chosen, weights=weights, device=device, runtime=runtime)
-    if threshold is not None:
-        segmenter.task = segmenter.task.with_threshold(threshold)
-    own = segmenter.task.weights
-    if weights is None and own is not None:  # `open` has compared the file with it
-        return segmenter, own.sha256
-    return segmenter, file_sha256(weights or bundled_weights(folder, segmenter.task))
+    source = choose_model(bundle, task=task, weights=weights)
+    model = open_model(source, device=device, runtime=runtime)
+    return model if threshold is None else model.with_threshold(threshold)
 
 
 @contextmanager
@@ -219,7 +218,7 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
         return
     from rich.progress import Progress as Bar
 
-    from sam2unet_core.dicom.network import local_paths
+    from sam2unet_core.dicom.servers import local_paths
 
     with ExitStack() as stack:
         with Bar(console=console(stderr=True), transient=True, disable=not show) as bar:
@@ -244,19 +243,18 @@ class _Inputs:
     def __init__(self, paths: list[Path], task: Task, *, force: bool) -> None:
         self._task, self._force = task, force
         self._taken: dict[Path, int] = dict.fromkeys(paths, 0)
-        self._left_out: dict[Path, Counter[str]] = {path: Counter() for path in paths}
+        self._left_out: dict[Path, Counter[Reason]] = {path: Counter() for path in paths}
 
     def __call__(self, path: Path, found: Series | Skipped) -> None:
         """Note what was found at a path."""
-        from sam2unet_core.batch.units import accepted
-        from sam2unet_core.types import Skipped
+        from sam2unet_core.types import Skipped, rejection_reason
 
         if isinstance(found, Skipped):
             self._left_out[path][found.reason] += 1
-        elif self._force or not accepted(found, self._task):
+        elif self._force or rejection_reason(self._task, found.properties) is None:
             self._taken[path] += 1
         else:
-            self._left_out[path]["task_mismatch"] += 1
+            self._left_out[path][Reason.TASK_MISMATCH] += 1
 
     def complaints(self) -> list[str]:
         """Return a line for each input of which nothing was taken although something is there."""
@@ -268,12 +266,12 @@ class _Inputs:
 
     def mismatches(self) -> str:
         """Return a line on series that the task is not made for; empty where there are none."""
-        count = sum(reasons["task_mismatch"] for reasons in self._left_out.values())
+        count = sum(reasons[Reason.TASK_MISMATCH] for reasons in self._left_out.values())
         return self._mismatch(count) if count else ""
 
-    def _why(self, reasons: Counter[str]) -> str:
-        if reasons["task_mismatch"]:
-            return self._mismatch(reasons["task_mismatch"])
+    def _why(self, reasons: Counter[Reason]) -> str:
+        if reasons[Reason.TASK_MISMATCH]:
+            return self._mismatch(reasons[Reason.TASK_MISMATCH])
         parts = [f"{count} {reason}" for reason, count in sorted(reasons.items())]
         return f"nothing to segment ({', '.join(parts)}; manifest.jsonl says why)"
 
@@ -319,8 +317,7 @@ def _run(
     items: Iterator[Series | Skipped],
     output: Path,
     settings: Settings,
-    segmenter: Segmenter,
-    sha256: str,
+    model: Model,
     *,
     show: bool,
 ) -> Outcome:
@@ -328,9 +325,7 @@ def _run(
     from sam2unet_core.cli.progress import FrameBar
 
     with FrameBar(show=show) as bar:
-        return run(
-            items, output, settings, segmenter=segmenter, weights_sha256=sha256, progress=bar.tell
-        )
+        return run(items, output, settings, model=model, progress=bar.tell)
 
 
 def _merge(inputs: list[Path], output: Path, *, quiet: bool) -> None:

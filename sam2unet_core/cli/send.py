@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 from sam2unet_core.errors import DataError, LockedError
 
 if TYPE_CHECKING:
-    from sam2unet_core.dicom.network import Outcome, Parcel
+    from sam2unet_core.dicom.servers import Outcome, Parcel
 
 NOT_ALL_SENT = 3
 """Exit code: some files were not sent."""
@@ -57,8 +57,8 @@ def send(
     were not sent, 4 OUT is in use.
     """
     from sam2unet_core.batch.lock import FolderLock
-    from sam2unet_core.dicom.network import Tls, parse_destination, send_files
-    from sam2unet_core.dicom.network.address import check_ae_title
+    from sam2unet_core.dicom.servers import Tls, parse_destination, send_files
+    from sam2unet_core.dicom.servers.address import check_ae_title
 
     secured = Tls(tls, ca, cert, key)
     destination = parse_destination(to, tls=secured)
@@ -85,7 +85,7 @@ def send(
 def _parcels(out: Path) -> list[Parcel]:
     """Return the DICOM files that the manifest lists, in its order, each once."""
     from sam2unet_core.batch.manifest import Manifest
-    from sam2unet_core.dicom.network import Parcel
+    from sam2unet_core.dicom.servers import Parcel
 
     if not out.is_dir():
         raise DataError(f"{out}: no such folder; give one that `sam2unet segment` wrote")

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from sam2unet_core.dicom.encapsulated import value_offset
 from sam2unet_core.dicom.numbers import Numbers, stored
 from sam2unet_core.dicom.storage import is_encapsulated
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Caution
 
 FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
@@ -155,7 +155,7 @@ def check_pixels(dataset: Dataset) -> None:
     if not stored(dataset, "PhotometricInterpretation"):
         raise InputError(
             "PhotometricInterpretation and SamplesPerPixel are missing; export the file again",
-            reason="corrupt",
+            reason=Reason.CORRUPT,
         )
     numbers = Numbers(dataset)
     for keyword, low, high in (
@@ -166,7 +166,7 @@ def check_pixels(dataset: Dataset) -> None:
         value = numbers.whole(keyword)
         if value is None or not low <= value <= high:
             what = "missing" if value is None else str(value)
-            raise InputError(f"{keyword} is {what}; export the file again", reason="corrupt")
+            raise InputError(f"{keyword} is {what}; export the file again", reason=Reason.CORRUPT)
 
 
 def _complete_bits(numbers: Numbers) -> None:

@@ -111,10 +111,10 @@ def _geometry(members: Group, dataset: Dataset, cautions: list[Caution]) -> Geom
 
 def _kind(first: Header, geometry: Geometry | None) -> Kind:
     if first.transfer_syntax_uid in VIDEO_SYNTAXES:
-        return "video"
+        return Kind.VIDEO
     if stands_alone(first):
-        return "multiframe"
-    return "stack" if geometry is None else "volume"
+        return Kind.MULTIFRAME
+    return Kind.STACK if geometry is None else Kind.VOLUME
 
 
 def _instance(header: Header, cautions: list[Caution]) -> Instance:

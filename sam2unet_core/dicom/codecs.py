@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from sam2unet_core.dicom.storage import name_of
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 
 Stored = NDArray[Any]
 _JPEG = "1.2.840.10008.1.2.4."
@@ -151,7 +151,7 @@ def decode(stream: bytes, dataset: Dataset, *, syntax: str) -> Stored:
         raise InputError(
             f"the transfer syntax {name_of(syntax)} is not read; convert it, for instance with "
             "dcmdjpeg or gdcmconv",
-            reason="unsupported_transfer_syntax",
+            reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
     return decoder(stream, dataset)
 
@@ -163,7 +163,7 @@ def _jpeg(stream: bytes, _: Dataset) -> Stored:
     if is_concealed(stream, stored, syntax=DCT_SYNTAXES[0]):
         raise InputError(
             "the JPEG stream ends early; copy the file again, or export it again",
-            reason="truncated",
+            reason=Reason.TRUNCATED,
         )
     return stored
 
@@ -220,7 +220,7 @@ def _exactly(values: Stored, count: int) -> Stored:
     if len(values) < count:
         raise InputError(
             f"the frame ends after {len(values)} of {count} values; copy the file again",
-            reason="truncated",
+            reason=Reason.TRUNCATED,
         )
     return values[:count]
 

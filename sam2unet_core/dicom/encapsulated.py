@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from pydicom import Dataset
 
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 
 Fragment = tuple[int, int]
 """Offset and length in bytes of a fragment's value in the file."""
@@ -46,7 +46,7 @@ def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
     file.seek(place)
     if file.read(4) != struct.pack("<HH", *_ITEM):  # whatever length is stated before it
         raise InputError(
-            "the pixel data are not encapsulated as the transfer syntax asks", reason="corrupt"
+            "the pixel data are not encapsulated as the transfer syntax asks", reason=Reason.CORRUPT
         )
     found: list[Fragment] = []
     size = file.seek(0, io.SEEK_END)
@@ -56,11 +56,11 @@ def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
         if (group, element) == _END:
             break
         if (group, element) != _ITEM:
-            raise InputError("the fragments of the pixel data are broken", reason="corrupt")
+            raise InputError("the fragments of the pixel data are broken", reason=Reason.CORRUPT)
         found.append((place + 8, min(length, size - place - 8)))
         place += 8 + length
     if len(found) < 2 or not sum(length for _, length in found[1:]):
-        raise InputError("the pixel data are empty; copy the file again", reason="truncated")
+        raise InputError("the pixel data are empty; copy the file again", reason=Reason.TRUNCATED)
     file.seek(found[0][0])
     table = file.read(found[0][1])
     return table, [fragment for fragment in found[1:] if fragment[1]]

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from sam2unet_core.dicom.quiet import quiet
 from sam2unet_core.dicom.storage import DIRECTORY
+from sam2unet_core.errors import Reason
 from sam2unet_core.types import Skipped
 
 _RECORD = re.compile(r"run(\.\d+-of-\d+)?\.json")
@@ -85,22 +86,22 @@ def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
         message = (
             f"{dicomdir.name}: the DICOMDIR cannot be read ({type(error).__name__}); name its "
         )
-        yield Skipped(dicomdir, "corrupt", f"{message}folder", dicomdir.name)
+        yield Skipped(dicomdir, Reason.CORRUPT, f"{message}folder", dicomdir.name)
         return
     for file_id in named:
         parts = [file_id] if isinstance(file_id, str) else list(file_id)
         relative = "/".join(parts)
         if any(part in ("", ".", "..") or "/" in part or "\\" in part for part in parts):
             message = "the DICOMDIR names a file outside its folder"
-            yield Skipped(folder.joinpath(*parts), "corrupt", message, relative)
+            yield Skipped(folder.joinpath(*parts), Reason.CORRUPT, message, relative)
             continue
         path = _as_copied(folder, parts)
         if path is None or not path.is_file():
             message = f"{parts[-1]}: named in the DICOMDIR, but there is no such file"
-            yield Skipped(folder.joinpath(*parts), "corrupt", message, relative)
+            yield Skipped(folder.joinpath(*parts), Reason.CORRUPT, message, relative)
         elif not path.resolve().is_relative_to(folder.resolve()):
             message = "the DICOMDIR names a file outside its folder"
-            yield Skipped(path, "corrupt", message, relative)
+            yield Skipped(path, Reason.CORRUPT, message, relative)
         else:
             yield path
 
@@ -149,18 +150,18 @@ def _media_class(stream: BinaryIO) -> str:
 
 def _no_file(path: Path, folder: Path) -> Skipped:
     what = "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
-    return Skipped(path, "not_an_image", f"{path.name}: {what}", relative_to(path, folder))
+    return Skipped(path, Reason.NOT_AN_IMAGE, f"{path.name}: {what}", relative_to(path, folder))
 
 
 def _results(path: Path, folder: Path) -> Skipped:
     message = f"{path.name}: a folder of results (run.json and manifest.jsonl), never an input"
-    return Skipped(path, "not_an_image", message, relative_to(path, folder))
+    return Skipped(path, Reason.NOT_AN_IMAGE, message, relative_to(path, folder))
 
 
 def _closed(error: OSError, folder: Path) -> Skipped:
     path = Path(str(error.filename))
     message = f"{path.name}: the folder cannot be listed ({error.strerror})"
-    return Skipped(path, "corrupt", message, relative_to(path, folder))
+    return Skipped(path, Reason.CORRUPT, message, relative_to(path, folder))
 
 
 def _begins_data_set(start: bytes) -> bool:

@@ -13,7 +13,7 @@ from sam2unet_core.dicom.lookup import Table, grey_table
 from sam2unet_core.dicom.numbers import Numbers, unusable
 from sam2unet_core.dicom.numbers import stored as stored_values
 from sam2unet_core.dicom.space import frame_item
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.task import Window
 from sam2unet_core.types import Caution
 
@@ -179,7 +179,7 @@ class GreyChain:
         try:
             return grey_table(item, signed=signed, little_endian=self._little)
         except Exception as error:  # a table breaks in many ways
-            raise InputError(f"{name} cannot be read", reason="corrupt") from error
+            raise InputError(f"{name} cannot be read", reason=Reason.CORRUPT) from error
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _finite(values: Values, cautions: list[Caution]) -> tuple[Values, Mask | Non
     if finite.all():
         return values, None
     if not finite.any():
-        raise InputError("no pixel of the frame is a finite number", reason="corrupt")
+        raise InputError("no pixel of the frame is a finite number", reason=Reason.CORRUPT)
     share = 1 - float(finite.mean())
     text = f"{share:.2%} of the pixels are no finite numbers; shown as the lowest value"
     cautions.append(Caution("not_finite", text))

@@ -26,7 +26,7 @@ from sam2unet_core.dicom.storage import (
     name_of,
     never_segmented,
 )
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Caution, Skipped
 
 TOO_MANY_BYTES = 2**31
@@ -81,10 +81,10 @@ def read_header(path: Path, relative: str) -> Header | Skipped:
         return Skipped(path, error.reason, f"{path.name}: {error}", relative)
     except OSError as error:
         message = f"{path.name}: cannot be read ({error.strerror or type(error).__name__})"
-        return Skipped(path, "corrupt", message, relative)
+        return Skipped(path, Reason.CORRUPT, message, relative)
     except Exception as error:  # a broken header breaks in many ways; the rest must go on
         message = f"{path.name}: the DICOM header cannot be read ({type(error).__name__})"
-        return Skipped(path, "corrupt", message, relative)
+        return Skipped(path, Reason.CORRUPT, message, relative)
 
 
 def open_header(stream: BinaryIO) -> Dataset:
@@ -108,7 +108,7 @@ def _opened(stream: BinaryIO) -> tuple[Dataset, tuple[Caution, ...]]:
             raise
         except Exception as error:
             if stream.tell() >= stream.seek(0, os.SEEK_END):
-                raise InputError(_CUT, reason="truncated") from error
+                raise InputError(_CUT, reason=Reason.TRUNCATED) from error
             raise
         if "TransferSyntaxUID" not in dataset.file_meta:
             implicit, little = dataset.original_encoding
@@ -127,8 +127,8 @@ def _no_dicom(path: Path, relative: str) -> Skipped:
     size = path.stat().st_size
     if size < _PREAMBLE and not path.read_bytes().strip(b"\0"):
         message = f"{path.name}: the file ends after {size} bytes; copy it again"
-        return Skipped(path, "truncated", message, relative)
-    return Skipped(path, "not_dicom", f"{path.name}: not a DICOM file", relative)
+        return Skipped(path, Reason.TRUNCATED, message, relative)
+    return Skipped(path, Reason.NOT_DICOM, f"{path.name}: not a DICOM file", relative)
 
 
 def _check_whole(dataset: Dataset, stream: BinaryIO) -> None:
@@ -150,7 +150,7 @@ def _check_whole(dataset: Dataset, stream: BinaryIO) -> None:
     value = getattr(last, "value", None)
     cut = isinstance(value, bytes) and length != _UNDEFINED and len(value) < length
     if cut or "Image Storage" in name_of(sop_class) or not len(dataset):
-        raise InputError(_CUT, reason="truncated")
+        raise InputError(_CUT, reason=Reason.TRUNCATED)
 
 
 def check(dataset: Dataset, stream: BinaryIO) -> int:
@@ -167,20 +167,22 @@ def check(dataset: Dataset, stream: BinaryIO) -> int:
     sop_class = sop_class or str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     what = never_segmented(sop_class)
     if what:
-        raise InputError(f"{what} ({name_of(sop_class)}), never an input", reason="not_an_image")
+        raise InputError(
+            f"{what} ({name_of(sop_class)}), never an input", reason=Reason.NOT_AN_IMAGE
+        )
     pixels = pixel_element(dataset, stream)
     name = name_of(sop_class) if sop_class else "DICOM"
     if pixels is None and not dataset.get("Rows"):
-        raise InputError(f"{name} without picture elements", reason="not_an_image")
+        raise InputError(f"{name} without picture elements", reason=Reason.NOT_AN_IMAGE)
     if pixels is None:
-        raise InputError(f"{name} without pixel data", reason="not_an_image")
+        raise InputError(f"{name} without pixel data", reason=Reason.NOT_AN_IMAGE)
     check_pixels(dataset)
     one_frame = _frame_bits(dataset) / 8
     if one_frame > TOO_MANY_BYTES:
         raise InputError(
             f"frames of {one_frame / 2**30:.1f} GiB are too large; the limit is "
             f"{TOO_MANY_BYTES / 2**30:.0f} GiB",
-            reason="too_large",
+            reason=Reason.TOO_LARGE,
         )
     return _frames_there(dataset, stream, pixels)
 
@@ -220,7 +222,7 @@ def _frames_there(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> i
     if syntax.is_private:
         raise InputError(
             f"the private transfer syntax {syntax} is not read",
-            reason="unsupported_transfer_syntax",
+            reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
     if syntax in VIDEO_SYNTAXES:
         return announced  # counted with its series: the stream has to be read for it
@@ -230,14 +232,14 @@ def _frames_there(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> i
         raise InputError(
             f"the frames are encapsulated, which {name_of(str(syntax))} does not allow; correct "
             "TransferSyntaxUID, or export the file again",
-            reason="corrupt",
+            reason=Reason.CORRUPT,
         )
     one_frame = _frame_bits(dataset)
     expected = (one_frame * announced + 7) // 8  # bits follow one another without padding
     if pixels.there < expected:
         raise InputError(
             f"the pixel data end after {pixels.there} of {expected} bytes; copy the file again",
-            reason="truncated",
+            reason=Reason.TRUNCATED,
         )
     more, rest = divmod(8 * min(pixels.there, pixels.length) - one_frame * announced, one_frame)
     if one_frame <= 8 or rest > 8:  # padding, or what is no whole number of frames

@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Caution
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -162,7 +162,7 @@ def unusable(keyword: str, texts: Sequence[object]) -> InputError:
     """Return the error for an element whose value matters and cannot be used."""
     return InputError(
         f"{keyword} is {quoted(texts)}; correct that element, or export the file again",
-        reason="corrupt",
+        reason=Reason.CORRUPT,
     )
 
 

@@ -7,7 +7,7 @@ photometric interpretation. Colour goes through its palette or colour matrix.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,9 @@ from sam2unet_core.dicom.header import frame_count, open_header
 from sam2unet_core.dicom.lookup import Table, palette
 from sam2unet_core.dicom.quiet import quiet, quietly
 from sam2unet_core.dicom.storage import is_encapsulated, name_of
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.task import Window
-from sam2unet_core.types import Caution
+from sam2unet_core.types import Caution, Indices
 
 Pixels = NDArray[np.uint8]
 Shown = tuple[int, Pixels, tuple[Caution, ...]]
@@ -68,7 +68,7 @@ def iterate_frames(
     *,
     frames: int | None = None,
     window: Window | None = None,
-    stride: int = 1,
+    indices: Indices = None,
 ) -> Iterator[Shown]:
     """Decode the frames of an instance one at a time.
 
@@ -77,7 +77,7 @@ def iterate_frames(
         dataset: its header, as `open_header` gives it.
         frames: how many it holds; by default as many as its header says.
         window: replaces the file's own for CT.
-        stride: take every Nth frame, from the first.
+        indices: which frames; all by default.
 
     Yields:
         The frame's 0-based index, its pixels, `(H, W, 3)` uint8 RGB, and what was guessed or left
@@ -87,12 +87,12 @@ def iterate_frames(
         InputError: no decoder for the transfer syntax, or broken data.
     """
     count = frames or frame_count(dataset)
-    indices = range(0, count, stride)
+    wanted = range(count) if indices is None else indices
     done = 0
     try:
         with quiet():
             show = _Display(dataset, window)
-        for stored in quietly(_stored(path, dataset, indices, count)):
+        for stored in quietly(_stored(path, dataset, wanted, count)):
             with quiet():
                 pixels, cautions = show(stored)
             yield stored.index, pixels, (*_of_stream(stored, dataset), *cautions)
@@ -101,13 +101,14 @@ def iterate_frames(
         raise
     except Exception as error:  # decoders fail in many ways on broken data
         raise _explained(error, dataset) from error
-    if done < len(indices):
+    if done < len(wanted):
         raise InputError(
-            f"{done} of {len(indices)} frames are there; copy the file again", reason="truncated"
+            f"{done} of {len(wanted)} frames are there; copy the file again",
+            reason=Reason.TRUNCATED,
         )
 
 
-def _stored(path: Path, dataset: Dataset, indices: range, count: int) -> Iterator[_Stored]:
+def _stored(path: Path, dataset: Dataset, indices: Sequence[int], count: int) -> Iterator[_Stored]:
     """Yield the frames with these indices, as far as they are there."""
     with ExitStack() as stack:
         syntax = dataset.file_meta.TransferSyntaxUID
@@ -124,11 +125,13 @@ def _stored(path: Path, dataset: Dataset, indices: range, count: int) -> Iterato
             return
         there = pixel_element(dataset, file)
         if there is None:
-            raise InputError("the pixel data are gone; copy the file again", reason="truncated")
+            raise InputError(
+                "the pixel data are gone; copy the file again", reason=Reason.TRUNCATED
+            )
         yield from _native(file, dataset, there, indices, count)
 
 
-def _compressed(file: BinaryIO, dataset: Dataset, indices: range) -> Iterator[_Stored]:
+def _compressed(file: BinaryIO, dataset: Dataset, indices: Sequence[int]) -> Iterator[_Stored]:
     frames = read_frames(file, dataset)
     for index in indices:
         if index >= len(frames):
@@ -160,7 +163,7 @@ def _of_stream(stored: _Stored, dataset: Dataset) -> tuple[Caution, ...]:
 
 
 def _native(
-    file: BinaryIO, dataset: Dataset, element: PixelElement, indices: range, count: int
+    file: BinaryIO, dataset: Dataset, element: PixelElement, indices: Sequence[int], count: int
 ) -> Iterator[_Stored]:
     """Yield uncompressed frames: big-endian, one bit, sub-sampled and in planes as they may be."""
     if element.keyword in FLOATS:
@@ -191,7 +194,7 @@ def _native(
 
 
 def _floats(
-    file: BinaryIO, dataset: Dataset, element: PixelElement, indices: range
+    file: BinaryIO, dataset: Dataset, element: PixelElement, indices: Sequence[int]
 ) -> Iterator[_Stored]:
     order = ">" if dataset.file_meta.TransferSyntaxUID == _BIG_ENDIAN else "<"
     dtype = np.dtype(f"{order}f{FLOATS[element.keyword] // 8}")
@@ -260,7 +263,7 @@ class _Display:
         elif self._photometric not in _LABELS:
             raise InputError(
                 f"the photometric interpretation is not read: expected one of {_READ}",
-                reason="unsupported_transfer_syntax",
+                reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
             )
 
     def __call__(self, stored: _Stored) -> tuple[Pixels, tuple[Caution, ...]]:
@@ -268,7 +271,7 @@ class _Display:
         if values.shape[:2] != self._size:
             raise InputError(
                 f"a frame of {values.shape[:2]} where the header says {self._size}",
-                reason="corrupt",
+                reason=Reason.CORRUPT,
             )
         if values.ndim == 3:
             return self._coloured(stored)
@@ -289,7 +292,7 @@ class _Display:
     def _coloured(self, stored: _Stored) -> tuple[Pixels, tuple[Caution, ...]]:
         if stored.values.shape[2] != 3:
             raise InputError(
-                f"{stored.values.shape[2]} values a pixel; expected 1 or 3", reason="corrupt"
+                f"{stored.values.shape[2]} values a pixel; expected 1 or 3", reason=Reason.CORRUPT
             )
         bits = self._bits(stored.values)
         found = self._colours(stored.values, syntax=stored.syntax, stream=stored.stream, bits=bits)
@@ -317,7 +320,7 @@ def _palette_of(dataset: Dataset) -> tuple[Table, Table, Table]:
         raise InputError(
             "the palette (Red, Green, Blue Palette Color Lookup Table) cannot be read; export the "
             "file again",
-            reason="corrupt",
+            reason=Reason.CORRUPT,
         ) from error
 
 
@@ -338,18 +341,18 @@ def _explained(error: Exception, dataset: Dataset) -> InputError:
     ):
         return InputError(
             f"BitsAllocated is {dataset.BitsAllocated}, which is not read; export it with 8 or 16",
-            reason="unsupported_transfer_syntax",
+            reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
     unread = ("does not support", "not supported", "unsupported", "not implemented")
     if isinstance(error, NotImplementedError) or any(part in text for part in unread):
         return InputError(
             f"no decoder for this form of {syntax}; convert it, for instance with dcmdjpeg",
-            reason="unsupported_transfer_syntax",
+            reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
     if isinstance(error, MemoryError):
-        return InputError("not enough memory for a frame", reason="out_of_memory")
+        return InputError("not enough memory for a frame", reason=Reason.OUT_OF_MEMORY)
     short = isinstance(error, EOFError) or "less than expected" in text or "end of" in text
     return InputError(
         f"the pixel data ({syntax}) cannot be decoded ({type(error).__name__}); copy it again",
-        reason="truncated" if short else "corrupt",
+        reason=Reason.TRUNCATED if short else Reason.CORRUPT,
     )

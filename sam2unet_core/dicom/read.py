@@ -19,9 +19,9 @@ from sam2unet_core.dicom.quiet import quiet
 from sam2unet_core.dicom.space import frame_times
 from sam2unet_core.dicom.storage import VIDEO_SYNTAXES
 from sam2unet_core.dicom.stream import iterate_video
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.task import Window
-from sam2unet_core.types import Frame, Instance, OnError, Series, Skipped
+from sam2unet_core.types import Frame, Indices, Instance, OnError, Series, Skipped
 
 
 def open_study(path: Path | str) -> Iterator[Series]:
@@ -43,7 +43,7 @@ def scan(path: Path | str) -> Iterator[Series | Skipped]:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder", reason="not_an_image")
+        raise InputError(f"{path}: no such file or folder", reason=Reason.NOT_AN_IMAGE)
     headers: list[Header] = []
     for found in find_headers(path):
         if isinstance(found, Skipped):
@@ -79,7 +79,7 @@ def series_of(headers: Iterable[Header], source_path: Path) -> Iterator[Series |
             name = type(error).__name__
             for member in members:
                 message = f"{member.path.name}: the header cannot be used ({name})"
-                yield Skipped(member.path, "corrupt", message, member.relative)
+                yield Skipped(member.path, Reason.CORRUPT, message, member.relative)
 
 
 def _grouped(headers: list[Header]) -> list[list[Header]]:
@@ -94,17 +94,18 @@ class DicomSource:
     """Reads the frames of DICOM instances."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield every `stride`-th frame of the series, decoding one at a time.
+        """Yield frames of the series, decoding one at a time.
 
         A series has either many instances of one frame each, or one of many frames.
         """
         single = len(series.instances) == 1
-        for position in range(0, len(series.instances), 1 if single else stride):
+        positions = range(len(series.instances)) if single or indices is None else indices
+        for position in positions:
             instance = series.instances[position]
             try:
-                for frame in _decoded(instance, window, stride if single else 1):
+                for frame in _decoded(instance, window, indices if single else None):
                     place = frame.index if single else position
                     yield replace(frame, index=place, instance=position)
             except InputError as error:
@@ -126,11 +127,11 @@ class DicomSource:
                 drop_unreadable(dataset)  # now, while it is quiet: a later access would warn
         except OSError as error:
             message = f"{instance.path.name}: cannot be read ({error.strerror})"
-            raise InputError(message, reason="corrupt") from error
+            raise InputError(message, reason=Reason.CORRUPT) from error
         return dataset
 
 
-def _decoded(instance: Instance, window: Window | None, stride: int) -> Iterator[Frame]:
+def _decoded(instance: Instance, window: Window | None, indices: Indices) -> Iterator[Frame]:
     """Yield an instance's frames, as if it were all of its series.
 
     Raises:
@@ -139,13 +140,15 @@ def _decoded(instance: Instance, window: Window | None, stride: int) -> Iterator
     try:
         dataset = read_dataset(instance.path, frames=instance.frames)
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", reason="corrupt") from error
+        raise InputError(f"cannot be read ({error.strerror})", reason=Reason.CORRUPT) from error
     codec = VIDEO_SYNTAXES.get(str(instance.transfer_syntax_uid))
     count = instance.frames
     if codec:
-        decoded = iterate_video(instance.path, dataset, codec=codec, frames=count, stride=stride)
+        decoded = iterate_video(instance.path, dataset, codec=codec, frames=count, indices=indices)
     else:
-        decoded = iterate_frames(instance.path, dataset, frames=count, window=window, stride=stride)
+        decoded = iterate_frames(
+            instance.path, dataset, frames=count, window=window, indices=indices
+        )
     with quiet():
         times = frame_times(dataset) if count > 1 else None
     for index, pixels, cautions in decoded:

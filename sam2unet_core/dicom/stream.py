@@ -13,9 +13,9 @@ from pydicom import Dataset
 
 from sam2unet_core.dicom.encapsulated import read_fragments
 from sam2unet_core.dicom.header import frame_count, open_header
-from sam2unet_core.errors import InputError, MissingExtraError
+from sam2unet_core.errors import InputError, MissingExtraError, Reason
 from sam2unet_core.media.video import pictures, probe
-from sam2unet_core.types import Caution
+from sam2unet_core.types import Caution, Indices
 
 
 def count_frames(path: Path, codec: str, *, announced: int) -> int:
@@ -31,13 +31,13 @@ def count_frames(path: Path, codec: str, *, announced: int) -> int:
             return there
         with path.open("rb") as file:
             stream = cast(BinaryIO, FragmentStream(file))
-            return sum(1 for _ in pictures(stream, stride=1, bare=codec))
+            return sum(1 for _ in pictures(stream, bare=codec))
     except (InputError, MissingExtraError, OSError):
         return announced  # what is wrong is told where the frames are read
 
 
 def iterate_video(
-    path: Path, dataset: Dataset, *, codec: str, frames: int | None = None, stride: int = 1
+    path: Path, dataset: Dataset, *, codec: str, frames: int | None = None, indices: Indices = None
 ) -> Iterator[tuple[int, NDArray[np.uint8], tuple[Caution, ...]]]:
     """Decode the frames of an encapsulated video one at a time.
 
@@ -46,7 +46,7 @@ def iterate_video(
         dataset: its header.
         codec: `mpeg`, `h264` or `hevc`.
         frames: how many it holds; by default as many as its header says.
-        stride: take every Nth frame, from the first.
+        indices: which frames; all by default.
 
     Yields:
         The frame's 0-based index, in the order of display, its pixels, `(H, W, 3)` uint8 RGB, and
@@ -57,29 +57,27 @@ def iterate_video(
             installed.
     """
     count = frames or frame_count(dataset)
+    wanted = range(count) if indices is None else indices
     size = (int(dataset.Rows), int(dataset.Columns))
     done = 0
     try:
         with path.open("rb") as file:
             stream = cast(BinaryIO, FragmentStream(file))
-            for picture in pictures(stream, stride=stride, bare=codec):
-                if picture.index >= count:
-                    return  # not reached where frames were counted
+            for picture in pictures(stream, indices=wanted, bare=codec):
                 if picture.pixels.shape[:2] != size:
                     raise InputError(
                         f"the stream holds frames of {picture.pixels.shape[:2]}, the header says "
                         f"{size}",
-                        reason="corrupt",
+                        reason=Reason.CORRUPT,
                     )
                 yield picture.index, picture.pixels, picture.cautions
                 done += 1
     except MissingExtraError as error:
-        raise InputError(str(error), reason="unsupported_transfer_syntax") from error
-    wanted = len(range(0, count, stride))
-    if done < wanted:
+        raise InputError(str(error), reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX) from error
+    if done < len(wanted):
         raise InputError(
-            f"the stream holds {done} of {wanted} frames that the header announces",
-            reason="truncated",
+            f"the stream holds {done} of {len(wanted)} frames that the header announces",
+            reason=Reason.TRUNCATED,
         )
 
 

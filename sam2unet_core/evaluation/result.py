@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from sam2unet_core.evaluation.strata import STRATA, Row
-from sam2unet_core.media.image import write_bytes
+from sam2unet_core.files import write_bytes
 from sam2unet_core.metrics import Summary, ratio, summarise
 from sam2unet_core.task import Task
 

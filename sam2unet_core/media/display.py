@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.task import Window
 from sam2unet_core.types import Caution
 
@@ -42,14 +42,14 @@ def display_range(
         InputError: no voxel is a number.
     """
     if values.dtype.kind == "c":
-        raise InputError("complex voxels have no grey; save their magnitude", reason="corrupt")
+        raise InputError("complex voxels have no grey; save their magnitude", reason=Reason.CORRUPT)
     if window is None and values.dtype == np.uint8:
         return None, ()
     from sam2unet_core.dicom.grey import GreyWindow  # noqa: PLC0415 - imports pydicom
 
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
-        raise InputError("no voxel is a number: all are NaN or infinite", reason="corrupt")
+        raise InputError("no voxel is a number: all are NaN or infinite", reason=Reason.CORRUPT)
     if window is not None:
         return GreyWindow(window.center, window.width), ()
     low, high, cautions = _range(finite) if stated is None else (*stated, ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2unet_core.errors import DataError
+from sam2unet_core.files import write_bytes
 from sam2unet_core.media.depth import stated_scale, to_bytes
 from sam2unet_core.media.labels import (
     deep_colours_as_bytes,
@@ -270,18 +270,6 @@ def image_files(folder: Path | str) -> list[Path]:
     return sorted(kept, key=lambda p: p.relative_to(folder).as_posix())
 
 
-def write_bytes(path: Path | str, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all; its folder exists."""
-    path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _left_out(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
@@ -356,4 +344,4 @@ def _save_png(path: Path | str, image: Image.Image) -> None:
     """
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", compress_type=zlib.Z_RLE)
-    write_bytes(path, encoded.getvalue())
+    write_bytes(Path(path), encoded.getvalue())

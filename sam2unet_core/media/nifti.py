@@ -18,7 +18,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Caution
 
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001, 0: 1.0}
@@ -92,7 +92,7 @@ def read_nifti(path: Path) -> NiftiFile:
         if kind is None:
             raise InputError(
                 "not a NIfTI or Analyze header" if start else "the file is empty",
-                reason="truncated" if len(start) < 348 else "corrupt",
+                reason=Reason.TRUNCATED if len(start) < 348 else Reason.CORRUPT,
             )
         header = kind.from_fileobj(stream, check=True)
     if kind is _Analyze:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam2unet_core.errors import DataError, InputError
+from sam2unet_core.errors import DataError, InputError, Reason
 from sam2unet_core.media.image import read_picture
 from sam2unet_core.media.opening import TruncatedError, upright_size
 from sam2unet_core.task import Window
-from sam2unet_core.types import Frame, Instance, OnError, Series, Skipped
+from sam2unet_core.types import Frame, Indices, Instance, Kind, OnError, Series, Skipped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,7 +24,7 @@ def picture_series(path: Path, *, source_path: Path, relative: str) -> Series | 
         message = f"{path.name}: {_text(error, path)}"
         return Skipped(path, _reason(error), message, relative)
     return Series(
-        kind="images",
+        kind=Kind.IMAGES,
         instances=(Instance(path),),
         source=PictureSource(),
         source_path=source_path,
@@ -39,9 +39,11 @@ class PictureSource:
     """Reads the one frame of an image file."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
         """Yield the frame; the grey window does not apply to plain images, which is said."""
+        if indices is not None and 0 not in indices:
+            return
         path = series.instances[0].path
         try:
             picture = read_picture(path, window=window)
@@ -62,9 +64,9 @@ def _text(error: Exception, path: Path) -> str:
     return str(error).replace(f"{path}: ", "").replace(str(path), path.name)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception) -> Reason:
     if isinstance(error, MemoryError):
-        return "out_of_memory"
+        return Reason.OUT_OF_MEMORY
     if isinstance(error, TruncatedError):
-        return "truncated"
-    return "too_large" if "too large" in str(error) else "corrupt"
+        return Reason.TRUNCATED
+    return Reason.TOO_LARGE if "too large" in str(error) else Reason.CORRUPT

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.errors import GeometryError, InputError
+from sam2unet_core.errors import GeometryError, InputError, Reason
 from sam2unet_core.geometry import Geometry
 from sam2unet_core.task import Window
-from sam2unet_core.types import Caution, Frame, OnError, Series
+from sam2unet_core.types import Caution, Frame, Indices, OnError, Series
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,7 +42,7 @@ def reslice(series: Series, plane: Plane) -> Series:
     if series.geometry is None:
         raise InputError(
             "frames without a place in space cannot be cut in another plane",
-            reason="inconsistent_geometry",
+            reason=Reason.INCONSISTENT_GEOMETRY,
         )
     turn = _Turn.to(plane, series.geometry)
     if turn.order == (0, 1, 2) and not any(turn.flipped):
@@ -50,7 +50,9 @@ def reslice(series: Series, plane: Plane) -> Series:
     try:
         affine = series.geometry.affine()
     except GeometryError as error:
-        raise InputError(f"no {plane} planes: {error}", reason="inconsistent_geometry") from error
+        raise InputError(
+            f"no {plane} planes: {error}", reason=Reason.INCONSISTENT_GEOMETRY
+        ) from error
     shape = (series.frame_count, series.rows, series.columns)
     frames, rows, columns = (shape[axis] for axis in turn.order)
     geometry = turn.geometry(affine, shape, series.geometry)
@@ -68,6 +70,13 @@ def reslice(series: Series, plane: Plane) -> Series:
 def source_series(series: Series) -> Series:
     """Return the series that frames were cut from; the series itself where they were not."""
     return series.source.base if isinstance(series.source, PlaneSource) else series
+
+
+def stored_frame(series: Series, index: int) -> Frame:
+    """Return a frame of a series by its place, without its pixels: what writers refer to."""
+    one_each = len(series.instances) == series.frame_count
+    instance, number = (index, 1) if one_each else (0, index + 1)
+    return Frame(np.zeros((1, 1, 3), np.uint8), index, instance, number)
 
 
 def to_source(series: Series, volume: NDArray[Any]) -> NDArray[Any]:
@@ -88,9 +97,9 @@ class PlaneSource:
         self.turn = turn
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield every `stride`-th frame; a base frame that cannot be read ends the series.
+        """Yield frames; a base frame that cannot be read ends the series.
 
         `Frame.instance` is 0 throughout: a cut goes through all instances.
         """
@@ -111,7 +120,7 @@ class PlaneSource:
         if failed:
             return  # a hole in the volume: no frame of another plane is whole
         turned = self.turn.apply(volume)
-        for index in range(0, len(turned), stride):
+        for index in range(len(turned)) if indices is None else indices:
             pixels = np.ascontiguousarray(turned[index])  # each cut goes through all base frames
             yield Frame(pixels, index, 0, index + 1, cautions=tuple(cautions))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.errors import InputError, MissingExtraError
+from sam2unet_core.errors import InputError, MissingExtraError, Reason
 from sam2unet_core.media.recordings import PartOfFile, recordings
 from sam2unet_core.task import Window
-from sam2unet_core.types import Caution, Frame, Instance, OnError, Series, Skipped
+from sam2unet_core.types import Caution, Frame, Indices, Instance, Kind, OnError, Series, Skipped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -98,11 +99,11 @@ def video_series(path: Path, *, source_path: Path, relative: str) -> Series | Sk
     try:
         info = probe(path)
     except (InputError, MissingExtraError, OSError) as error:
-        reason = getattr(error, "reason", "unsupported_transfer_syntax")
-        reason = "corrupt" if isinstance(error, OSError) else reason
+        reason = getattr(error, "reason", Reason.UNSUPPORTED_TRANSFER_SYNTAX)
+        reason = Reason.CORRUPT if isinstance(error, OSError) else reason
         return Skipped(path, reason, f"{path.name}: {_text(error)}", relative)
     return Series(
-        kind="video",
+        kind=Kind.VIDEO,
         instances=(Instance(path, frames=info.frames, cautions=info.cautions),),
         source=VideoSource(),
         source_path=source_path,
@@ -118,9 +119,9 @@ class VideoSource:
     """Reads the frames of a video file."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield every `stride`-th frame; the grey window does not apply to video.
+        """Yield frames; the grey window does not apply to video.
 
         Frames of another size than the first are left out, and told at the end.
         """
@@ -128,7 +129,7 @@ class VideoSource:
         try:
             shape = (series.rows, series.columns, 3)
             done, others, first = 0, 0, None
-            for picture in pictures(path, stride=stride):
+            for picture in pictures(path, indices=indices):
                 done += 1
                 if picture.pixels.shape == shape:
                     yield _frame(picture)
@@ -136,13 +137,13 @@ class VideoSource:
                     others, first = others + 1, first or _other_size(picture, series)
             if others:
                 message = f"{others} frames were left out: {first}"
-                raise InputError(message, reason="inconsistent_geometry")
-            wanted = len(range(0, series.frame_count, stride))
+                raise InputError(message, reason=Reason.INCONSISTENT_GEOMETRY)
+            wanted = series.frame_count if indices is None else len(indices)
             if done < wanted:
-                raise InputError(f"only {done} of {wanted} frames decode", reason="corrupt")
+                raise InputError(f"only {done} of {wanted} frames decode", reason=Reason.CORRUPT)
         except (InputError, MissingExtraError, OSError) as error:
-            reason = getattr(error, "reason", "unsupported_transfer_syntax")
-            reason = "corrupt" if isinstance(error, OSError) else reason
+            reason = getattr(error, "reason", Reason.UNSUPPORTED_TRANSFER_SYNTAX)
+            reason = Reason.CORRUPT if isinstance(error, OSError) else reason
             named = InputError(f"{path.name}: {_text(error)}", reason=reason)
             if on_error is None:
                 raise named from error
@@ -168,7 +169,7 @@ def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
         with _opened(av, part, bare) as container:
             found.append(_count(av, container))
     if not found[0].frames:
-        raise InputError("holds no video frames that can be read", reason="corrupt")
+        raise InputError("holds no video frames that can be read", reason=Reason.CORRUPT)
     rows, columns, interlaced = _first_picture(av, source, bare)
     frames = sum(each.frames for each in found)
     if interlaced and all(each.may_hold_fields for each in found):
@@ -183,7 +184,7 @@ def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
 
 
 def pictures(
-    source: Path | BinaryIO, *, stride: int = 1, bare: str | None = None
+    source: Path | BinaryIO, *, indices: Indices = None, bare: str | None = None
 ) -> Iterator[Picture]:
     """Decode a video one frame at a time, in the order of display.
 
@@ -193,7 +194,7 @@ def pictures(
 
     Args:
         source: a file, or a stream that can be read and sought.
-        stride: take every so-manyth frame, from the first.
+        indices: which frames; decoding ends after the last of them.
         bare: `mpeg`, `h264` or `hevc`: what the stream is if it has no container.
 
     Raises:
@@ -202,7 +203,8 @@ def pictures(
     """
     av = _library()
     clock, damage, pending = Clock(), Damage(), dict[Caution, None]()
-    index = 0
+    index, wanted = 0, itertools.count() if indices is None else iter(indices)
+    following = next(wanted, None)
     for number, part in enumerate(_parts(source)):
         if number:
             clock.restart()
@@ -210,9 +212,12 @@ def pictures(
             time_s, restarted = clock.time_of(frame)
             pending.update(dict.fromkeys(restarted))
             cautions = damage.of(frame)
-            if index % stride == 0:
+            if index == following:
                 yield Picture(_rgb(frame), index, time_s, (*pending, *cautions))
                 pending.clear()
+                following = next(wanted, None)
+                if following is None:
+                    return
             index += 1
 
 
@@ -223,7 +228,7 @@ def _decoded(av: Any, source: Path | BinaryIO, bare: str | None) -> Iterator[Any
         try:
             yield from container.decode(stream)
         except av.FFmpegError as error:
-            raise InputError(_reason(error), reason="corrupt") from error
+            raise InputError(_reason(error), reason=Reason.CORRUPT) from error
 
 
 class Clock:
@@ -316,7 +321,7 @@ def _count(av: Any, container: Any) -> _Recording:
                 first = begin if first is None else min(first, begin)
                 end = max(end, begin + (packet.duration or 0) * packet.time_base)
     except av.FFmpegError as error:
-        raise InputError(_reason(error), reason="corrupt") from error
+        raise InputError(_reason(error), reason=Reason.CORRUPT) from error
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     lasts = None if first is None else float(end - first)
     cautions = _announced(container, stream, packets, lasts)
@@ -360,7 +365,7 @@ def _opened(av: Any, source: Path | BinaryIO, bare: str | None) -> Iterator[Any]
         if not isinstance(source, Path):
             stream = source
         elif not source.stat().st_size:
-            raise InputError("the file is empty", reason="truncated")
+            raise InputError("the file is empty", reason=Reason.TRUNCATED)
         else:
             stream = _named(source) or stack.enter_context(source.open("rb"))
         yield stack.enter_context(_container(av, stream, bare))
@@ -391,7 +396,7 @@ def _container(av: Any, stream: str | BinaryIO, bare: str | None) -> Any:
         container.close()
     raise InputError(
         f"no video that can be read ({_reason(failure) if failure else 'no video stream'})",
-        reason="corrupt" if failure else "not_an_image",
+        reason=Reason.CORRUPT if failure else Reason.NOT_AN_IMAGE,
     )
 
 
@@ -408,7 +413,7 @@ def _first_picture(av: Any, source: Path | BinaryIO, bare: str | None) -> tuple[
         turned = int(getattr(frame, "rotation", 0) or 0) % 180
         size = (columns, rows) if turned else (rows, columns)
         return (*size, bool(frame.interlaced_frame))
-    raise InputError("holds no video frames that decode", reason="corrupt")
+    raise InputError("holds no video frames that decode", reason=Reason.CORRUPT)
 
 
 def _rgb(frame: Any) -> NDArray[np.uint8]:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.errors import GeometryError, InputError
+from sam2unet_core.errors import GeometryError, InputError, Reason
 from sam2unet_core.geometry import Geometry
 from sam2unet_core.media.display import display_range, to_pixels
 from sam2unet_core.task import Window
-from sam2unet_core.types import Caution, Frame, Instance, OnError, Series, Skipped
+from sam2unet_core.types import Caution, Frame, Indices, Instance, Kind, OnError, Series, Skipped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -92,7 +92,7 @@ def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | S
     columns, rows, slices = header.shape
     cautions = (*header.cautions, *cautions)
     return Series(
-        kind="array",
+        kind=Kind.ARRAY,
         instances=(Instance(path, frames=slices, cautions=cautions, companions=companions(path)),),
         source=VolumeSource(),
         source_path=source_path,
@@ -110,9 +110,9 @@ class VolumeSource:
     """Reads the slices of a volume file; the file's volume is held while they are read."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield every `stride`-th slice."""
+        """Yield slices."""
         path = series.instances[0].path
         try:
             header = read_volume_header(path)
@@ -128,7 +128,7 @@ class VolumeSource:
                 raise named from error
             on_error(0, named)
             return
-        for index in range(0, series.frame_count, stride):
+        for index in range(series.frame_count) if indices is None else indices:
             plane = np.swapaxes(values[:, :, index], 0, 1)  # (row, column[, RGB])
             pixels, found = to_pixels(plane, shown)
             yield Frame(pixels, index, 0, index + 1, cautions=(*guessed, *found))
@@ -149,9 +149,9 @@ def read_volume_header(path: Path) -> VolumeHeader:
     except InputError:
         raise
     except EOFError as error:
-        raise InputError("the file ends within its header", reason="truncated") from error
+        raise InputError("the file ends within its header", reason=Reason.TRUNCATED) from error
     except Exception as error:  # the readers fail in many ways on broken files
-        reason = "truncated" if path.is_file() and not path.stat().st_size else "corrupt"
+        reason = Reason.TRUNCATED if path.is_file() and not path.stat().st_size else Reason.CORRUPT
         raise InputError(
             f"not a volume that can be read ({type(error).__name__})", reason=reason
         ) from error
@@ -160,7 +160,7 @@ def read_volume_header(path: Path) -> VolumeHeader:
         raise InputError(
             f"{size / 2**30:.0f} GiB of voxels are too many; the limit is "
             f"{LARGEST_BYTES / 2**30:.0f} GiB",
-            reason="too_large",
+            reason=Reason.TOO_LARGE,
         )
     return header
 
@@ -194,11 +194,11 @@ def read_volume(path: Path) -> NDArray[Any]:
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError("not enough memory for the volume", reason="out_of_memory") from error
+        raise InputError("not enough memory for the volume", reason=Reason.OUT_OF_MEMORY) from error
     except Exception as error:
         raise InputError(
             f"the voxels cannot be read ({type(error).__name__}); copy the file again",
-            reason="truncated" if isinstance(error, (EOFError, OSError)) else "corrupt",
+            reason=Reason.TRUNCATED if isinstance(error, (EOFError, OSError)) else Reason.CORRUPT,
         ) from error
 
 
@@ -283,7 +283,7 @@ def _itk(path: Path) -> tuple[VolumeHeader, int]:
     channels = reader.GetNumberOfComponents()
     if channels not in (1, 3, 4):
         raise InputError(
-            f"{channels} values per voxel; expected 1 or RGB", reason="inconsistent_geometry"
+            f"{channels} values per voxel; expected 1 or RGB", reason=Reason.INCONSISTENT_GEOMETRY
         )
     pitch = reader.GetSpacing()
     axes = min(3, len(size))
@@ -331,7 +331,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
         raise InputError(
             f"of shape {' x '.join(str(n) for n in shape)}: a time series or more volumes in one "
             "file; save each as a file of its own",
-            reason="inconsistent_geometry",
+            reason=Reason.INCONSISTENT_GEOMETRY,
         )
     first, second, third = (*shape, 1)[:3]
     return (int(first), int(second), int(third))

@@ -17,7 +17,7 @@ from sam2unet_core.errors import DataError, GeometryError
 from sam2unet_core.media.nifti import NiftiFile
 from sam2unet_core.media.volume import read_volume_header
 from sam2unet_core.media.writer import FileWriter
-from sam2unet_core.types import Frame, Series
+from sam2unet_core.types import Frame, Kind, Series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """NIfTI's axes go to the patient's right, front and head; ours to the left, back and head."""
@@ -95,7 +95,7 @@ class LabelMapWriter(FileWriter):
 
 def _order(series: Series) -> Sequence[int]:
     """Return which frame is the first, second and so on in the file."""
-    if series.geometry is None or series.kind == "array":
+    if series.geometry is None or series.kind == Kind.ARRAY:
         return range(series.frame_count)
     return series.geometry.spatial_order
 
@@ -103,7 +103,7 @@ def _order(series: Series) -> Sequence[int]:
 def _header(series: Series, note: str) -> bytes:
     """Return the bytes before the voxels: 352, or 544 of NIfTI-2."""
     shape = (series.columns, series.rows, series.frame_count)
-    source = read_volume_header(series.instances[0].path) if series.kind == "array" else None
+    source = read_volume_header(series.instances[0].path) if series.kind == Kind.ARRAY else None
     if source is not None and source.nifti is not None:
         header = _carried_over(source.nifti, shape)
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from sam2unet_core.files import unfinished
 
 
 class FileWriter(ABC):
@@ -21,7 +22,7 @@ class FileWriter(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._temporary = self.path.with_name(f".{uuid.uuid4().hex}.part")
+        self._temporary = unfinished(self.path)
 
     def __enter__(self) -> Self:  # noqa: D105
         return self

@@ -1,17 +1,18 @@
 """What the bundle's YAML names: data, transforms, handlers and the inferer."""
 
 from sam2unet_core.data import check_samples, read_dataset
+from sam2unet_core.inference.runtimes.torch_runtime import choose_device
 from sam2unet_core.monai_parts.batches import TrainingLoader, validation_sampler
 from sam2unet_core.monai_parts.configuration import (
+    choose_bundle_model,
     find_bundle_root,
-    read_task,
     report_errors_in_one_line,
     run_folder,
     training_task,
 )
 from sam2unet_core.monai_parts.distributed import process_device, start_process_group
 from sam2unet_core.monai_parts.frames import LoadFramed, Prepared, ToMasksd, as_items
-from sam2unet_core.monai_parts.inference import SegmenterInferer, WriteMasksd, choose_weights
+from sam2unet_core.monai_parts.inference import SegmenterInferer, WriteResultsd, picture_formats
 from sam2unet_core.monai_parts.inputs import image_samples
 from sam2unet_core.monai_parts.logs import (
     TrainingBar,
@@ -42,7 +43,6 @@ from sam2unet_core.monai_parts.training import (
     clip_gradients,
     trainable_parameters,
 )
-from sam2unet_core.runtimes.torch_runtime import choose_device
 
 __all__ = [
     "EpochSeed",
@@ -62,25 +62,25 @@ __all__ = [
     "TrainingBar",
     "TrainingLoader",
     "WeightAverage",
-    "WriteMasksd",
+    "WriteResultsd",
     "as_items",
     "bundled_trunk",
     "check_intervals",
     "check_overrides",
     "check_samples",
     "check_split",
+    "choose_bundle_model",
     "choose_device",
-    "choose_weights",
     "clip_gradients",
     "dice_metric",
     "find_bundle_root",
     "image_samples",
     "is_terminal",
     "mlflow_handler",
+    "picture_formats",
     "process_device",
     "progress_bar",
     "read_dataset",
-    "read_task",
     "report_errors_in_one_line",
     "run_folder",
     "show_masks",

@@ -11,10 +11,9 @@ from types import TracebackType
 
 from sam2unet_core.console import error_line, escape_what_cannot_be_shown
 from sam2unet_core.errors import ConfigError
+from sam2unet_core.inference.model import ModelSource, choose_model, choose_task, unmeasured
 from sam2unet_core.monai_parts.callers import config_files, is_command_line, running_workflow
-from sam2unet_core.network.checkpoint import read_info
-from sam2unet_core.segmenter import unmeasured
-from sam2unet_core.task import Task, installed_bundle, load_preset
+from sam2unet_core.task import Task, installed_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -39,47 +38,41 @@ def find_bundle_root() -> str:
 def training_task(
     bundle_root: str, task: str | None = None, image_size: Sequence[int] | None = None
 ) -> Task:
-    """Return the task to train for: that of `read_task`, without what belongs to its weights.
+    """Return the task to train for, without what belongs to its weights.
 
     Args:
         bundle_root: folder of the bundle.
-        task: as in `read_task`.
+        task: a `task.json`, or the name of a task; the bundle's own by default.
         image_size: `(height, width)` of the network's input in place of the task's.
 
     Raises:
         TaskError: there is no such task, or the image size is none.
     """
-    found = unmeasured(read_task(bundle_root, task))
+    found = unmeasured(choose_task(bundle_root, task))
     if image_size is None:
         return found
     return Task.from_dict(found.to_dict() | {"image_size": list(image_size)})
 
 
-def read_task(bundle_root: str, task: str | None = None, weights: str | None = None) -> Task:
-    """Return the task to run.
+def choose_bundle_model(
+    bundle_root: str, task: str | None = None, weights: str | None = None
+) -> ModelSource:
+    """Return the task to run and its weights file.
 
     Args:
         bundle_root: folder of the bundle.
         task: a `task.json`, or the name of a task that comes with the package.
         weights: a weights file; without `task`, the task that it holds is taken. With neither,
-            the bundle's own task.
+            the bundle's own.
 
     Raises:
         TaskError: there is no such task, or the file is not one.
-        WeightsError: the weights file cannot be read.
+        WeightsError: the weights file cannot be read, or is not the one that the bundle names.
+        MissingWeightsError: none was given and the task has none.
     """
-    own = Path(bundle_root) / "configs" / "task.json"
-    if task is None:
-        held = read_info(weights).task if weights else None
-        if held is not None:
-            return held
-    if task is not None and task.endswith(".json"):
-        found = Task.load(task)
-    elif own.is_file() and task in (None, Task.load(own).name):
-        found = Task.load(own)
-    else:
-        found = load_preset(str(task))
-    return found if weights is None else unmeasured(found)
+    source = choose_model(bundle_root, task=task, weights=weights, weights_first=True)
+    source.check()
+    return source
 
 
 def run_folder(output_dir: str | None, *, kind: str, resume: bool = False) -> str:

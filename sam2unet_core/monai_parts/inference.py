@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.inferers import Inferer
-from monai.transforms import Transform
+from monai.transforms import MapTransform
 from torch import Tensor
 
-from sam2unet_core.media.image import overlay, write_image, write_mask, write_probability
-from sam2unet_core.postprocess import label_map
-from sam2unet_core.segmenter import Segmenter, bundled_weights
+from sam2unet_core.batch.formats import FORMATS, PictureFormat
+from sam2unet_core.errors import ConfigError
+from sam2unet_core.inference.engine import to_result
+from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Task
+from sam2unet_core.types import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +30,7 @@ class SegmenterInferer(Inferer):
     Args:
         task: what the network's channels mean.
         device: where it runs.
-        runtime: one of `sam2unet_core.runtimes.RUNTIMES`.
+        runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
     """
 
     def __init__(
@@ -49,52 +53,53 @@ class SegmenterInferer(Inferer):
         return torch.from_numpy(self._segmenter.probabilities(np.ascontiguousarray(frames)))
 
 
-class WriteMasksd(Transform):
-    """Write the mask of each frame, and its overlay and probabilities if asked for.
+class WriteResultsd(MapTransform):
+    """Write what was found in a frame, as a batch run does, and leave its label map in `pred`.
 
     Files are named as `sam2unet segment` names them: `<name of the image>.mask.png`.
 
     Args:
+        keys: of the probabilities, `(K, H, W)` float32.
         task: gives threshold, classes and colours.
-        output_dir: folder for the masks; subfolders follow the images' own.
-        overlays: write `.overlay.png`, the frame with the mask's outline.
-        probabilities: write `.prob<k>.png`, 16 bit, one a class.
+        output_dir: folder for the files; subfolders follow the images' own.
+        formats: which pictures: some of `png`, `overlay`, `probabilities`.
     """
 
     def __init__(
         self,
+        keys: KeysCollection,
         task: Task,
         output_dir: str,
-        overlays: bool = False,
-        probabilities: bool = False,
+        formats: Sequence[str] = ("png",),
     ) -> None:
+        super().__init__(keys)
         self.task = task
         self.output_dir = Path(output_dir)
-        self.overlays = overlays
-        self.probabilities = probabilities
+        self.formats = [_picture_format(name) for name in formats]
 
-    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Write the files of one frame and return `data` with the label map in `pred`."""
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the files of one frame and return `data` with label maps `(1, H, W)` uint8."""
         item = dict(data)
-        found = torch.as_tensor(item["pred"]).cpu().numpy()
-        labels = label_map(found, self.task)
-        stem = self.output_dir / item["name"]
+        pixels = torch.as_tensor(item["image"]).permute(1, 2, 0).cpu().numpy()
+        stem = self.output_dir / str(item["name"])
         stem.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(Path(f"{stem}.mask.png"), labels, self.task.classes)
-        if self.probabilities:
-            for value, channel in enumerate(found, start=1):
-                write_probability(Path(f"{stem}.prob{value}.png"), channel)
-        if self.overlays:
-            pixels = torch.as_tensor(item["image"]).permute(1, 2, 0).cpu().numpy()
-            write_image(Path(f"{stem}.overlay.png"), overlay(pixels, labels, self.task.classes))
-        item["pred"] = torch.from_numpy(labels)[None]
+        for key in self.key_iterator(item):
+            found = torch.as_tensor(item[key]).cpu().numpy()
+            result = to_result(Frame(pixels, 0, 0, 1), found, self.task)
+            for each in self.formats:
+                each.write(stem, result, self.task)
+            item[key] = torch.from_numpy(result.labels)[None]
         return item
 
 
-def choose_weights(bundle_root: str, task: Task, weights: str | None = None) -> str:
-    """Return the weights file: the one given, else the bundle's own.
+def picture_formats(overlays: bool, probabilities: bool) -> list[str]:
+    """Return the names of the formats that the bundle's settings ask for."""
+    return ["png", *["overlay"] * overlays, *["probabilities"] * probabilities]
 
-    Raises:
-        MissingWeightsError: none was given and the task has none.
-    """
-    return weights or str(bundled_weights(Path(bundle_root), task))
+
+def _picture_format(name: str) -> PictureFormat:
+    found = FORMATS.get(name)
+    if not isinstance(found, PictureFormat):
+        known = [each.name for each in FORMATS.values() if isinstance(each, PictureFormat)]
+        raise ConfigError(f"unknown format {name!r}; choose from {', '.join(known)}")
+    return found

@@ -17,6 +17,8 @@ from ignite.metrics import Average
 from monai.handlers import CheckpointLoader
 
 from sam2unet_core.errors import ConfigError
+from sam2unet_core.files import written_whole
+from sam2unet_core.inference.model import unmeasured
 from sam2unet_core.monai_parts.training import EpochSeed, WeightAverage
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import (
@@ -26,7 +28,6 @@ from sam2unet_core.network.checkpoint import (
     trainable_state_dict,
     trunk_identity,
 )
-from sam2unet_core.segmenter import unmeasured
 from sam2unet_core.task import Task
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,8 @@ class RunState:
             self._save_best()
         checkpoint = {name: part.state_dict() for name, part in self.parts.items()}
         checkpoint |= self.identity
-        _replace(self.folder / CHECKPOINT, checkpoint)
+        with written_whole(self.folder / CHECKPOINT) as part:
+            torch.save(checkpoint, part)
 
     def state_dict(self) -> dict[str, Any]:
         """Return network and trunk, history and best metric."""
@@ -183,12 +185,13 @@ class RunState:
 
     def _write_history(self) -> None:
         names = list(dict.fromkeys(name for row in self.history for name in row))
-        temporary = self.folder / f".{HISTORY}.part"
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
+        with (
+            written_whole(self.folder / HISTORY) as part,
+            part.open("w", newline="", encoding="utf-8") as stream,
+        ):
             writer = csv.DictWriter(stream, names)
             writer.writeheader()
             writer.writerows(self.history)
-        temporary.replace(self.folder / HISTORY)
 
     def _save_best(self) -> None:
         state = self.evaluator.state
@@ -216,10 +219,3 @@ class _Trainable:
 
 def _key_metric(engine: Engine) -> float:
     return float(engine.state.metrics[engine.state.key_metric_name])
-
-
-def _replace(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write beside `path`, then rename: a killed run leaves the old checkpoint or the new one."""
-    temporary = path.with_name(f".{path.name}.part")
-    torch.save(dict(checkpoint), temporary)
-    temporary.replace(path)

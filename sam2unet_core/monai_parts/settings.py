@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sam2unet_core.errors import ConfigError
+from sam2unet_core.inference.runtimes import RUNTIME_NAMES
+from sam2unet_core.inference.runtimes.torch_runtime import choose_device
 from sam2unet_core.monai_parts.training import PRECISIONS
 from sam2unet_core.network.variants import find_variant
-from sam2unet_core.runtimes import RUNTIMES
-from sam2unet_core.runtimes.torch_runtime import choose_device
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ SETTINGS: dict[str, Kind] = {
     "overlays": _TRUTH,
     "probabilities": _TRUTH,
     "device": Kind("auto, cpu, cuda, cuda:N or mps", _read_device),
-    "runtime": _choice(RUNTIMES),
+    "runtime": _choice(RUNTIME_NAMES),
     # MONAI's --tracking
     "tracking_uri": _OPEN_NAME,
     "experiment_name": _OPEN_NAME,

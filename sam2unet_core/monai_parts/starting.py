@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
+from sam2unet_core.monai_parts.cpu_attention import attend_fast_on_cpu
 from sam2unet_core.monai_parts.training import PRECISIONS
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import (
@@ -106,6 +107,7 @@ class InitialWeights:
             logger.info("starting from %s: %s", Path(file).name, found)
         if self.dtype is not None:
             round_frozen(self.network, self.dtype)
+        attend_fast_on_cpu(self.network)
 
     def _files(self) -> list[Path | str]:
         given = read_info(self.weights) if self.weights is not None else None

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sam2unet_core.protocol import ProtocolError, check_reference, open_array
 from sam2unet_core.task import Window
-from sam2unet_core.types import Caution, Frame
+from sam2unet_core.types import Caution, Frame, SourceProperties
 from sam2unet_core.worker.exchange import read_items
-from sam2unet_core.worker.fields import MAX_FRAMES, Fields
+from sam2unet_core.worker.fields import MAX_FRAMES, Fields, take_properties
 from sam2unet_core.worker.warned import not_finite, window_derived
 
 if TYPE_CHECKING:
@@ -35,15 +35,19 @@ class ArrayInput:
         reference: what the request says of it.
         rgb: whether it is `(N, H, W, 3)` uint8; else `(N, H, W)` of any number type.
         window: grey window of the request, or None.
+        source: what the client knows of the DICOM source; None where there is none.
+        force: segment it even where the task is not made for it.
     """
 
     folder: Path
     reference: dict[str, Any]
     rgb: bool
     window: Window | None
+    source: SourceProperties | None = None
+    force: bool = False
 
     @classmethod
-    def take(cls, fields: Fields, folder: Path) -> ArrayInput:
+    def take(cls, fields: Fields, folder: Path, *, force: bool = False) -> ArrayInput:
         """Read the fields of an input that is an array.
 
         Raises:
@@ -51,8 +55,9 @@ class ArrayInput:
         """
         reference = check_reference(fields.anything("array"))
         channels = fields.choice("channels", CHANNELS, None)
-        window = fields.inner("window")
-        given = cls(folder, reference, channels == "rgb", _window(window))
+        window, described = fields.inner("window"), fields.inner("source")
+        source = None if described is None else take_properties(described)
+        given = cls(folder, reference, channels == "rgb", _window(window), source, force)
         fields.end()
         if channels is None:
             raise ProtocolError("bad_request", "channels: expected grey or rgb")

@@ -14,15 +14,15 @@ from sam2unet_core import __version__
 from sam2unet_core.dicom.seg import SegWriter
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.planes import source_series, to_source
+from sam2unet_core.files import file_sha256
+from sam2unet_core.inference.model import Model
+from sam2unet_core.media.planes import source_series, stored_frame, to_source
 from sam2unet_core.protocol import ProtocolError, check_reference, inside, read_array
 from sam2unet_core.task import Task
-from sam2unet_core.types import Frame, Series, file_sha256
+from sam2unet_core.types import Series, rejection_reason
 from sam2unet_core.worker.exchange import Exchange, read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, PLANES, Fields
-from sam2unet_core.worker.job import Job
-from sam2unet_core.worker.models import Model
-from sam2unet_core.worker.segmenting import WhyNot
+from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Studies, in_plane
 from sam2unet_core.worker.warned import Warned
 
@@ -78,7 +78,7 @@ class Exporter:
         return made
 
     def write(
-        self, job: Job, *, model: Model, task: Task, studies: Studies, why_not: WhyNot
+        self, job: RunningRequest, *, model: Model, task: Task, studies: Studies
     ) -> dict[str, Any]:
         """Write the file and return its name and hash.
 
@@ -87,17 +87,18 @@ class Exporter:
             DataError: the source is not DICOM, or the masks are more than DICOM holds.
         """
         series = studies.series(self.source, self.series, check=job.check)
-        if series.instances[0].sop_class_uid is None:
+        if not series.is_dicom:
             raise DataError("the source is not DICOM, so no DICOM SEG can refer to it")
         cut = in_plane(series, self.plane)
         chosen = self._chosen(cut, task)
-        provenance = self._provenance(series, model, task, forced=bool(why_not(series, task)))
+        forced = rejection_reason(task, series.properties) is not None
+        provenance = self._provenance(series, model, task, forced=forced)
         path = self.exchange.adopt(self.output)
         path.unlink(missing_ok=True)
         stored = source_series(cut)
         with SegWriter(path, stored, task=task, provenance=provenance) as writer:
             for done, (index, masks) in enumerate(self._masks(cut, chosen), start=1):
-                writer.add(_frame(stored, index), masks.astype(bool))
+                writer.add(stored_frame(stored, index), masks.astype(bool))
                 job.progress(done, len(chosen))
         return {
             "file": self.output,
@@ -141,7 +142,7 @@ class Exporter:
             "frames": self.frames,
             "plane": self.plane,
             "task": task.to_dict(),
-            "weights": model.info.sha256,
+            "weights": model.weights_sha256 or "unknown",
             "version": __version__,
             "now": datetime.now(UTC).isoformat(),  # two exports are two series
         }
@@ -151,17 +152,10 @@ class Exporter:
             key=key,
             started=datetime.now(UTC),
             version=__version__,
-            weights_sha256=model.info.sha256,
-            runtime=model.segmenter.runtime.name,
-            precision=model.segmenter.runtime.precision,
+            weights_sha256=model.weights_sha256 or "unknown",
+            runtime=model.runtime.name,
+            precision=model.runtime.precision,
             threshold=self.threshold,
             model_note="; ".join(note for note in notes if note),
             forced_task=forced,
         )
-
-
-def _frame(series: Series, index: int) -> Frame:
-    """Return a stored frame by its place in the series, without pixels: the writer needs none."""
-    one_each = len(series.instances) == series.frame_count
-    instance, number = (index, 1) if one_each else (0, index + 1)
-    return Frame(np.zeros((1, 1, 3), np.uint8), index, instance, number)

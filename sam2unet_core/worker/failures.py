@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,11 +13,13 @@ from sam2unet_core.errors import (
     InputError,
     MissingExtraError,
     MissingWeightsError,
-    OutOfMemoryError,
     SAM2UNetError,
     TaskError,
     WeightsError,
+    is_disk_full,
+    is_out_of_memory,
 )
+from sam2unet_core.names import without_names
 from sam2unet_core.protocol import ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -35,12 +35,7 @@ REMEDIES = {
     "no_such_result": "segment again",
     "internal": "look at the worker's log; please report it, without patient data",
 }
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What PyTorch's plain RuntimeErrors say, in lower case, where an allocation fails."""
 _KINDS: tuple[tuple[type[BaseException], str], ...] = (
-    (OutOfMemoryError, "out_of_memory"),
-    (MemoryError, "out_of_memory"),
     (MissingWeightsError, "missing_weights"),
     (WeightsError, "bad_weights"),
     (InputError, "unreadable"),
@@ -49,6 +44,7 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
     (ConfigError, "bad_request"),
     (MissingExtraError, "unreadable"),
     (SAM2UNetError, "bad_request"),
+    (OSError, "unreadable"),
 )
 
 
@@ -70,7 +66,7 @@ def failure(error: BaseException, *, paths: Iterable[Path] = ()) -> dict[str, st
         logger.error(without_names("".join(traceback.format_exception(error)), paths))
         message = f"unexpected {type(error).__name__}"
     elif kind == "out_of_memory":
-        message = "the memory does not suffice"
+        message = "out of memory"
     elif isinstance(error, OSError):
         message = error.strerror or type(error).__name__
     else:
@@ -79,29 +75,9 @@ def failure(error: BaseException, *, paths: Iterable[Path] = ()) -> dict[str, st
     return {"kind": kind, "message": message, "remedy": remedy}
 
 
-def without_names(text: str, paths: Iterable[Path]) -> str:
-    """Return a message without the names of these files and of the folders they lie in."""
-    names: dict[str, str] = {}
-    for path in paths:
-        for one in (path, Path(os.path.realpath(path))):
-            names |= {str(folder): "its folder" for folder in one.parents if folder.name}
-            names |= {str(one): "the file", one.name: "the file"}
-    for name in sorted((n for n in names if len(n) > 1), key=len, reverse=True):
-        text = text.replace(name, names[name])
-    return text
-
-
 def _kind(error: BaseException) -> str:
-    for each, kind in _KINDS:
-        if isinstance(error, each):
-            if isinstance(error, InputError) and error.reason == "out_of_memory":
-                return "out_of_memory"
-            return kind
-    if isinstance(error, OSError):
-        if error.errno == errno.ENOMEM:
-            return "out_of_memory"
-        return "disk_full" if error.errno in _FULL else "unreadable"
-    text = str(error).lower()
-    if isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY):
+    if is_out_of_memory(error):
         return "out_of_memory"
-    return "internal"
+    if is_disk_full(error):
+        return "disk_full"
+    return next((kind for each, kind in _KINDS if isinstance(error, each)), "internal")

@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from sam2unet_core.protocol import MAX_ID, OPERATIONS, PROTOCOL_VERSION, ProtocolError
+from sam2unet_core.task import Task, load_preset
+from sam2unet_core.types import SourceProperties
 
 MAX_TEXT = 4096
 MAX_FRAMES = 1_000_000
@@ -122,7 +124,7 @@ class LoadOptions:
         bundle: a bundle folder.
         weights: a weights file.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        runtime: see `sam2unet_core.segmenter.RUNTIMES`.
+        runtime: see `sam2unet_core.inference.runtimes`.
     """
 
     task: str | None = None
@@ -168,6 +170,31 @@ class Adjustment:
             keep_largest=fields.flag("keep_largest"),
             smoothing_px=fields.number("smoothing_px", 0.0, low=0, high=MAX_SMOOTHING_PX) or 0.0,
         )
+
+
+def take_task(named: object) -> Task:
+    """Return the task that a request names or holds.
+
+    Raises:
+        ProtocolError: it is neither a name nor an object.
+        TaskError: there is none of that name, or the object is no task.
+    """
+    if isinstance(named, str):
+        return load_preset(named)
+    if not isinstance(named, dict):
+        raise ProtocolError("bad_request", "task: expected a name or a task's content")
+    return Task.from_dict(named)
+
+
+def take_properties(fields: Fields) -> SourceProperties:
+    """Read what a client knows of the source of an image: null where the source does not say."""
+    properties = SourceProperties(
+        modality=fields.text("modality"),
+        sop_class_uid=fields.text("sop_class_uid"),
+        photometric=fields.text("photometric"),
+    )
+    fields.end()
+    return properties
 
 
 def request_id(message: Mapping[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""What the worker says of itself; answered at once, so nothing heavy is imported."""
+"""What is answered at once, so nothing heavy is imported: what there is, and what suits what."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import platform
 from typing import Any
 
 from sam2unet_core import __version__
-from sam2unet_core.protocol import PROTOCOL_VERSION
+from sam2unet_core.batch.formats import FORMATS
+from sam2unet_core.inference.runtimes import RUNTIME_NAMES
+from sam2unet_core.protocol import PROTOCOL_VERSION, ProtocolError
 from sam2unet_core.task import Task, installed_bundle, load_preset, presets
+from sam2unet_core.types import Rejection, rejection_reason
+from sam2unet_core.worker.fields import Fields, take_properties, take_task
+
+MOST_TASKS = 200
+"""Tasks that one `fits` may name."""
 
 
-def hello() -> dict[str, Any]:
-    """Return versions and the tasks that come with the package."""
+def hello(fields: Fields) -> dict[str, Any]:
+    """Return versions, the tasks that come with the package, runtimes and output formats."""
+    fields.end()
     return {
         "protocol": PROTOCOL_VERSION,
         "version": __version__,
@@ -21,7 +29,28 @@ def hello() -> dict[str, Any]:
         "torch": _version_of("torch"),
         "pid": os.getpid(),
         "tasks": [_described(task) for task in _tasks()],
+        "runtimes": list(RUNTIME_NAMES),
+        "formats": [{"name": each.name, "help": each.help} for each in FORMATS.values()],
     }
+
+
+def fits(fields: Fields) -> dict[str, Any]:
+    """Return of each task why it is not made for a DICOM source, or null where it is.
+
+    Raises:
+        ProtocolError: the source or the tasks are missing or wrong.
+        TaskError: there is no such task.
+    """
+    source, named = fields.inner("source"), fields.anything("tasks")
+    fields.end()
+    if source is None or not isinstance(named, list) or len(named) > MOST_TASKS:
+        raise ProtocolError("bad_request", "fits: expected a source and a list of tasks")
+    properties = take_properties(source)
+    return {"rejections": [_told(rejection_reason(take_task(each), properties)) for each in named]}
+
+
+def _told(rejection: Rejection | None) -> dict[str, str] | None:
+    return None if rejection is None else {"reason": rejection.reason, "message": rejection.message}
 
 
 def _tasks() -> list[Task]:

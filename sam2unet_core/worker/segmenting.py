@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2unet_core.inference.engine import Engine
+from sam2unet_core.inference.model import Model
 from sam2unet_core.media.planes import source_series
-from sam2unet_core.pipeline import BATCH_SIZE, BatchSize, in_background, segment_frames
 from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.task import Task
-from sam2unet_core.types import Frame, Series
+from sam2unet_core.types import Frame, Rejection, rejection_reason
 from sam2unet_core.worker.arrays import ArrayInput
 from sam2unet_core.worker.exchange import ArrayWriter, Exchange, read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, PLANES, Adjustment, Fields
-from sam2unet_core.worker.job import Job
 from sam2unet_core.worker.masks import adjusted, masks_of
-from sam2unet_core.worker.models import Model
+from sam2unet_core.worker.models import describe
 from sam2unet_core.worker.results import Kept, Results
+from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Studies, in_plane
 from sam2unet_core.worker.warned import Warned
-
-WhyNot = Callable[[Series, Task], str | None]
-_AHEAD = 4
-"""Frames of a path that are decoded ahead of the network."""
 
 
 @dataclass(frozen=True)
@@ -82,23 +79,23 @@ class SegmentRequest:
         if path is None:
             if plane is not None:
                 raise ProtocolError("bad_request", "plane: for inputs given by path only")
-            return cls(ArrayInput.take(inner, folder), adjustment, wanted)
+            return cls(ArrayInput.take(inner, folder, force=force), adjustment, wanted)
         series = inner.integer("series", 0, low=0, high=MAX_FRAMES) or 0
         given = PathInput(path, series, inner.frames(), plane, force)
         inner.end()
         return cls(given, adjustment, wanted)
 
 
-@dataclass
 class _Spent:
     """Seconds, by what they went into."""
 
-    started: float = field(default_factory=time.perf_counter)
-    decode_s: float = 0.0
-    network_s: float = 0.0
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.decode_s = 0.0
+        self.network_s = 0.0
 
     def of(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Yield frames and count the time they take to come."""
+        """Yield frames and count the time that decoding takes."""
         while True:
             before = time.perf_counter()
             frame = next(frames, None)
@@ -108,24 +105,23 @@ class _Spent:
             yield frame
 
     def ms(self) -> dict[str, float]:
-        """Return milliseconds for the client; the network's are without waiting for frames."""
+        """Return milliseconds for the client."""
         seconds = {
             "decode": self.decode_s,
-            "network": max(0.0, self.network_s - self.decode_s),
-            "total": time.perf_counter() - self.started,
+            "network": self.network_s,
+            "total": time.perf_counter() - self._started,
         }
         return {name: round(1000 * value, 2) for name, value in seconds.items()}
 
 
 def segment(
     request: SegmentRequest,
-    job: Job,
+    job: RunningRequest,
     *,
     model: Model,
     studies: Studies,
     exchange: Exchange,
     results: Results,
-    why_not: WhyNot,
 ) -> dict[str, Any]:
     """Segment frames and return what `finished` says.
 
@@ -135,30 +131,30 @@ def segment(
         OutOfMemoryError, MemoryError: a single frame does not fit.
         CancelledError: the job was stopped.
     """
-    spent, segmenter = _Spent(), model.segmenter
-    opened = _open(request.given, job, model=model, studies=studies, why_not=why_not)
+    spent = _Spent()
+    opened = _open(request.given, job, task=model.task, studies=studies)
     count, warned = opened.count, opened.warned
-    task = adjusted(segmenter.task, request.adjustment)
+    task = adjusted(model.task, request.adjustment)
     writer = _Writer(request, exchange, results, size=4 * count * task.num_classes * opened.size)
-    # one frame at a time on a CPU: as fast there, and a cancel or a partial result comes sooner
-    on_cpu = segmenter.runtime.device.type == "cpu"
-    batch = BatchSize(1 if on_cpu else BATCH_SIZE)
-    with writer:
-        found = segment_frames(spent.of(opened.frames), segmenter, batch_size=batch)
-        for index in range(count):
-            before = time.perf_counter()
-            result = next(found, None)
-            spent.network_s += time.perf_counter() - before
-            if result is None:
-                raise ProtocolError("unreadable", f"{index} of {count} frames could be read")
+    done = 0
+    with (
+        writer,
+        Engine.for_latency(model) as engine,
+        closing(engine.results(spent.of(opened.frames))) as found,
+    ):
+        for result in found:
             masks = masks_of(result.probabilities, task, request.adjustment)
             writer.add(masks, result.probabilities)
-            job.partial(index, exchange.write(masks))
-            job.progress(index + 1, count)
+            spent.network_s += result.seconds
+            job.partial(done, exchange.write(masks))
+            done += 1
+            job.progress(done, count)
+        if done < count:
+            raise ProtocolError("unreadable", f"{done} of {count} frames could be read")
     return {
-        **writer.close(segmenter.task),
-        **{k: v for k, v in model.describe().items() if k != "task"},
-        "task": segmenter.task.name,
+        **writer.close(model.task),
+        **{k: v for k, v in describe(model).items() if k != "task"},
+        "task": model.task.name,
         "threshold": task.threshold,
         "warnings": warned.told(),
         "ms": spent.ms(),
@@ -166,7 +162,12 @@ def segment(
 
 
 def rethreshold(
-    kept: Kept, adjustment: Adjustment, job: Job, *, frames: list[int] | None, exchange: Exchange
+    kept: Kept,
+    adjustment: Adjustment,
+    job: RunningRequest,
+    *,
+    frames: list[int] | None,
+    exchange: Exchange,
 ) -> dict[str, Any]:
     """Make masks of kept probabilities and return what `finished` says.
 
@@ -263,28 +264,26 @@ class _Opened:
 
 
 def _open(
-    given: ArrayInput | PathInput, job: Job, *, model: Model, studies: Studies, why_not: WhyNot
+    given: ArrayInput | PathInput, job: RunningRequest, *, task: Task, studies: Studies
 ) -> _Opened:
-    task = model.segmenter.task
     if isinstance(given, ArrayInput):
+        _refuse(rejection_reason(task, given.source), force=given.force)
         count, rows, columns = given.shape
         warned = Warned(count)
         return _Opened(count, rows * columns, warned.of(given.frames(task.window)), warned)
     series = studies.series(given.path, given.series, check=job.check)
-    why = why_not(series, task)
-    if why and not given.force:
-        raise ProtocolError("task_mismatch", why, "choose a task made for it, or force this one")
+    _refuse(rejection_reason(task, series.properties), force=given.force)
     series = in_plane(series, given.plane)
     if given.frames is not None and given.frames[-1] >= series.frame_count:
         raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
     count = series.frame_count if given.frames is None else len(given.frames)
     cut = source_series(series) is not series
     warned = Warned(source_series(series), cut=cut)
-    frames = warned.of(studies.frames(series, given.frames, window=task.window))
-    return _Opened(count, series.rows * series.columns, _ahead(frames), warned)
+    frames = warned.of(series.frames(indices=given.frames, window=task.window))
+    return _Opened(count, series.rows * series.columns, frames, warned)
 
 
-def _ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """Decode in a thread of its own, a few frames ahead of the network."""
-    with in_background(frames, limit=_AHEAD) as decoded:
-        yield from decoded
+def _refuse(rejection: Rejection | None, *, force: bool) -> None:
+    if rejection is not None and not force:
+        remedy = "choose a task made for it, or force this one"
+        raise ProtocolError("task_mismatch", rejection.message, remedy)

@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 
 from sam2unet_core.protocol import ProtocolError, event
 from sam2unet_core.worker.channel import Channel
-from sam2unet_core.worker.engine import Engine
 from sam2unet_core.worker.exchange import Exchange
 from sam2unet_core.worker.failures import CancelledError, failure
 from sam2unet_core.worker.fields import Fields, check_head, request_id
-from sam2unet_core.worker.greeting import hello
-from sam2unet_core.worker.job import Job
+from sam2unet_core.worker.greeting import fits, hello
+from sam2unet_core.worker.operations import Operations
 from sam2unet_core.worker.parent import ended_within, watch
 from sam2unet_core.worker.roots import Roots
+from sam2unet_core.worker.running import RunningRequest
 
 logger = logging.getLogger(__name__)
 GRACE_S = 5.0
@@ -43,7 +43,7 @@ def serve(
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     folder = Exchange(exchange)
-    server = Server(Channel.take_over(), Engine(folder, Roots(allow_roots)), folder)
+    server = Server(Channel.take_over(), Operations(folder, Roots(allow_roots)), folder)
     for name in ("SIGTERM", "SIGINT"):
         with contextlib.suppress(AttributeError, ValueError):
             signal.signal(getattr(signal, name), lambda *_: server.stop())
@@ -61,20 +61,20 @@ class Server:
 
     Args:
         channel: the client.
-        engine: does the work.
+        operations: does the work.
         exchange: its files are deleted at the end.
 
     Attributes:
         was_told: whether the client said `shutdown`.
     """
 
-    def __init__(self, channel: Channel, engine: Engine, exchange: Exchange) -> None:
+    def __init__(self, channel: Channel, operations: Operations, exchange: Exchange) -> None:
         self.was_told = False
         self._channel = channel
-        self._engine = engine
+        self._operations = operations
         self._exchange = exchange
         self._lock = threading.Lock()
-        self._job: Job | None = None
+        self._job: RunningRequest | None = None
         self._closing = False
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -86,7 +86,7 @@ class Server:
             while (do := self._work.get()) is not None:
                 do()
         finally:
-            self._engine.close()
+            self._operations.close()
             self._exchange.clean()
             self._ended.set()
 
@@ -129,9 +129,9 @@ class Server:
                 return
             if self._closing:
                 raise _wrong("the worker is shutting down")
-        if operation == "hello":
-            fields.end()
-            self._send(event(identifier, "finished", result=hello()))
+        at_once = {"hello": hello, "fits": fits}
+        if operation in at_once:
+            self._send(event(identifier, "finished", result=at_once[operation](fields)))
         elif operation == "cancel":
             self._cancel(identifier, fields)
         elif operation == "shutdown":
@@ -141,7 +141,7 @@ class Server:
             self._begin(identifier, operation, fields)
 
     def _begin(self, identifier: int, operation: str, fields: Fields) -> None:
-        job = Job(identifier, self._channel.send)
+        job = RunningRequest(identifier, self._channel.send)
         with self._lock:
             if self._job is not None:
                 raise ProtocolError(
@@ -170,17 +170,17 @@ class Server:
         self._work.put(lambda: self._send(event(identifier, "finished", result={})))
         self._work.put(None)
 
-    def _do(self, job: Job, operation: str, fields: Fields) -> None:
+    def _do(self, job: RunningRequest, operation: str, fields: Fields) -> None:
         """Work on one request and send its only terminal event."""
         self._exchange.begin_request()
         try:
             job.check()
-            result = self._engine.do(operation, fields, job)
+            result = self._operations.do(operation, fields, job)
             last = event(job.identifier, "finished", result=result)
         except CancelledError:
             last = event(job.identifier, "cancelled")
         except Exception as error:
-            told = failure(error, paths=self._engine.paths)
+            told = failure(error, paths=self._operations.paths)
             last = event(job.identifier, "failed", **told)
         with self._lock:  # a cancel either comes before this or finds no such request
             if job.stopped:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sam2unet_core.errors import InputError
+from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media.planes import Plane, reslice
+from sam2unet_core.names import without_names
 from sam2unet_core.protocol import ProtocolError
-from sam2unet_core.task import Window
-from sam2unet_core.types import Frame, Series, Skipped
-from sam2unet_core.worker.failures import without_names
+from sam2unet_core.types import Frame, Rejection, Series, Skipped
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.warned import MOST, Warned
 
@@ -101,42 +100,6 @@ class Studies:
             self._roots.allowed(str(instance.path.absolute()))
         return found[index]
 
-    @staticmethod
-    def frames(
-        series: Series, chosen: Sequence[int] | None, *, window: Window | None = None
-    ) -> Iterator[Frame]:
-        """Yield frames of a series, all or those chosen; `Frame.index` counts all of them.
-
-        Where each is a file of its own, the others are not read.
-
-        Raises:
-            ProtocolError: `bad_request`: there is no frame of that number.
-            InputError: one cannot be decoded.
-        """
-        if chosen is None:
-            yield from series.frames(window=window)
-            return
-        if chosen and chosen[-1] >= series.frame_count:
-            raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
-        from sam2unet_core.dicom.read import DicomSource  # noqa: PLC0415 - after the greeting
-
-        if isinstance(series.source, DicomSource) and len(series.instances) == series.frame_count:
-            for index in chosen:
-                one = replace(series, instances=(series.instances[index],), frame_count=1)
-                for frame in one.frames(window=window):
-                    yield replace(frame, index=index, instance=index)
-            return
-        wanted = iter(chosen)
-        following = next(wanted, None)
-        for frame in series.frames(window=window):
-            if following is None:
-                return
-            if frame.index == following:
-                yield frame
-                following = next(wanted, None)
-            if following is None:
-                return
-
 
 class Reader:
     """Reads a series piece by piece; a piece that follows the last one goes on where that ended.
@@ -157,7 +120,7 @@ class Reader:
         """
         if series is not self._series or chosen.start != self._next:
             rest = range(chosen.start, series.frame_count)
-            self._series, self._frames = series, Studies.frames(series, rest)
+            self._series, self._frames = series, series.frames(indices=rest)
         self._next = -1  # until this piece is done: what follows an error starts anew
         for _ in chosen:
             frame = next(self._frames, None)
@@ -182,7 +145,7 @@ def in_plane(series: Series, plane: str | None) -> Series:
     return series if plane is None else reslice(series, cast(Plane, plane))
 
 
-def describe(series: Series, *, index: int, why_not: str | None) -> dict[str, Any]:
+def describe(series: Series, *, index: int, rejection: Rejection | None) -> dict[str, Any]:
     """Return what `inspect` says of a series."""
     return {
         "index": index,
@@ -197,8 +160,8 @@ def describe(series: Series, *, index: int, why_not: str | None) -> dict[str, An
         "frames_per_second": series.frames_per_second,
         "series_uid": series.series_uid,
         "study_uid": series.study_uid,
-        "fits": why_not is None,
-        "why_not": why_not,
+        "fits": rejection is None,
+        "why_not": rejection and rejection.message,
         "warnings": Warned(series, whole=True).told(),
     }
 
@@ -217,7 +180,7 @@ def source_of(series: Series) -> dict[str, Any]:
 
 def _reason(skipped: Skipped) -> str:
     """Return why a file is no input, without its name."""
-    if skipped.reason == "not_an_image" and _is_archive(skipped.path):
+    if skipped.reason == Reason.NOT_AN_IMAGE and _is_archive(skipped.path):
         return "an archive: unpack it first, and name its folder"
     return without_names(skipped.message, [skipped.path])
 

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from sam2unet_core.batch import Outcome, Settings, run
-from sam2unet_core.errors import DataError, InputError
+from sam2unet_core.errors import DataError, InputError, Reason
+from sam2unet_core.inference.model import Model, ModelSource
 from sam2unet_core.media.image import read_image
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Window, load_preset
-from sam2unet_core.types import Frame, Instance, OnError, Series, Skipped
+from sam2unet_core.types import Frame, Indices, Instance, Kind, OnError, Series, Skipped
 
 WEIGHTS = "ab" * 32
 
@@ -32,13 +33,13 @@ class ImageFiles:
     """Frames from image files, one an instance."""
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        for index in range(0, len(series.instances), stride):
+        for index in range(len(series.instances)) if indices is None else indices:
             try:
                 pixels = read_image(series.instances[index].path)
             except DataError as error:
-                problem = InputError(str(error), reason="corrupt")
+                problem = InputError(str(error), reason=Reason.CORRUPT)
                 if on_error is None:
                     raise problem from error
                 on_error(index, problem)
@@ -57,9 +58,9 @@ class Moving:
     rate: float = 10.0
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        for index in range(0, len(self.pictures), stride):
+        for index in range(len(self.pictures)) if indices is None else indices:
             yield Frame(self.pictures[index], index, 0, index + 1, index / self.rate)
 
     def dataset(self, series: Series, instance_index: int) -> None:
@@ -77,7 +78,7 @@ def image_series(path: Path, root: Path) -> Series:
     """Return the series of one image file."""
     pixels = (64, 96)
     return Series(
-        kind="images",
+        kind=Kind.IMAGES,
         instances=(Instance(path),),
         source=ImageFiles(),
         source_path=root,
@@ -95,7 +96,7 @@ def find(root: Path) -> Iterator[Series | Skipped]:
         if path.suffix == ".png":
             yield image_series(path, root)
         else:
-            yield Skipped(path, "not_an_image", f"{path.name} is no image", relative)
+            yield Skipped(path, Reason.NOT_AN_IMAGE, f"{path.name} is no image", relative)
 
 
 @pytest.fixture
@@ -118,6 +119,13 @@ def segmenter() -> Segmenter:
     return Segmenter(task, Bright(), device="cpu")
 
 
+def with_weights(segmenter: Segmenter, sha256: str = WEIGHTS) -> Model:
+    """Return a segmenter's model as if it had been read from a file of that hash."""
+    source = ModelSource(segmenter.task, Path("weights.safetensors"))
+    vars(source)["sha256"] = sha256  # as if it had been computed
+    return replace(segmenter.model, source=source)
+
+
 RunBatch = Callable[..., Outcome]
 
 
@@ -133,6 +141,6 @@ def run_batch(segmenter: Segmenter) -> RunBatch:
         if threshold is not None:
             used = Segmenter(replace(segmenter.task, threshold=threshold), Bright(), device="cpu")
         given = find(root) if items is None else items
-        return run(given, out, Settings(**settings), segmenter=used, weights_sha256=WEIGHTS)
+        return run(given, out, Settings(**settings), model=with_weights(used))
 
     return call

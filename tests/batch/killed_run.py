@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sam2unet_core import pipeline
 from sam2unet_core.batch import Settings, manifest, outputs, run
+from sam2unet_core.inference import engine
 from sam2unet_core.inputs import find_inputs
+from sam2unet_core.media import image
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import load_preset
 
@@ -62,7 +63,7 @@ def main(source: Path, out: Path, point: str, formats: str) -> None:
     where, _, number = point.partition(":")
     count = int(number or 0)
     if where == "frame":
-        pipeline.to_result = at(count, pipeline.to_result, first=die)
+        engine.to_result = at(count, engine.to_result, first=die)
     elif where == "publish":
         publish = outputs.Staging.publish
         outputs.Staging.publish = at(count, publish, first=lambda self: (publish(self), die()))
@@ -70,7 +71,7 @@ def main(source: Path, out: Path, point: str, formats: str) -> None:
         append = manifest.Manifest.append
         manifest.Manifest.append = at(count, append, first=half_a_line)
     elif where == "write":
-        outputs.write_mask = at(count, outputs.write_mask, first=half_a_file)
+        image.write_mask = at(count, image.write_mask, first=half_a_file)
     task = replace(load_preset("polyp"), image_size=(64, 96))
     segmenter = Segmenter(task, conftest.Bright(), device="cpu")
     settings = Settings(formats=tuple(formats.split(",")))
@@ -78,8 +79,7 @@ def main(source: Path, out: Path, point: str, formats: str) -> None:
         find_inputs([source]) if "seg" in formats else conftest.find(source),
         out,
         settings,
-        segmenter=segmenter,
-        weights_sha256=conftest.WEIGHTS,
+        model=conftest.with_weights(segmenter),
     )
 
 

@@ -20,9 +20,9 @@ from sam2unet_core.batch.naming import _safe
 from sam2unet_core.errors import LockedError
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.phantom.dicom import write_studies
+from tests.batch.conftest import with_weights
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
-WEIGHTS = "ab" * 32
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_dicom_series_that_share_a_slice_and_all_names_keep_a_seg_each(segmenter
     out = tmp_path / "out"
     for site in (first, second, first, second):
         items = find_inputs([site])
-        run(items, out, Settings(), segmenter=segmenter, weights_sha256=WEIGHTS)
+        run(items, out, Settings(), model=with_weights(segmenter))
         check_results(out)
     assert len(list(out.rglob("*.seg.dcm"))) == 2
     assert len(lines(out)) == 6

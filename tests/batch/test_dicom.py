@@ -23,8 +23,8 @@ from sam2unet_core.batch import Settings, run
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.phantom.dicom import has_video, write_studies
 from sam2unet_core.segmenter import Segmenter
+from tests.batch.conftest import with_weights
 
-WEIGHTS = "ab" * 32
 SENTINEL = "ZEBRAQUAGGA"
 PATH_SENTINEL = "OKAPIGERENUK"
 
@@ -51,7 +51,7 @@ def go(segmenter):
     def call(source: Path, out: Path, *, used: Segmenter = segmenter, **settings):
         plane = settings.get("plane")
         items = find_inputs([source], plane=plane)
-        return run(items, out, Settings(**settings), segmenter=used, weights_sha256=WEIGHTS)
+        return run(items, out, Settings(**settings), model=with_weights(used))
 
     return call
 

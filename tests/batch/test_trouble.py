@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -12,14 +11,14 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sam2unet_core.batch import formats, outputs
-from sam2unet_core.segmenter import Segmenter
+from sam2unet_core.batch import formats
+from sam2unet_core.batch.formats.png import Png
+from sam2unet_core.media import image
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
 NO_OVERRIDE = "--bounding-set=-dac_override,-dac_read_search"
@@ -71,14 +70,14 @@ def test_a_disk_that_is_full_stops_the_run_and_leaves_no_torn_result(images, run
 def test_a_result_that_cannot_be_written_is_one_failed_line(
     images, run_batch, tmp_path, monkeypatch
 ):
-    write = outputs.write_mask
+    write = image.write_mask
 
     def refuse(path, *rest):
         if "frame3" in str(path):
             raise OSError(errno.EIO, "Input/output error")
         write(path, *rest)
 
-    monkeypatch.setattr(outputs, "write_mask", refuse)
+    monkeypatch.setattr(image, "write_mask", refuse)
     outcome = run_batch(images, tmp_path / "out")
     assert outcome.exit_code == 3
     assert outcome.reasons["write_failed"] == 1
@@ -92,14 +91,13 @@ def test_a_result_that_cannot_be_written_is_one_failed_line(
 def test_a_bug_in_one_input_is_one_failed_line_and_its_traceback_stays_private(
     images, run_batch, tmp_path, monkeypatch
 ):
-    draw = formats.OPENERS["png"]
+    class Broken(Png):
+        def open(self, work, stack):
+            if "frame3" in work.unit.base:
+                raise ZeroDivisionError("SECRET")
+            return super().open(work, stack)
 
-    def broken(job, stack):
-        if "frame3" in job.unit.base:
-            raise ZeroDivisionError("SECRET")
-        return draw(job, stack)
-
-    monkeypatch.setitem(formats.OPENERS, "png", broken)
+    monkeypatch.setitem(formats.FORMATS, "png", Broken())
     outcome = run_batch(images, tmp_path / "out")
     assert outcome.reasons["internal"] == 1
     line = next(x for x in manifest(tmp_path / "out") if x["reason"] == "internal")
@@ -149,66 +147,14 @@ def test_folders_without_permission_are_named_and_the_rest_goes_on(images, open_
         assert told[("done", None)] + told[("empty", None)] == 3
 
 
-def _fitting(answer, most):
-    """Return `answer` for batches of so many at most, and the list of the sizes asked for."""
-    sizes = []
-
-    def limited(batch):
-        sizes.append(len(batch))
-        if len(batch) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return answer(batch)
-
-    return limited, sizes
-
-
-def test_out_of_memory_on_the_device_halves_the_batch_and_goes_on(segmenter, caplog):
-    from sam2unet_core.pipeline import BatchSize, segment_frames
-    from sam2unet_core.types import Frame
-
-    frames = [Frame(_picture(side), index, 0, index + 1) for index, side in enumerate(range(1, 9))]
-    expected = [r.labels.sum() for r in segment_frames(frames, segmenter, batch_size=BatchSize(1))]
-    small = Segmenter(segmenter.task, segmenter.runtime.network, device="cpu")
-    small.runtime.probabilities, sizes = _fitting(small.runtime.probabilities, 2)
-    with caplog.at_level(logging.WARNING):
-        found = [r.labels.sum() for r in segment_frames(frames, small, batch_size=BatchSize(8))]
-    assert found == expected == [side * side for side in range(1, 9)]
-    assert sizes == [8, 4, 2, 2, 2, 2]
-    assert [record.message for record in caplog.records] == [
-        "the device ran out of memory: going on with smaller batches"
-    ]
-
-
-def test_a_mirror_image_that_does_not_fit_beside_its_frame_goes_after_it(segmenter):
-    from sam2unet_core.pipeline import BatchSize, segment_frames
-    from sam2unet_core.types import Frame
-
-    task = replace(segmenter.task, flip_average=True)
-    frames = [Frame(_picture(side), side, 0, side + 1) for side in (3, 5, 8)]
-    small = Segmenter(task, segmenter.runtime.network, device="cpu")
-    small.runtime.logits, sizes = _fitting(small.runtime.logits, 1)
-    found = [r.labels.sum() for r in segment_frames(frames, small, batch_size=BatchSize(2))]
-    assert found == [9, 25, 64]
-    assert sizes == [4, 2, *[1, 1] * 3]
-
-
 def test_a_frame_too_large_for_the_device_is_one_failed_line(
-    images, run_batch, tmp_path, segmenter
+    images, run_batch, tmp_path, segmenter, monkeypatch
 ):
-    from sam2unet_core.batch import Settings, run
-    from sam2unet_core.inputs import find_inputs
-
-    def never(batch):
+    def never(_images):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    segmenter.runtime.probabilities = never
-    outcome = run(
-        find_inputs([images]),
-        tmp_path / "out",
-        Settings(),
-        segmenter=segmenter,
-        weights_sha256="ab" * 32,
-    )
+    monkeypatch.setattr(segmenter.runtime, "logits", never)
+    outcome = run_batch(images, tmp_path / "out")
     assert outcome.reasons["out_of_memory"] == 5
     assert outcome.exit_code == 3
 
@@ -223,11 +169,3 @@ def save_weights(path: Path) -> Path:
     save_full(SAM2UNet("nano"), path, task=load_preset("polyp"))
     path.chmod(0o644)
     return path
-
-
-def _picture(side: int):
-    import numpy as np
-
-    pixels = np.full((64, 96, 3), 20, np.uint8)
-    pixels[8 : 8 + side, 20 : 20 + side] = 250
-    return pixels

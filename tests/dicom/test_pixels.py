@@ -249,7 +249,7 @@ def test_rle_gives_the_frames_in_their_order(write, show) -> None:
     dataset.save_as(path)
     np.testing.assert_array_equal(show(path), frames)
     (series,) = open_study(path)
-    taken = list(series.frames(stride=4))
+    taken = list(series.frames(indices=range(0, series.frame_count, 4)))
     assert [(f.index, f.number) for f in taken] == [(0, 1), (4, 5)]
     np.testing.assert_array_equal(taken[1].pixels, frames[4])
 

@@ -182,7 +182,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(write) -> None:
         stream.truncate(start + 12 + count * side * side * 2)
     (series,) = open_study(path)
     tracemalloc.start()
-    frames = sum(1 for _ in series.frames(stride=10))
+    frames = sum(1 for _ in series.frames(indices=range(0, series.frame_count, 10)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert frames == 40

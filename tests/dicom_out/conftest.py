@@ -288,7 +288,7 @@ def write(tmp_path: Path, provenance: Provenance) -> Callable[..., Path]:
         by: Provenance = provenance,
     ) -> Path:
         def results() -> Iterator[Result]:
-            for frame in series.frames(stride=stride):
+            for frame in series.frames(indices=range(0, series.frame_count, stride)):
                 masks = pattern(frame.index, classes=task.num_classes)
                 yield frame, masks, masks * np.float32(0.75)
 

@@ -26,7 +26,7 @@ def write_map(tmp_path: Path, mask_of: MaskOf) -> Callable[..., Path]:
     def write(series: Series, *, stride: int = 1, name: str = "labels.nii.gz") -> Path:
         path = tmp_path / name
         with LabelMapWriter(path, series, note="research only; task forced") as writer:
-            for frame in series.frames(stride=stride):
+            for frame in series.frames(indices=range(0, series.frame_count, stride)):
                 first, second = mask_of(frame.index)
                 labels = np.where(first, 1, np.where(second, 2, 0)).astype(np.uint8)
                 writer.add(frame, labels)

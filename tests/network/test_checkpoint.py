@@ -28,7 +28,7 @@ from sam2unet_core.network.checkpoint import (
     trunk_hash,
 )
 from sam2unet_core.network.checkpoint.cache import import_file
-from sam2unet_core.network.checkpoint.formats import read_checkpoint, read_task
+from sam2unet_core.network.checkpoint.formats import read_checkpoint, task_in_weights
 from sam2unet_core.network.keys import canonical_key, trunk_keys
 from sam2unet_core.task import load_preset
 
@@ -313,11 +313,11 @@ def test_a_file_names_its_task_without_its_weights_being_read(
     file = tmp_path / "w.safetensors"
     damaged = {"head.weight": torch.full((1, 4, 1, 1), float("nan"))}
     save_file(damaged, file, metadata={"task": json.dumps(load_preset("polyp").to_dict())})
-    assert read_task(file) == load_preset("polyp")
+    assert task_in_weights(file) == load_preset("polyp")
     with pytest.raises(WeightsError, match="not finite"):
         read_checkpoint(file)
     save_full(build(), file, task=None)
-    assert read_task(file) is None
+    assert task_in_weights(file) is None
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(WeightsError, match="cut off or damaged"):
-        read_task(file)
+        task_in_weights(file)

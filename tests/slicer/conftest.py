@@ -173,10 +173,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with an untrained small network and one class, made for endoscopy."""
     import torch
 
+    from sam2unet_core.files import file_sha256
     from sam2unet_core.network import SAM2UNet
     from sam2unet_core.network.checkpoint import save_full
     from sam2unet_core.task import Accepts, Weights, load_preset
-    from sam2unet_core.types import file_sha256
 
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "configs").mkdir()

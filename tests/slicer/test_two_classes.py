@@ -9,11 +9,11 @@ import vtk
 from SAM2UNetLib.Placement import masksOf
 from SAM2UNetLib.Session import Request
 
+from sam2unet_core.files import file_sha256
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Task, Weights
-from sam2unet_core.types import file_sha256
 
 
 @pytest.fixture(params=["sigmoid", "softmax"])

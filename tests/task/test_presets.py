@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.sr._concepts_dict import concepts
 
 from sam2unet_core.errors import TaskError
-from sam2unet_core.segmenter import unmeasured
+from sam2unet_core.inference.model import unmeasured
 from sam2unet_core.task import Task, installed_bundle, load_preset, presets
 
 NAMES = (

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from sam2unet_core.errors import MissingWeightsError
+from sam2unet_core.inference.runtimes.torch_runtime import TorchRuntime
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import read_info, save_delta, save_full
 from sam2unet_core.network.keys import trunk_keys
-from sam2unet_core.runtimes.torch_runtime import TorchRuntime
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Task
 from sam2unet_core.worker.fields import LoadOptions
@@ -47,16 +47,16 @@ def test_a_delta_takes_the_trunk_that_is_loaded(
     models = Models(Studies(Roots([whole.parent])))
     first = models.get(LoadOptions(weights=str(whole), device="cpu", runtime=runtime))
     second = models.get(LoadOptions(weights=str(delta), device="cpu", runtime=runtime))
-    one = cast("TorchRuntime", first.segmenter.runtime).network
-    two = cast("TorchRuntime", second.segmenter.runtime).network
+    one = cast("TorchRuntime", first.runtime).network
+    two = cast("TorchRuntime", second.runtime).network
     assert two.encoder.trunk.patch_embed is one.encoder.trunk.patch_embed
     assert two.encoder.trunk.pos_embed is one.encoder.trunk.pos_embed
     for mine, theirs in zip(two.encoder.trunk.blocks, one.encoder.trunk.blocks, strict=True):
         assert mine.block is theirs.block
         assert mine.prompt_learn is not theirs.prompt_learn
     frame = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
-    wanted = Segmenter(second.segmenter.task, copy.deepcopy(expected), runtime="exact")
-    got = second.segmenter.probabilities(frame)
+    wanted = Segmenter(second.task, copy.deepcopy(expected), runtime="exact")
+    got = Segmenter.of(second).probabilities(frame)
     np.testing.assert_allclose(got, wanted.probabilities(frame), atol=tolerance)
     assert models.get(LoadOptions(weights=str(whole), device="cpu", runtime=runtime)) is first
 
@@ -64,7 +64,7 @@ def test_a_delta_takes_the_trunk_that_is_loaded(
 def test_runtimes_do_not_share_a_trunk(two_tasks: tuple[Path, Path, SAM2UNet]) -> None:
     whole, delta, _ = two_tasks
     models = Models(Studies(Roots([whole.parent])))
-    models.get(LoadOptions(weights=str(whole), device="cpu", runtime="auto"))
+    models.get(LoadOptions(weights=str(whole), device="cpu", runtime="onnx"))
     with pytest.raises(MissingWeightsError, match="is not in the cache"):
         models.get(LoadOptions(weights=str(delta), device="cpu", runtime="exact"))
 
@@ -75,20 +75,21 @@ def test_types_do_not_share_a_trunk(
     """`auto` takes bfloat16 for one task and float32 for the other where float16 has no units."""
     whole, delta, second = two_tasks
     monkeypatch.setattr(
-        "sam2unet_core.runtimes.choice.has_matrix_units", lambda dtype: dtype == torch.bfloat16
+        "sam2unet_core.inference.runtimes.choice.has_matrix_units",
+        lambda dtype: dtype == torch.bfloat16,
     )
     monkeypatch.setattr(
-        "sam2unet_core.runtimes.choice.low_precision", lambda _device: torch.bfloat16
+        "sam2unet_core.inference.runtimes.choice.low_precision", lambda _device: torch.bfloat16
     )
     peaked = replace(read_info(delta).task, peak_threshold=0.9)
     save_delta(second, delta, task=peaked)
     models = Models(Studies(Roots([whole.parent])))
     first = models.get(LoadOptions(weights=str(whole), device="cpu", runtime="auto"))
-    assert first.segmenter.runtime.precision == "bfloat16"
+    assert first.runtime.precision == "bfloat16"
     with pytest.raises(MissingWeightsError, match="is not in the cache"):
         models.get(LoadOptions(weights=str(delta), device="cpu", runtime="auto"))
     frame = np.zeros((1, 64, 64, 3), np.uint8)
-    assert np.isfinite(first.segmenter.probabilities(frame)).all()
+    assert np.isfinite(Segmenter.of(first).probabilities(frame)).all()
 
 
 def test_a_file_that_was_replaced_is_read_again(tmp_path: Path, small_task: Task) -> None:
@@ -99,7 +100,7 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path: Path, small_task: Task
     first = models.get(options)
     path.unlink()
     save_full(SAM2UNet("nano").eval(), path, task=small_task)
-    assert models.get(options).info.sha256 != first.info.sha256
+    assert models.get(options).weights_sha256 != first.weights_sha256
 
 
 def test_tasks_on_one_trunk_are_changed_without_the_trunks_file(

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from sam2unet_core import protocol
-from sam2unet_core.runtimes import RUNTIMES
+from sam2unet_core.inference.runtimes import RUNTIME_NAMES
 from sam2unet_core.worker import fields
 
 
@@ -31,7 +31,7 @@ def test_it_is_a_schema_with_every_word_of_the_protocol(schema: dict[str, Any]) 
     assert tuple(words["array"]["properties"]["dtype"]["enum"]) == protocol.DTYPES
     assert words["array"]["properties"]["shape"]["maxItems"] == protocol.MAX_DIMENSIONS
     assert words["id"]["maximum"] == protocol.MAX_ID
-    assert tuple(words["load"]["properties"]["runtime"]["enum"]) == (*RUNTIMES, None)
+    assert tuple(words["load"]["properties"]["runtime"]["enum"]) == (*RUNTIME_NAMES, None)
     segment = words["requests"]["segment"]["properties"]
     assert tuple(segment["plane"]["enum"]) == (*fields.PLANES, None)
     assert segment["smoothing_px"]["maximum"] == fields.MAX_SMOOTHING_PX

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sam2unet_core.phantom.dicom import has_video, write_studies
 from sam2unet_core.protocol import ProtocolError
+from sam2unet_core.task import load_preset
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.studies import Studies
 
@@ -56,6 +57,42 @@ def test_series_are_listed_with_what_they_are(worker: Any, studies: Path) -> Non
     assert unfit["fits"] is False
     assert "modality" in unfit["why_not"]
     assert "--" not in unfit["why_not"], "an option of the command line means nothing here"
+
+
+def test_tasks_are_held_against_a_source_that_the_client_describes(worker: Any) -> None:
+    """By name or by content; the answer is that of `inspect`, reason and words."""
+    video = {
+        "modality": "ES",
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.77.1.1.1",
+        "photometric": "YBR_PARTIAL_420",
+    }
+    content = load_preset("breast_ultrasound").to_dict()
+    tasks = ["polyp", "breast_ultrasound", content]
+    polyp, named, given = worker.result("fits", source=video, tasks=tasks)["rejections"]
+    assert polyp is None
+    assert named == given
+    assert named["reason"] == "task_mismatch"
+    assert "'breast_ultrasound' accepts the modality US, not ES" in named["message"]
+    (unknown,) = worker.result("fits", source={}, tasks=["polyp"])["rejections"]
+    assert unknown["message"].endswith("not none"), "DICOM without a modality is no endoscopy"
+    for wrong in ({"tasks": ["polyp"]}, {"source": video}, {"source": video, "tasks": [7]}):
+        assert worker.ask("fits", **wrong)["kind"] == "bad_request"
+    assert worker.ask("fits", source=video, tasks=["no such"])["kind"] == "bad_request"
+
+
+def test_an_array_of_a_source_that_the_task_is_not_made_for_is_refused_unless_forced(
+    worker: Any, pictures: NDArray[np.uint8]
+) -> None:
+    ct = {"modality": "CT", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "photometric": None}
+    load = {"task": "polyp", "device": "cpu"}
+    given = {"array": worker.give(pictures), "channels": "rgb", "source": ct}
+    refused = worker.ask("segment", input=given, load=load)
+    assert (refused["event"], refused["kind"]) == ("failed", "task_mismatch")
+    assert refused["message"].endswith("not CT")
+    forced = worker.ask("segment", input=given, load=load, force_task=True)
+    assert forced["event"] == "finished"
+    plain = {"array": worker.give(pictures), "channels": "rgb"}
+    assert worker.ask("segment", input=plain, load=load)["event"] == "finished"
 
 
 def test_frames_are_read_as_they_are(worker: Any, studies: Path) -> None:

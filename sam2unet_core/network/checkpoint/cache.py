@@ -11,9 +11,9 @@ from pathlib import Path
 from platformdirs import user_cache_dir
 
 from sam2unet_core.errors import MissingWeightsError, WeightsError
+from sam2unet_core.files import file_sha256, write_bytes
 from sam2unet_core.network.checkpoint.catalog import CATALOG, entries_of
 from sam2unet_core.network.checkpoint.formats import Checkpoint, read_checkpoint
-from sam2unet_core.network.checkpoint.reading import file_sha256
 from sam2unet_core.network.keys import trunk_hash
 from sam2unet_core.network.variants import Variant, find_variant
 
@@ -176,10 +176,8 @@ def record(folder: Path, name: str, entry: CachedTrunk) -> None:
         OSError: the folder cannot be written.
     """
     content = {**read_index(folder), name: entry}
-    part = folder / f".{_INDEX}.part"
     text = json.dumps({key: asdict(value) for key, value in content.items()}, indent=2)
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(folder / _INDEX)
+    write_bytes(folder / _INDEX, f"{text}\n".encode())
 
 
 def _examine(folder: Path, path: Path) -> CachedTrunk | None:

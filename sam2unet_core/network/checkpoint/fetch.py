@@ -12,11 +12,11 @@ from pathlib import Path
 
 import requests
 
-from sam2unet_core.errors import WeightsError
+from sam2unet_core.errors import WeightsError, is_disk_full
+from sam2unet_core.files import file_sha256
 from sam2unet_core.network.checkpoint.cache import cache_folder, describe, read_index, record
 from sam2unet_core.network.checkpoint.catalog import TrunkEntry, find_entry
 from sam2unet_core.network.checkpoint.loading import check_trunk
-from sam2unet_core.network.checkpoint.reading import file_sha256
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there are and the bytes there will be (None: the server did not say)."""
@@ -255,7 +255,7 @@ def _plain_reason(error: Exception) -> str:
 
 
 def _disk_message(error: OSError, part: Path) -> str:
-    if error.errno == errno.ENOSPC:
+    if is_disk_full(error):
         return (
             f"{part.parent}: the disk is full ({error.strerror}); free some space and run the "
             "same again, which continues, or move the cache with SAM2UNET_CACHE"

@@ -97,7 +97,7 @@ def read_checkpoint(path: Path | str, *, matrices: torch.dtype = torch.float32) 
     )
 
 
-def read_task(path: Path | str) -> Task | None:
+def task_in_weights(path: Path | str) -> Task | None:
     """Return the task that a weights file says it was trained for, without reading its weights.
 
     Raises:

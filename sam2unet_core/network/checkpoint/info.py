@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam2unet_core.files import file_sha256
 from sam2unet_core.network.checkpoint.formats import Format, read_checkpoint
-from sam2unet_core.network.checkpoint.reading import file_sha256
 from sam2unet_core.network.keys import trunk_hash
 from sam2unet_core.task import Task
 

@@ -122,6 +122,21 @@ def build_model(checkpoint: Checkpoint) -> SAM2UNet:
     return model.eval()
 
 
+def build_on_trunk(delta: Checkpoint) -> SAM2UNet:
+    """Build the network of a delta without its trunk, which the caller puts in.
+
+    Raises:
+        WeightsError: it is not all that a network has beside the trunk.
+    """
+    if delta.variant is None:
+        raise WeightsError(f"{delta.path}: its network is none of the known sizes")
+    with torch.device("meta"):
+        network = SAM2UNet(delta.variant, num_classes=delta.num_classes or 1)
+    _compare(delta, {k: tuple(v.shape) for k, v in network.state_dict().items()}, network)
+    network.load_state_dict(delta.tensors, strict=False, assign=True)
+    return network
+
+
 def load_trainable_state_dict(model: SAM2UNet, state_dict: Mapping[str, Tensor]) -> None:
     """Load what `trainable_state_dict` returned.
 

@@ -5,7 +5,6 @@ Nothing in a file is ever run: pickles are read with `weights_only`.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -86,12 +85,6 @@ def read_metadata(path: Path | str) -> RawFile:
     except (SafetensorError, *_TORCH_ERRORS) as error:
         message = f"{path}: the safetensors file is cut off or damaged ({error}); {_AGAIN}"
         raise WeightsError(message) from error
-
-
-def file_sha256(path: Path | str) -> str:
-    """Return the sha256 of a file's bytes."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def type_of(tensor: torch.Tensor, matrices: torch.dtype) -> torch.dtype:

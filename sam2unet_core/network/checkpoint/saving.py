@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sam2unet_core.errors import WeightsError
+from sam2unet_core.files import write_bytes
 from sam2unet_core.network.checkpoint.formats import DELTA, FULL, Checkpoint, read_checkpoint
 from sam2unet_core.network.checkpoint.loading import read_trunk
 from sam2unet_core.network.keys import is_trunk_key, trunk_hash, trunk_identity
@@ -147,13 +148,10 @@ def _write(
         metadata["task"] = json.dumps(task.to_dict(), ensure_ascii=False)
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     path = Path(path)
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(_with_sorted_metadata(save(plain, metadata=metadata)))
-        part.replace(path)
+        write_bytes(path, _with_sorted_metadata(save(plain, metadata=metadata)))
     except (SafetensorError, OSError) as error:
-        part.unlink(missing_ok=True)
         raise WeightsError(
             f"{path}: cannot be written ({error}); check folder and space"
         ) from error

@@ -36,6 +36,7 @@ TERMINAL = frozenset({"finished", "failed", "cancelled"})
 OPERATIONS = (
     "hello",
     "load",
+    "fits",
     "inspect",
     "segment",
     "rethreshold",

@@ -1,0 +1,27 @@
+"""`png`: label maps as palette PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sam2unet_core.batch.formats.output_format import Picture, PictureFormat
+
+if TYPE_CHECKING:
+    from sam2unet_core.inference.engine import FrameResult
+    from sam2unet_core.task import Task
+
+
+class Png(PictureFormat):
+    """A palette PNG a frame: 0 background, k the k-th class, seen in the classes' colours."""
+
+    name = "png"
+    help = "label map of each frame"
+
+    def pictures(self, result: FrameResult, task: Task) -> Iterator[Picture]:
+        """Yield the label map."""
+        from sam2unet_core.media.image import write_mask
+
+        yield Picture(
+            "mask.png", "mask", lambda path: write_mask(path, result.labels, task.classes)
+        )

@@ -1,0 +1,120 @@
+"""Results folders of shards brought together in one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from sam2unet_core.batch.lock import FolderLock
+from sam2unet_core.batch.manifest import Line, Manifest, Output, merge_manifests
+from sam2unet_core.batch.record import merge_records
+from sam2unet_core.batch.sources import FOLDER, PrivateFolder
+from sam2unet_core.batch.summary import absorb_shards, write_summary
+from sam2unet_core.errors import LockedError, OutputError
+from sam2unet_core.files import written_whole
+
+READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def merge(folders: Sequence[Path], out: Path) -> int:
+    """Bring the results of shards into one folder; theirs stay as they are.
+
+    Args:
+        folders: results folders of the same settings.
+        out: the folder to write; it may be one of them.
+
+    Returns:
+        the number of manifest lines.
+
+    Raises:
+        LockedError: a folder is in use, the settings differ, or two folders have results of
+            different files under one name; nothing is written then.
+        OutputError: a folder holds no results, or `out` cannot be written to.
+    """
+    for folder in folders:
+        if not (folder / "run.json").is_file() and not list(folder.glob("run.*-of-*.json")):
+            raise OutputError(f"{folder}: no run.json; give folders that `segment` wrote")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as locks:
+            locks.enter_context(FolderLock(out))
+            others = {folder.resolve(): folder for folder in folders}
+            others.pop(out.resolve(), None)
+            for folder in others.values():
+                _hold(folder, locks)
+            _check_same_files([out, *others.values()])
+            PrivateFolder(out).create()
+            merge_records(out, sources=list(folders))
+            for folder in folders:
+                _bring(folder, out)
+            lines = merge_manifests(out, sources=folders)
+            absorb_shards(out)
+            write_summary(out)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(f"{out}: cannot be written: {reason}") from error
+    return len(lines)
+
+
+def _hold(folder: Path, locks: ExitStack) -> None:
+    """Take the lock of a source; one that may only be read has no lock to take."""
+    try:
+        locks.enter_context(FolderLock(folder))
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+
+
+def _check_same_files(folders: Sequence[Path]) -> None:
+    """Refuse folders that have results of different files under one id or path."""
+    lines: dict[str, tuple[Line, str | None]] = {}
+    results: dict[str, tuple[Output, Line]] = {}
+    for folder in folders:
+        sources = PrivateFolder(folder).sources()
+        for line in Manifest(folder).lines.values():
+            before, source = lines.setdefault(line.id, (line, sources.get(line.id)))
+            same_source = source is not None and source == sources.get(line.id)
+            clash = not _agree(before, line, same_source=same_source)
+            for each in line.outputs:
+                known, of = results.setdefault(each.path, (each, line))
+                clash |= known.sha256 != each.sha256 and of.key != line.key
+            if clash:
+                raise LockedError(
+                    f"{folder}: holds results of other files under the same names as "
+                    f"{folders[0] if len(folders) == 2 else 'a folder before it'}; only shares of "
+                    "one archive come together: give another folder with -o for each archive"
+                )
+
+
+def _agree(one: Line, other: Line, *, same_source: bool) -> bool:
+    """Whether two lines of an id are about the same file, or the same file before its repair."""
+    if "failed" in (one.status, other.status):
+        return same_source or one.source_sha256 == other.source_sha256
+    return (one.source_sha256, one.key) == (other.source_sha256, other.key)
+
+
+def _bring(folder: Path, out: Path) -> None:
+    """Link or copy the files of one folder; the tables of sources keep apart by their names."""
+    if folder.resolve() == out.resolve():
+        return
+    for line in Manifest(folder).lines.values():
+        for each in line.outputs:
+            _copy(folder / each.path, out / each.path)
+    for path in sorted((folder / FOLDER / "report").glob("*.json")):
+        _copy(path, out / FOLDER / "report" / path.name)
+    PrivateFolder(out).take(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists() or not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(target) as part:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copy2(source, part)

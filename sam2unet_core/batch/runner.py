@@ -1,0 +1,263 @@
+"""A batch run: inputs in, results and a manifest line per input out, whatever happens."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+from sam2unet_core import __version__
+from sam2unet_core.batch.lock import FolderLock
+from sam2unet_core.batch.manifest import Line, Manifest
+from sam2unet_core.batch.naming import Naming
+from sam2unet_core.batch.outcome import Outcome, Progress
+from sam2unet_core.batch.outputs import Staging, UnitWork
+from sam2unet_core.batch.previous import PreviousResults
+from sam2unet_core.batch.record import RunRecord
+from sam2unet_core.batch.settings import Settings
+from sam2unet_core.batch.sources import PrivateFolder, unit_rows
+from sam2unet_core.batch.stages import Begin, Decoder, End, Item, Passed, Problem, Segmented
+from sam2unet_core.batch.summary import absorb_shards, entry_of, write_summary
+from sam2unet_core.batch.unit_writer import UnitWriter
+from sam2unet_core.batch.units import Unit
+from sam2unet_core.dicom.quiet import quiet
+from sam2unet_core.dicom.uids import Provenance
+from sam2unet_core.errors import OutputError
+from sam2unet_core.files import PART, file_sha256
+from sam2unet_core.inference.ahead import in_background
+from sam2unet_core.inference.engine import Engine, FrameFailure, FrameResult
+from sam2unet_core.inference.model import Model
+from sam2unet_core.types import Series
+
+SCAN_AHEAD = 4096
+"""Inputs that may be known before they are segmented: for the time left."""
+RESULTS_AHEAD = 2
+"""Results that may wait to be written."""
+
+
+def run(
+    items: Iterable[Item],
+    out: Path | str,
+    settings: Settings,
+    *,
+    model: Model,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Outcome:
+    """Segment inputs into a results folder, or go on with what was begun there.
+
+    Args:
+        items: series, and files that are no input; see `sam2unet_core.inputs`.
+        out: the results folder; made if it is not there.
+        settings: what to write and how.
+        model: segments; its task has the threshold that is used.
+        progress: told after each frame and each input.
+
+    Raises:
+        LockedError: another run holds the folder, or it holds results of other settings.
+        OutputError: the folder cannot be written to.
+    """
+    suffix = settings.shard.suffix if settings.shard else ""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(folder, suffix=suffix), quiet():  # warnings quote what headers hold
+            job = _Run(folder, settings, model, progress)
+            outcome = job.go(items)
+            job.close(outcome)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(f"{folder}: cannot be written: {reason}") from error
+    return outcome
+
+
+class _Run:
+    """One run, with the folder locked."""
+
+    def __init__(
+        self,
+        out: Path,
+        settings: Settings,
+        model: Model,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        suffix = settings.shard.suffix if settings.shard else ""
+        self._out, self._settings, self._model = out, settings, model
+        self._tell = progress
+        self._record = RunRecord(out, settings, model)
+        self._record.save()
+        self._staging = f"{PART}{suffix}"
+        shutil.rmtree(out / self._staging, ignore_errors=True)
+        self._private = PrivateFolder(out, suffix=suffix)
+        self._private.create()
+        if settings.shard is None:
+            absorb_shards(out)
+        self._manifest = Manifest(out, suffix=suffix)
+        self._progress = Progress()
+        self._latest: dict[str, Line] = {}
+        self._frames = 0
+
+    def go(self, items: Iterable[Item]) -> Outcome:
+        """Do the work."""
+        started = time.perf_counter()
+        stopped = ""
+        previous = PreviousResults(self._manifest.lines, self._private.sources())
+        decoder = Decoder(
+            self._counted(items),
+            self._model.task,
+            self._settings,
+            Naming(self._settings.names, previous),
+            lambda unit: unit.key(self._record.digest),
+            self._done_lines,
+        )
+        engine = Engine.for_throughput(self._model, batch_size=self._settings.batch_size)
+        segmented: Iterator[Segmented] = engine.through(decoder.events())
+        try:
+            with (
+                engine,
+                in_background(segmented, limit=RESULTS_AHEAD) as results,
+            ):
+                for event in results:
+                    self._take(event, results)
+        except OutputError as error:
+            stopped = str(error)
+        finally:
+            shutil.rmtree(self._out / self._staging, ignore_errors=True)
+        return Outcome(
+            dict(Counter(line.status for line in self._latest.values())),
+            dict(Counter(line.reason for line in self._latest.values() if line.reason)),
+            self._frames,
+            round(time.perf_counter() - started, 3),
+            stopped,
+            dict(Counter(code for line in self._latest.values() for code in line.warnings)),
+        )
+
+    def close(self, outcome: Outcome) -> None:
+        """Write what sums the run up."""
+        with suppress(OSError) if outcome.stopped else nullcontext():
+            self._record.end(outcome.to_dict())
+            write_summary(self._out, settings_hash=self._record.digest)
+
+    def _take(self, event: Segmented, results: Iterator[Segmented]) -> None:
+        if isinstance(event, Passed):
+            self._note(event.lines)
+            changed = [line for line in event.lines if not self._known(line)]
+            self._append(changed, event.rows if changed else ())
+            self._progress.frames_done += event.frames
+            self._progress.frames_before += event.frames
+            self._tell(self._progress)
+        elif isinstance(event, Begin):
+            self._write(event, results)
+
+    def _write(self, begin: Begin, results: Iterator[Segmented]) -> None:
+        writer = UnitWriter(self._work(begin), key=begin.key)
+        for event in results:
+            if isinstance(event, FrameResult):
+                writer.add(event)
+                self._frames += 1
+                self._progress.frames_done += 1
+                self._tell(self._progress)
+            elif isinstance(event, FrameFailure):
+                writer.failed(event)
+            elif isinstance(event, End):
+                lines, findings, problem = writer.finish(event)
+                break
+        else:
+            raise RuntimeError("the frames of a unit did not end")
+        if findings.frames:
+            outputs = [each.path for line in lines for each in line.outputs]
+            cautions = writer.cautions.all_texts()
+            entry = entry_of(begin.unit, findings, outputs=outputs, cautions=cautions)
+            self._private.save_entry(begin.unit.ids[0], entry)
+        else:
+            self._private.drop_entry(begin.unit.ids[0])
+        if problem is not None:
+            self._log(begin.unit, problem)
+        self._note(lines)
+        self._remove_previous(lines)
+        self._append([line for line in lines if not self._known(line)], unit_rows(begin.unit))
+        self._tell(self._progress)
+        if writer.out_of_space:
+            raise OutputError(
+                f"{self._out}: no more can be written here; free some space and run the same "
+                "line again, it goes on where it stopped"
+            )
+
+    def _work(self, begin: Begin) -> UnitWork:
+        model = self._model
+        provenance = Provenance(
+            key=begin.key,
+            started=self._record.started,
+            version=__version__,
+            weights_sha256=model.weights_sha256 or "unknown",
+            runtime=model.runtime.name,
+            precision=model.runtime.precision,
+            threshold=model.task.threshold,
+            model_note=str(model.task.metrics.get("note", "")),
+            forced_task=self._settings.force_task,
+        )
+        staging = Staging(self._out, self._staging)
+        return UnitWork(begin.unit, staging, model, provenance, self._settings)
+
+    def _counted(self, items: Iterable[Item]) -> Iterator[Item]:
+        with in_background(self._scanned(items), limit=SCAN_AHEAD) as found:
+            yield from found
+
+    def _scanned(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Count the frames to come; runs ahead of everything else."""
+        stride = self._settings.stride
+        for item in items:
+            if isinstance(item, Series):
+                self._progress.frames_found += -(-item.frame_count // stride)
+            yield item
+        self._progress.scanned = True
+
+    def _done_lines(self, unit: Unit, key: str) -> tuple[Line, ...] | None:
+        """Return the lines of a unit that is done, with every file in place; else None."""
+        found = [self._manifest.lines.get(identity) for identity in unit.ids]
+        lines = [line for line in found if line is not None]
+        if len(lines) < len(found) or any(line.key != key for line in lines):
+            return None
+        if any(line.status not in ("done", "empty") for line in lines):
+            return None
+        outputs = {each.path: each.sha256 for line in lines for each in line.outputs}
+        whole = all(_is_whole(self._out / path, sha256) for path, sha256 in outputs.items())
+        return tuple(lines) if whole else None
+
+    def _known(self, line: Line) -> bool:
+        return line.same_result(self._manifest.lines.get(line.id))
+
+    def _note(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            self._latest[line.id] = line
+            self._progress.statuses[line.status] += 1
+
+    def _append(self, lines: Iterable[Line], rows: Iterable[dict[str, str]]) -> None:
+        try:
+            self._private.add(rows)
+            self._manifest.append(lines)
+        except OSError as error:
+            raise OutputError(
+                f"{self._out}: the manifest cannot be written ({error.strerror}); free some "
+                "space and run the same line again, it goes on where it stopped"
+            ) from error
+
+    def _remove_previous(self, lines: Iterable[Line]) -> None:
+        """Remove what these inputs had before and have no more, as after `--redo`."""
+        now = {each.path for line in lines for each in line.outputs}
+        for line in lines:
+            before = self._manifest.lines.get(line.id)
+            for each in before.outputs if before else ():
+                if each.path not in now:
+                    (self._out / each.path).unlink(missing_ok=True)
+
+    def _log(self, unit: Unit, problem: Problem) -> None:
+        if problem.detail:
+            with (self._out / "private" / "errors.log").open("a", encoding="utf-8") as stream:
+                stream.write(f"{unit.ids[0]}\n{problem.detail}\n")
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256

@@ -1,0 +1,71 @@
+"""Several frames computed at the same time, each on cores of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from sam2unet_core.types import Frame
+
+Found = TypeVar("Found")
+Mark = TypeVar("Mark")
+
+
+@dataclass(frozen=True)
+class Computing(Generic[Found]):
+    """A frame whose result will come."""
+
+    frame: Frame
+    result: Future[Found]
+
+
+class Cores:
+    """Threads that share the machine's cores.
+
+    Args:
+        at_once: frames computed at the same time.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        self._room = threading.Semaphore(at_once)
+        self._all = torch.get_num_threads()
+        each, more = divmod(self._all, at_once)
+        self._shares = [max(1, each + (i < more)) for i in range(at_once)]
+        self._pool = ThreadPoolExecutor(at_once, "network", self._take_share)
+
+    def begun(
+        self, stream: Iterable[Frame | Mark], compute: Callable[[Frame], Found]
+    ) -> Iterator[Computing[Found] | Mark]:
+        """Yield a stream whose frames are being computed; how far ahead is up to who takes them."""
+        for item in stream:
+            if isinstance(item, Frame):
+                yield Computing(item, self._pool.submit(self._with_room, compute, item))
+            else:
+                yield item
+
+    def again(self, compute: Callable[[Frame], Found], frame: Frame) -> Found:
+        """Compute a frame once more, alone, and frames one after another from now on."""
+        while self.at_once > 1:
+            self._room.acquire()
+            self.at_once -= 1
+        return self._with_room(compute, frame)
+
+    def close(self) -> None:
+        """End the threads; frames that were not begun are left."""
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._all)  # threads to come would have those of the pool
+
+    def _with_room(self, compute: Callable[[Frame], Found], frame: Frame) -> Found:
+        with self._room:
+            return compute(frame)
+
+    def _take_share(self) -> None:
+        """Let PyTorch compute on this thread's share of the cores."""
+        torch.get_num_threads()  # a thread's first call takes over what was set last in any other
+        torch.set_num_threads(self._shares.pop())

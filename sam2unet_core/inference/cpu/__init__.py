@@ -1,0 +1,1 @@
+"""SAM2-UNet prepared for inference on a CPU; the torch runtime chooses it."""

@@ -1,0 +1,16 @@
+"""A token grid cut into windows from its upper left corner."""
+
+from torch import Tensor
+
+
+def whole_and_rest(length: int, window: int) -> list[slice]:
+    """Return what whole windows cover of a side, and what is left; neither is empty."""
+    whole = length - length % window
+    return [span for span in (slice(0, whole), slice(whole, length)) if span.start < span.stop]
+
+
+def window_view(x: Tensor, height: int, width: int) -> Tensor:
+    """View `(B, H, W, C)` as `(B, H/height, W/width, height, width, C)`."""
+    b, full_height, full_width, channels = x.shape
+    shape = (b, full_height // height, height, full_width // width, width, channels)
+    return x.view(shape).transpose(2, 3)

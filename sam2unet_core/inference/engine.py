@@ -1,0 +1,327 @@
+"""Frames to masks, in one loop: batches, memory that runs out, cores, timings.
+
+    series.frames -> in_background -> Engine.results -> FrameResult
+
+Batch runs, the worker, the bundle and Python all go through `Engine`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sam2unet_core.errors import OutOfMemoryError, WeightsError, is_out_of_memory
+from sam2unet_core.inference.ahead import in_background
+from sam2unet_core.inference.cores import Computing, Cores
+from sam2unet_core.inference.model import Model
+from sam2unet_core.inference.postprocess import class_masks, label_map, to_probabilities
+from sam2unet_core.inference.transforms import prepare
+from sam2unet_core.task import Task
+from sam2unet_core.types import Frame
+
+logger = logging.getLogger(__name__)
+BATCH_SIZE = 4
+"""Frames that go through the network together."""
+_WITH_MARKS = 3
+"""Items of a stream that come with a frame: in a folder of pictures, two marks around each."""
+
+Mark = TypeVar("Mark")
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What was found in one frame.
+
+    Attributes:
+        frame: the frame itself.
+        probabilities: `(K, H, W)` float32 in 0 to 1, one channel a class.
+        masks: `(K, H, W)` bool; classes may overlap.
+        labels: `(H, W)` uint8, 0 background, k the k-th class.
+        seconds: that the network took.
+    """
+
+    frame: Frame
+    probabilities: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    labels: NDArray[np.uint8]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FrameFailure:
+    """A frame that could not be segmented.
+
+    Attributes:
+        frame: the frame.
+        error: why.
+    """
+
+    frame: Frame
+    error: Exception
+
+
+class Engine:
+    """Runs frames through a model's network. A context manager.
+
+    Args:
+        model: what segments.
+        batch_size: frames that go through the network together; fewer from then on where memory
+            runs out.
+        at_once: frames that are computed at the same time, each on cores of its own; 1 where they
+            go together.
+    """
+
+    def __init__(self, model: Model, *, batch_size: int = BATCH_SIZE, at_once: int = 1) -> None:
+        self.model = model
+        self.at_once = at_once
+        self._cores = Cores(at_once) if at_once > 1 else None
+        self._fit = _Fit(batch_size if at_once == 1 else 1, model.task.flip_average)
+        self._lock = threading.Lock()
+        self._told = False
+        self._ahead = max(2 * batch_size, _WITH_MARKS * (at_once + 1))
+
+    @classmethod
+    def for_throughput(cls, model: Model, *, batch_size: int = BATCH_SIZE) -> Engine:
+        """Return an engine that gets most frames done.
+
+        Cores share the work of one frame badly: on two of them, two frames take a third less time
+        at once than one after the other. On other devices frames go as a batch, and other
+        libraries than PyTorch take one call at a time.
+        """
+        cores = torch.get_num_threads() if model.runtime.shares_cores else 1
+        return cls(model, batch_size=batch_size, at_once=max(1, min(batch_size, cores)))
+
+    @classmethod
+    def for_latency(cls, model: Model) -> Engine:
+        """Return an engine that gets each frame done soonest.
+
+        On a CPU frames go one by one: as fast there, and the first result comes sooner.
+        """
+        return cls(model, batch_size=1 if model.runtime.device.type == "cpu" else BATCH_SIZE)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the threads; frames that were not begun are left."""
+        if self._cores is not None:
+            self._cores.close()
+
+    def results(self, frames: Iterable[Frame]) -> Generator[FrameResult]:
+        """Segment frames, in order.
+
+        Raises:
+            OutOfMemoryError: a single frame does not fit the device.
+            WeightsError: the network's output is not finite.
+        """
+        found: FrameResult | FrameFailure
+        for found in self.through(frames):
+            if isinstance(found, FrameFailure):
+                raise found.error
+            yield found
+
+    def through(
+        self, stream: Iterable[Frame | Mark]
+    ) -> Iterator[FrameResult | FrameFailure | Mark]:
+        """Segment the frames of a stream and pass on, in its place, whatever else is in it.
+
+        The stream is taken in a thread of its own, so that decoding runs ahead of the network.
+        Marks part the frames into units: a frame that fails ends its unit, and the frames up to
+        the next mark are dropped. Those of one size in a row go through the network together.
+        """
+        if self._cores is None:
+            with in_background(stream, limit=self._ahead) as ahead:
+                yield from self._together(ahead)
+            return
+        with in_background(self._cores.begun(stream, self._alone), limit=self._ahead) as begun:
+            yield from self._one_by_one(begun, self._cores)
+
+    def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return class probabilities `(N, K, H, W)` float32 of frames `(N, H, W, 3)` uint8 RGB.
+
+        Raises:
+            OutOfMemoryError: a single frame does not fit the device.
+            WeightsError: the network's output is not finite.
+        """
+        count, height, width, _ = frames.shape
+        found = np.empty((count, self.model.task.num_classes, height, width), np.float32)
+        for part, probabilities in self._parts(count, lambda part: frames[part]):
+            if len(probabilities) == count:
+                return probabilities
+            found[part] = probabilities
+        return found
+
+    def _together(
+        self, stream: Iterable[Frame | Mark]
+    ) -> Iterator[FrameResult | FrameFailure | Mark]:
+        failed = False
+        for batch in self._batches(stream):
+            if not isinstance(batch, list):
+                failed = False
+                yield batch
+            elif not failed:
+                for found in self._batch(batch):
+                    failed = isinstance(found, FrameFailure)
+                    yield found
+
+    def _batches(self, stream: Iterable[Frame | Mark]) -> Iterator[list[Frame] | Mark]:
+        """Yield marks, and between them frames of one size."""
+        batch: list[Frame] = []
+        for item in stream:
+            if not isinstance(item, Frame):
+                if batch:
+                    yield batch
+                batch = []
+                yield item
+                continue
+            if batch and item.pixels.shape != batch[0].pixels.shape:
+                yield batch
+                batch = []
+            batch.append(item)
+            if len(batch) >= self._fit.frames:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _one_by_one(
+        self, begun: Iterable[Computing[FrameResult | FrameFailure] | Mark], cores: Cores
+    ) -> Iterator[FrameResult | FrameFailure | Mark]:
+        failed = False
+        for item in begun:
+            if not isinstance(item, Computing):
+                failed = False
+                yield item
+            elif failed:
+                item.result.cancel()
+            else:
+                found = item.result.result()
+                if isinstance(found, FrameFailure) and is_out_of_memory(found.error):
+                    # Frames beside it may have held the memory.
+                    found = cores.again(self._alone, item.frame)
+                failed = isinstance(found, FrameFailure)
+                yield found
+
+    def _alone(self, frame: Frame) -> FrameResult | FrameFailure:
+        (found,) = self._batch([frame])
+        return found
+
+    def _batch(self, batch: list[Frame]) -> Iterator[FrameResult | FrameFailure]:
+        """Yield the results of frames of one size; a failure is the last of them."""
+        done = 0
+        try:
+            started = time.perf_counter()
+            for part, found in self._parts(len(batch), lambda part: _stacked(batch[part])):
+                frames = batch[part]
+                pairs = zip(frames, found, strict=True)
+                results = [to_result(frame, each, self.model.task) for frame, each in pairs]
+                seconds = (time.perf_counter() - started) / len(frames)
+                for result in results:
+                    done += 1
+                    yield replace(result, seconds=seconds)
+                started = time.perf_counter()
+        except Exception as error:
+            yield FrameFailure(batch[done], error)
+
+    def _parts(
+        self, count: int, take: Callable[[slice], NDArray[np.uint8]]
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Yield which of the frames, and their probabilities; fewer together as memory needs.
+
+        Args:
+            count: frames in all.
+            take: returns the pixels `(N, H, W, 3)` of some of them.
+        """
+        start = 0
+        while start < count:
+            fit = self._fit
+            part = slice(start, min(start + fit.frames, count))
+            try:
+                found = self._probabilities(take(part), mirrored_together=fit.mirrored_together)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._take_less(fit)
+            else:
+                yield part, found
+                start = part.stop
+
+    @torch.inference_mode()
+    def _probabilities(
+        self, frames: NDArray[np.uint8], *, mirrored_together: bool
+    ) -> NDArray[np.float32]:
+        task, runtime = self.model.task, self.model.runtime
+        size = (int(frames.shape[1]), int(frames.shape[2]))
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+        images = prepare(pixels.to(runtime.device), task.image_size)
+        if not task.flip_average:
+            return self._restored(runtime.logits(images), size).cpu().numpy()
+        if mirrored_together:  # which takes up to a third less time than one after the other
+            plain, mirrored = runtime.logits(torch.cat([images, images.flip(-1)])).chunk(2)
+        else:
+            plain, mirrored = runtime.logits(images), runtime.logits(images.flip(-1))
+        found = self._restored(plain, size)
+        return found.add_(self._restored(mirrored.flip(-1), size)).div_(2).cpu().numpy()
+
+    def _restored(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        # What is not a number, compared with a threshold, would read as no finding. A sum is finite
+        # only where all of it is.
+        if not logits.float().sum().isfinite():
+            cause = "its weights are damaged"
+            if self.model.runtime.precision == "float16":
+                cause += ", or its numbers too large for 16 bits: try the runtime `exact`"
+            raise WeightsError(f"the network's output is not a number; {cause}")
+        return to_probabilities(logits, self.model.task, size)
+
+    def _take_less(self, used: _Fit) -> None:
+        """Let less go through the network together from now on.
+
+        Raises:
+            OutOfMemoryError: it was one image already.
+        """
+        if self.model.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+        with self._lock:
+            if used != self._fit:  # another thread has seen to it
+                return
+            if used.frames == 1 and not used.mirrored_together:
+                raise OutOfMemoryError(
+                    "out of memory with a single frame; use --device cpu or a smaller network"
+                )
+            if used.frames == 1:
+                self._fit = _Fit(1, mirrored_together=False)
+            else:
+                self._fit = used._replace(frames=used.frames // 2)
+            if not self._told:
+                self._told = True
+                logger.warning("the device ran out of memory: continuing with smaller batches")
+
+
+class _Fit(NamedTuple):
+    """What fits the device's memory at once: frames, and whether with their mirror images."""
+
+    frames: int
+    mirrored_together: bool
+
+
+def to_result(frame: Frame, probabilities: NDArray[np.float32], task: Task) -> FrameResult:
+    """Return masks and labels beside the probabilities `(K, H, W)` of a frame."""
+    masks = class_masks(probabilities, task)
+    one_class = len(masks) == 1
+    labels = masks[0].astype(np.uint8) if one_class else label_map(probabilities, task)
+    return FrameResult(frame, probabilities, masks, labels)
+
+
+def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
+    """Return the pixels `(N, H, W, 3)`; those of one frame are not copied."""
+    return np.stack([f.pixels for f in frames]) if len(frames) > 1 else frames[0].pixels[None]

@@ -1,0 +1,292 @@
+"""The one door to a model: a task, the weights that solve it, and what runs the network.
+
+choose_model -> ModelSource -> open_model -> Model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sam2unet_core.errors import MissingWeightsError, WeightsError
+from sam2unet_core.files import file_sha256
+from sam2unet_core.inference.cpu.prepare import share_trunk
+from sam2unet_core.inference.runtimes.choice import Plan, choose_runtime, open_runtime
+from sam2unet_core.inference.runtimes.runtime import Runtime
+from sam2unet_core.inference.runtimes.torch_runtime import TorchRuntime, choose_device
+from sam2unet_core.network import SAM2UNet
+from sam2unet_core.network.checkpoint import trunk_hash
+from sam2unet_core.network.checkpoint.formats import Checkpoint, read_checkpoint, task_in_weights
+from sam2unet_core.network.checkpoint.loading import build_model, build_on_trunk
+from sam2unet_core.task import Task, installed_bundle, load_preset, presets
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A task and its weights file, chosen but not read.
+
+    Attributes:
+        task: what the network's channels mean.
+        file: whole network or delta.
+        expected_sha256: the hash that the bundle names; None for a file of the user's own.
+    """
+
+    task: Task
+    file: Path
+    expected_sha256: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the weights file, computed once."""
+        return file_sha256(self.file)
+
+    def check(self) -> None:
+        """Refuse a file in the place of the bundle's own.
+
+        Raises:
+            WeightsError: its hash is not the one that the bundle names.
+        """
+        if self.expected_sha256 is not None and self.expected_sha256 != self.sha256:
+            raise WeightsError(
+                f"{self.file}: sha256 is {self.sha256}, the task names {self.expected_sha256}; "
+                "install it again"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A task and the network that solves it, ready to run.
+
+    Attributes:
+        task: what the network's channels mean, with the threshold that is used.
+        runtime: runs the network.
+        plan: in which way.
+        source: what it was opened from; None for a network that was built in Python.
+        shared_trunk_sha256: hash of the trunk that a delta was built on.
+    """
+
+    task: Task
+    runtime: Runtime
+    plan: Plan
+    source: ModelSource | None = None
+    shared_trunk_sha256: str | None = None
+
+    @classmethod
+    def of_network(
+        cls,
+        task: Task,
+        network: nn.Module,
+        *,
+        device: str = "auto",
+        runtime: str = "auto",
+        source: ModelSource | None = None,
+    ) -> Model:
+        """Take a network over: it is optimised for inference and cannot be trained any more.
+
+        Args:
+            task: what the network's channels mean.
+            network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32.
+            device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+            runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
+            source: where its weights came from.
+
+        Raises:
+            WeightsError: the network has another number of channels than the task.
+            ConfigError: device or runtime do not exist.
+        """
+        _check_channels(task, getattr(network, "num_classes", task.num_channels))
+        plan = choose_runtime(runtime, task, device=choose_device(device), network=network)
+        return cls(task, open_runtime(plan, network, size=task.image_size), plan, source)
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Hash of the weights file; None for a network that was built in Python."""
+        return None if self.source is None else self.source.sha256
+
+    @cached_property
+    def trunk_sha256(self) -> str | None:
+        """Hash of the trunk, read from the file where it holds one; None where there is no file."""
+        if self.shared_trunk_sha256 is not None or self.source is None:
+            return self.shared_trunk_sha256
+        return trunk_hash(read_checkpoint(self.source.file).tensors)
+
+    def with_threshold(self, threshold: float) -> Model:
+        """Return the same model with another threshold."""
+        return replace(self, task=self.task.with_threshold(threshold))
+
+
+def choose_model(
+    bundle: Path | str | None = None,
+    *,
+    task: str | Task | None = None,
+    weights: Path | str | None = None,
+    weights_first: bool | None = None,
+) -> ModelSource:
+    """Choose a task and its weights.
+
+    Args:
+        bundle: folder with `configs/task.json`; the installed bundle by default.
+        task: a task, the name of one that comes with the package, or a `task.json`, in place of
+            the bundle's own.
+        weights: a weights file in place of the bundle's own.
+        weights_first: whether the task that the weights file holds comes before the bundle's own;
+            by default where no bundle is named.
+
+    Raises:
+        TaskError: the task cannot be read.
+        WeightsError: the weights file cannot be read.
+        MissingWeightsError: there are no weights for this task on this machine.
+    """
+    folder = Path(bundle) if bundle is not None else installed_bundle()
+    first = bundle is None if weights_first is None else weights_first
+    chosen = choose_task(folder, task, weights, weights_first=first)
+    if weights is not None:
+        return ModelSource(chosen, Path(weights))
+    if chosen.weights is None:
+        raise MissingWeightsError(
+            f"the task {chosen.name!r} comes without weights; train some with `sam2unet train "
+            f"--task {chosen.name} --data DIR -o OUT` and give the file with --weights"
+        )
+    file = folder / chosen.weights.file
+    if not file.is_file():
+        raise MissingWeightsError(f"{file}: the bundle's weights are missing; install it again")
+    return ModelSource(chosen, file, chosen.weights.sha256)
+
+
+def choose_task(
+    bundle: Path | str,
+    task: str | Task | None = None,
+    weights: Path | str | None = None,
+    *,
+    weights_first: bool = False,
+) -> Task:
+    """Return the task of a bundle folder, of a name or file, or that a weights file holds.
+
+    With weights of the user's own the task comes without what was measured of the bundle's.
+
+    Raises:
+        TaskError: it cannot be read.
+        WeightsError: the weights file cannot be read.
+    """
+    own = Path(bundle) / "configs" / "task.json"
+    if task is None and weights is not None and weights_first:
+        held = task_in_weights(weights)
+        if held is not None:
+            return held
+    if isinstance(task, Task):
+        found = task
+    elif task is not None and task.endswith(".json"):
+        found = Task.load(task)
+    elif task is None or (own.is_file() and Task.load(own).name == task):
+        found = Task.load(own)
+    else:
+        found = load_preset(task)
+    return found if weights is None else unmeasured(found)
+
+
+def unmeasured(task: Task) -> Task:
+    """Return the task without its weights and all that belongs to them.
+
+    That is what was measured of them, the temperature and the peak that were fitted to them,
+    whether mirror images are averaged, and the image size that they were trained at: a preset of
+    the same name has the task's usual one.
+    """
+    if task.weights is None:
+        return replace(task, metrics={})
+    size = load_preset(task.name).image_size if task.name in presets() else task.image_size
+    return replace(
+        task,
+        weights=None,
+        metrics={},
+        temperature=1.0,
+        flip_average=False,
+        peak_threshold=0.0,
+        image_size=size,
+    )
+
+
+def open_model(
+    source: ModelSource,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    beside: Iterable[Model] = (),
+) -> Model:
+    """Read the weights and make the network ready.
+
+    Args:
+        source: task and weights.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
+        beside: models that are open; a delta shares the trunk of one that has it.
+
+    Raises:
+        WeightsError: the weights do not fit the task, or are not those of the bundle.
+        MissingWeightsError: they are a delta, and its trunk is not on this machine.
+        ConfigError: device or runtime do not exist.
+    """
+    plan = choose_runtime(runtime, source.task, device=choose_device(device))
+    source.check()
+    checkpoint = read_checkpoint(source.file, matrices=plan.dtype)
+    donor = next((each for each in beside if _has_trunk_of(each, checkpoint, plan)), None)
+    network = _network(checkpoint) if donor is None else _on_trunk_of(donor, checkpoint)
+    _check_channels(source.task, network.num_classes)
+    opened = open_runtime(plan, network, size=source.task.image_size)
+    trunk = None if checkpoint.has_trunk else checkpoint.trunk_sha256
+    return Model(source.task, opened, plan, source, trunk)
+
+
+def read_network(file: Path | str, *, matrices: torch.dtype = torch.float32) -> SAM2UNet:
+    """Return the network of a weights file that can segment.
+
+    Args:
+        file: whole network or delta.
+        matrices: type of large matrices, see `load_model`.
+
+    Raises:
+        WeightsError: it cannot be read, or holds SAM2's trunk alone.
+        MissingWeightsError: it is a delta, and its trunk is not on this machine.
+    """
+    return _network(read_checkpoint(file, matrices=matrices))
+
+
+def _network(checkpoint: Checkpoint) -> SAM2UNet:
+    if not checkpoint.has_decoder:
+        raise WeightsError(
+            f"{checkpoint.path}: holds SAM2's trunk alone, which segments nothing by itself; train "
+            "with it (`sam2unet train --data DIR -o RUN`) and give the run's model.safetensors"
+        )
+    return build_model(checkpoint)
+
+
+def _has_trunk_of(donor: Model, delta: Checkpoint, plan: Plan) -> bool:
+    """Whether an open model holds a delta's trunk in the type that the plan needs."""
+    runtime = donor.runtime
+    return (
+        not delta.has_trunk
+        and delta.trunk_sha256 is not None
+        and donor.plan == plan
+        and isinstance(runtime, TorchRuntime)
+        and isinstance(runtime.network, SAM2UNet)
+        and runtime.network.variant == delta.variant
+        and donor.trunk_sha256 == delta.trunk_sha256
+    )
+
+
+def _on_trunk_of(donor: Model, delta: Checkpoint) -> SAM2UNet:
+    network = build_on_trunk(delta)
+    share_trunk(network, donor.runtime.network)  # type: ignore[attr-defined]
+    return network.eval()
+
+
+def _check_channels(task: Task, channels: int) -> None:
+    if channels != task.num_channels:
+        raise WeightsError(
+            f"the network has {channels} output channels, the task {task.name!r} needs "
+            f"{task.num_channels}; give weights of that task"
+        )

@@ -1,0 +1,117 @@
+"""The operations that need a network or what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from sam2unet_core.inference.model import Model
+from sam2unet_core.task import Task
+from sam2unet_core.worker.exchange import Exchange
+from sam2unet_core.worker.export import Exporter
+from sam2unet_core.worker.fields import Adjustment, Fields, LoadOptions, take_task
+from sam2unet_core.worker.models import Models, describe
+from sam2unet_core.worker.results import Results
+from sam2unet_core.worker.roots import Roots
+from sam2unet_core.worker.running import RunningRequest
+from sam2unet_core.worker.segmenting import SegmentRequest, rethreshold, segment
+from sam2unet_core.worker.studies import Studies
+
+Result = dict[str, Any]
+
+
+class ModelOperations:
+    """Loads, segments, thresholds again and exports.
+
+    Args:
+        exchange: where arrays come from and go to.
+        roots: which paths requests may name.
+        studies: opens them.
+    """
+
+    def __init__(self, exchange: Exchange, roots: Roots, studies: Studies) -> None:
+        self._exchange = exchange
+        self._studies = studies
+        self._models = Models(studies)
+        self._results = Results(exchange)
+
+    def do(self, operation: str, fields: Fields, job: RunningRequest) -> Result:
+        """Do one operation and return its result."""
+        operations: dict[str, Callable[[Fields, RunningRequest], Result]] = {
+            "load": self._load,
+            "segment": self._segment,
+            "rethreshold": self._rethreshold,
+            "write_seg": self._write_seg,
+        }
+        with stoppable(job):
+            return operations[operation](fields, job)
+
+    @property
+    def current_task(self) -> Task | None:
+        """The task of the model that was asked for last; None where none was."""
+        model = self._models.current
+        return None if model is None else model.task
+
+    def close(self) -> None:
+        """Let go of files."""
+        self._results.close()
+
+    def _load(self, fields: Fields, job: RunningRequest) -> Result:
+        started = time.perf_counter()
+        options = LoadOptions.take(fields)
+        fields.end()
+        model = self._models.get(options)
+        return {**describe(model), "ms": _ms(started)}
+
+    def _segment(self, fields: Fields, job: RunningRequest) -> Result:
+        wanted = fields.inner("load")
+        request = SegmentRequest.take(fields, self._exchange.folder)
+        model = self._model(wanted)
+        return segment(
+            request,
+            job,
+            model=model,
+            studies=self._studies,
+            exchange=self._exchange,
+            results=self._results,
+        )
+
+    def _rethreshold(self, fields: Fields, job: RunningRequest) -> Result:
+        handle = fields.needed_text("result")
+        frames, adjustment = fields.frames(), Adjustment.take(fields)
+        fields.end()
+        kept = self._results.get(handle)
+        return rethreshold(kept, adjustment, job, frames=frames, exchange=self._exchange)
+
+    def _write_seg(self, fields: Fields, job: RunningRequest) -> Result:
+        wanted, named = fields.inner("load"), fields.anything("task")
+        exporter = Exporter.take(fields, self._exchange)
+        model = self._model(wanted)
+        task = model.task if named is None else take_task(named)
+        return exporter.write(job, model=model, task=task, studies=self._studies)
+
+    def _model(self, wanted: Fields | None) -> Model:
+        """Return the network that a request asks for, else the current, else the default."""
+        if wanted is None:
+            return self._models.current or self._models.get(LoadOptions())
+        options = LoadOptions.take(wanted)
+        wanted.end()
+        return self._models.get(options)
+
+
+@contextmanager
+def stoppable(job: RunningRequest) -> Iterator[None]:
+    """Let a job stop between any two layers of a network, not only between frames."""
+    hook = register_module_forward_pre_hook(lambda _module, _inputs: job.check())
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _ms(started: float) -> float:
+    return round(1000 * (time.perf_counter() - started), 2)

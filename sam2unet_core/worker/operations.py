@@ -1,0 +1,123 @@
+"""The operations that take time, by name; PyTorch is imported when the first needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sam2unet_core.task import Task, load_preset
+from sam2unet_core.types import Series, rejection_reason
+from sam2unet_core.worker.exchange import ArrayWriter, Exchange
+from sam2unet_core.worker.fields import MAX_FRAMES, Fields
+from sam2unet_core.worker.roots import Roots
+from sam2unet_core.worker.running import RunningRequest
+from sam2unet_core.worker.studies import Reader, Studies, describe, source_of
+from sam2unet_core.worker.warned import Warned
+
+if TYPE_CHECKING:
+    from sam2unet_core.worker.model_operations import ModelOperations
+
+Result = dict[str, Any]
+
+
+class Operations:
+    """Does what requests ask for, in the main thread.
+
+    Args:
+        exchange: where arrays come from and go to.
+        roots: which paths requests may name.
+    """
+
+    def __init__(self, exchange: Exchange, roots: Roots) -> None:
+        self._exchange = exchange
+        self._roots = roots
+        self._studies = Studies(roots)
+        self._reader = Reader()
+        self._used_models = False
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Paths of the last request, whose names may not be told."""
+        return self._studies.paths
+
+    def do(self, operation: str, fields: Fields, job: RunningRequest) -> Result:
+        """Do one operation and return its result.
+
+        Raises:
+            ProtocolError: the request is wrong.
+            CancelledError: the job was stopped.
+            SAM2UNetError, OSError, MemoryError: as the work goes.
+        """
+        self._studies.forget_paths()
+        if operation != "read_frames":
+            self._reader.close()
+        operations: dict[str, Callable[[Fields, RunningRequest], Result]] = {
+            "inspect": self._inspect,
+            "read_frames": self._read_frames,
+        }
+        if operation in operations:
+            return operations[operation](fields, job)
+        return self._models.do(operation, fields, job)
+
+    def close(self) -> None:
+        """Let go of files."""
+        if self._used_models:
+            self._models.close()
+
+    @cached_property
+    def _models(self) -> ModelOperations:
+        from sam2unet_core.worker.model_operations import ModelOperations  # noqa: PLC0415 - imports PyTorch
+
+        self._used_models = True
+        return ModelOperations(self._exchange, self._roots, self._studies)
+
+    def _inspect(self, fields: Fields, job: RunningRequest) -> Result:
+        path, named = fields.needed_text("path"), fields.text("task")
+        fields.end()
+        found = self._studies.scan(path, again=True, check=job.check)
+        task = load_preset(named) if named is not None else self._current_task()
+        series = [
+            describe(
+                each,
+                index=index,
+                rejection=None if task is None else rejection_reason(task, each.properties),
+            )
+            for index, each in enumerate(found.series)
+        ]
+        return {"series": series, "skipped": found.skipped, "skipped_because": list(found.reasons)}
+
+    def _read_frames(self, fields: Fields, job: RunningRequest) -> Result:
+        path = fields.needed_text("path")
+        index = fields.integer("series", 0, low=0, high=MAX_FRAMES) or 0
+        start = fields.integer("start", 0, low=0, high=MAX_FRAMES) or 0
+        count = fields.integer("count", None, low=1, high=MAX_FRAMES)
+        fields.end()
+        series = self._studies.series(path, index, check=job.check)
+        end = series.frame_count if count is None else min(start + count, series.frame_count)
+        chosen = range(start, max(start, end))
+        warned = Warned(series)
+        with ArrayWriter(self._exchange, "|u1") as writer:
+            for frame in warned.of(self._reader.frames(series, chosen)):
+                writer.append(frame.pixels)
+                job.progress(frame.index - start + 1, len(chosen))
+        return {
+            "frames": self._whole(writer, series),
+            "frames_per_second": series.frames_per_second,
+            "rows": series.rows,
+            "columns": series.columns,
+            "source": source_of(series),
+            "warnings": warned.told(),
+        }
+
+    def _current_task(self) -> Task | None:
+        """Return the task of the model that is loaded; without one any series is as good."""
+        return self._models.current_task if self._used_models else None
+
+    @staticmethod
+    def _whole(writer: ArrayWriter, series: Series) -> dict[str, Any]:
+        reference = writer.reference
+        if not reference["shape"][0]:
+            reference["shape"] = [0, series.rows, series.columns, 3]
+        return reference
