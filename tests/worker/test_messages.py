@@ -217,15 +217,15 @@ def test_what_libraries_print_never_reaches_the_protocol(start: Any, weights: Pa
     code = f"""
 import os, sys
 from pathlib import Path
-from sam2unet_core.worker import engine, serve
-do = engine.Engine.do
+from sam2unet_core.worker import operations, serve
+do = operations.Operations.do
 def noisy(*arguments):
     print("noise from Python")
     os.write(1, b"noise from C\\n")
     os.system("echo noise from a child")
     print(repr(sys.stdin.readline()), "was read")
     return do(*arguments)
-engine.Engine.do = noisy
+operations.Operations.do = noisy
 serve(exchange=Path(sys.argv[2]), allow_roots=[Path({str(weights.parent)!r})])
 """
     client = start(command=[sys.executable, "-c", code])
