@@ -11,6 +11,8 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+import itertools
+
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
@@ -36,13 +38,13 @@ def main() -> None:
         box(axes, x - 0.75, 4.25, 1.5, 0.3, "adapters", LEARNT, size=9)
         box(axes, x - 0.75, 2.75, 1.5, 0.75, "receptive\nfield block", LEARNT)
         arrow(axes, (x, 4.25), (x, 3.5))
-    for left, right in zip(XS, XS[1:], strict=False):
+    for left, right in itertools.pairwise(XS):
         arrow(axes, (left + 0.75, 5.1), (right - 0.75, 5.1))
     for x in XS[:3]:
         box(axes, x - 0.75, 1.15, 1.5, 0.75, "decoder step", LEARNT)
         arrow(axes, (x, 2.75), (x, 1.9))
     arrow(axes, (XS[3], 2.75), (XS[2] + 0.75, 1.55))
-    for left, right in zip(XS, XS[1:3], strict=False):
+    for left, right in itertools.pairwise(XS):
         arrow(axes, (right - 0.75, 1.5), (left + 0.75, 1.5))
     arrow(axes, (XS[0] - 0.78, 1.5), (2.03, 1.5))
     box(axes, 0.1, 1.0, 1.9, 1.0, "probability,\nmask at the\nframe's own size", AROUND)

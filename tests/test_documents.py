@@ -23,7 +23,7 @@ from sam2unet_core.cli import app
 from sam2unet_core.cli.main import COMMANDS
 from sam2unet_core.errors import Reason
 from sam2unet_core.network import VARIANTS
-from sam2unet_core.phantom import write_studies
+from sam2unet_core.phantom.dicom import write_studies
 from sam2unet_core.task import load_preset, presets
 from sam2unet_core.types import WARNINGS
 

@@ -1,4 +1,4 @@
-"""One run at a time in a results folder: a lock that the system drops when a process dies."""
+"""Allows one run at a time in a results folder; the lock is released when the process dies."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class FolderLock:
 
 @contextmanager
 def merging(folder: Path) -> Iterator[None]:
-    """Let one shard at a time sum a folder up; the others wait for it.
+    """Let one shard at a time write the summary; the others wait for it.
 
     Raises:
         LockedError: another one takes longer than `MERGE_S`.

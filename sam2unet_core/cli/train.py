@@ -111,7 +111,7 @@ def _further(words: list[str], *, taken: Mapping[str, object]) -> list[str]:
 def _plain(key: str, text: str) -> str:
     """Return a text that MONAI neither takes for an option nor for something of its own.
 
-    To a configuration `$` begins code, `@` a reference and `%` what it puts in place of it.
+    In a configuration, `$` starts code, `@` a reference and `%` a macro.
     """
     if _RELATIVE.search(text):
         raise ConfigError(
