@@ -7,7 +7,7 @@ author = "The SAM2-UNet bundle contributors"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notes"]
 add_module_names = False
 default_role = "code"  # docstrings write code in single backticks, as Markdown does
 
