@@ -71,7 +71,9 @@ def main() -> None:
             probabilities.append(np.column_stack([1 - flat.sum(axis=1), flat]))
             truth.append(labels.ravel())
             continue
-        for channel, item in zip(flat.T, task.classes, strict=True):  # one binary decision per class
+        for channel, item in zip(
+            flat.T, task.classes, strict=True
+        ):  # one binary decision per class
             probabilities.append(np.column_stack([1 - channel, channel]))
             truth.append((labels == item.value).ravel())
     result = calibrate(np.concatenate(probabilities), np.concatenate(truth))

@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--alike_bits", type=int, default=ALIKE_BITS)
-    parser.add_argument("--one_in", type=int, default=ONE_IN, help="hold out one group in this many")
+    parser.add_argument(
+        "--one_in", type=int, default=ONE_IN, help="hold out one group in this many"
+    )
     arguments = parser.parse_args()
     samples = read_dataset(arguments.dataset)
     hashes = [difference_hash(sample.image) for sample in samples]

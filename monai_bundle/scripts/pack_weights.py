@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("summary", type=Path, nargs="?", help="summary.json of an evaluation")
     parser.add_argument("--on", default="", help="the data of the evaluation, in words")
     parser.add_argument("--task", help="name of the task; by default the bundle's own")
-    parser.add_argument("--image_size", type=int, nargs=2, help="height and width; by default the training's")
+    parser.add_argument(
+        "--image_size", type=int, nargs=2, help="height and width; by default the training's"
+    )
     parser.add_argument("--flip_average", action="store_true", help="average with the mirror image")
     parser.add_argument("--calibration", type=Path, help="output of calibrate.py")
     a = parser.parse_args()
