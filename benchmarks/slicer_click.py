@@ -50,9 +50,8 @@ def make_scene() -> Any:
         logic.SetMRMLScene(scene)
         held[name] = SimpleNamespace(logic=lambda logic=logic: logic)
     slicer.mrmlScene = scene
-    slicer.modules = SimpleNamespace(
-        application=application, **held
-    )  # the logics hold no reference to it
+    # The logics hold no reference to the application logic.
+    slicer.modules = SimpleNamespace(application=application, **held)
     return scene
 
 
