@@ -28,7 +28,7 @@ COLUMNS = 2
 
 
 def main() -> None:
-    """Read the arguments, choose the frames and write the picture."""
+    """Read the arguments, choose the frames and write the gallery."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("dataset", type=Path)
