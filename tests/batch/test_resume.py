@@ -1,4 +1,4 @@
-"""A run that was killed goes on; results of other settings are not mixed in."""
+"""A run that was killed goes on; results made with other settings are not mixed in."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_another_threshold_in_the_same_folder_ends_with_4(segment):
     assert segment().exit_code == 0
     result = segment("--threshold", "0.7")
     assert result.exit_code == 4
-    assert "results of other settings (threshold 0.5, now 0.7)" in result.stderr
+    assert "results made with other settings (threshold 0.5, now 0.7)" in result.stderr
     assert segment("--threshold", "0.7", "--redo").exit_code == 0
 
 

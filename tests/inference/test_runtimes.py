@@ -5,6 +5,9 @@ from __future__ import annotations
 import builtins
 import copy
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +129,30 @@ def test_the_second_start_reads_what_the_first_one_made(
     assert (changed > first).all()
     assert len(list((cache / "exports").iterdir())) == 2
     assert file.is_file()
+
+
+UNREPORTED = """
+import sys
+calls = []
+def note(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        calls.append(f"{event} {arguments[:2]}")
+        raise OSError("no network here")
+sys.addaudithook(note)
+from sam2unet_core.inference.runtimes.openvino_runtime import OpenVINORuntime
+from sam2unet_core.network import SAM2UNet
+OpenVINORuntime(SAM2UNet("nano"), size=(64, 64))
+assert not calls, calls
+"""
+
+
+def test_openvino_reports_nothing_to_its_makers(tmp_path: Path) -> None:
+    variables = {"HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    ci = ("CI", "TF_BUILD", "JENKINS_URL")  # where OpenVINO reports nothing anyway
+    environment = {k: v for k, v in os.environ.items() if k not in ci} | variables
+    subprocess.run([sys.executable, "-c", UNREPORTED], env=environment, check=True)
+    written = [file for file in tmp_path.rglob("*") if "openvino_telemetry" in file.name]
+    assert not written + list(tmp_path.glob("[iI]ntel*"))
 
 
 @pytest.mark.parametrize("left", ["nothing", "another file", "its first half"])

@@ -1,4 +1,4 @@
-"""What results are written as: one class a format; the table is all that others look at.
+"""The output formats: one class each, and the table that everything else reads.
 
 Nothing here imports PyTorch, so that the command line and Slicer can list the formats.
 """
