@@ -44,7 +44,7 @@ def test_an_unknown_section_is_refused(repository: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 2
-    assert "nothing: there are network, agreement" in done.stderr
+    assert "unknown section 'nothing'; choose from network, agreement" in done.stderr
 
 
 def test_the_table_shows_every_number_of_a_row() -> None:

@@ -20,9 +20,11 @@ from packaging.version import Version
 from PIL import Image
 
 from sam2unet_core import __version__
+from sam2unet_core.batch.formats import FORMATS
 from sam2unet_core.cli import app
 from sam2unet_core.cli.main import COMMANDS
 from sam2unet_core.errors import Reason
+from sam2unet_core.inference.runtimes import RUNTIMES
 from sam2unet_core.network import VARIANTS
 from sam2unet_core.phantom.dicom import write_studies
 from sam2unet_core.task import load_preset, presets
@@ -236,7 +238,8 @@ def test_documents_end_with_one_newline_and_have_no_trailing_blanks(
 
 def _pages(repository: Path) -> list[Path]:
     top = [repository / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-    return [*top, *(repository / "docs").glob("*.md"), repository / "monai_bundle/docs/README.md"]
+    docs = [*(repository / "docs").glob("*.md"), *(repository / "docs" / "notes").glob("*.md")]
+    return [*top, *docs, repository / "monai_bundle/docs/README.md"]
 
 
 def _snippets(page: Path) -> list[str]:
@@ -260,3 +263,17 @@ def test_the_closed_lists_of_the_manifest_stand_in_the_batch_page(repository: Pa
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sorted(WARNINGS)
     (reasons,) = [line for line in page.splitlines() if line.startswith("| `reason` |")]
     assert set(re.findall(r"`(\w+)`", reasons)) - {"reason"} == set(Reason)
+
+
+def test_the_batch_page_describes_each_output_format_as_the_code_does(repository: Path) -> None:
+    page = _read(repository / "docs" / "batch.md")
+    table = page.partition("| `--format` | what it is |")[2].partition("\n\n")[0]
+    described = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE))
+    assert described == {name: each.help for name, each in FORMATS.items()}
+
+
+def test_the_performance_page_describes_each_runtime_as_the_code_does(repository: Path) -> None:
+    page = _read(repository / "docs" / "performance.md")
+    table = page.partition("| runtime | what it is |")[2].partition("\n\n")[0]
+    described = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE))
+    assert described == {name: each.help for name, each in RUNTIMES.items()}

@@ -30,7 +30,7 @@ class OpenVINORuntime(Runtime):
     """Runs a network with OpenVINO on the CPU, in float32.
 
     In 16 bits OpenVINO is twice as fast, but its masks of the starter network on real frames are
-    too far from those of `exact`: docs/performance.md says how far, and why.
+    too far from those of `exact`: docs/notes/performance.md says how far, and why.
 
     The first start traces and compiles the network; the result is kept in the cache below a hash
     of weights, image size, processor and version, so the next start reads it.
