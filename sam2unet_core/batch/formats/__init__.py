@@ -66,6 +66,6 @@ def default_formats(unit: Unit) -> tuple[str, ...]:
     """Return what a unit gets where nothing was asked for."""
     if unit.dicom:
         return ("seg",)
-    if unit.series.kind is Kind.ARRAY:
+    if unit.series.kind == Kind.ARRAY:
         return ("nifti",)
-    return ("png", "overlay") if unit.series.kind is Kind.VIDEO else ("png",)
+    return ("png", "overlay") if unit.series.kind == Kind.VIDEO else ("png",)

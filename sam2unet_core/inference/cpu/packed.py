@@ -250,7 +250,8 @@ def _mkl_as_plain(dtype: torch.dtype) -> Pairs:
 
 def _layer(kind: type[Layer], *sizes: int, **options: int) -> Layer:
     """Make a layer without drawing from the random generator of whoever called."""
-    layer: Layer = nn.utils.skip_init(kind, *sizes, **options)  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):
+        layer: Layer = kind(*sizes, **options)
     for parameter in layer.parameters():
         parameter.data.copy_(_numbers(*parameter.shape) / 8)
     return layer
