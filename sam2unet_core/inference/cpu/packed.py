@@ -230,28 +230,28 @@ def _computes_the_same(pairs: Callable[[torch.dtype], Pairs], dtype: torch.dtype
 
 
 def _packed_as_plain(dtype: torch.dtype) -> Pairs:
-    linear = _layer(nn.Linear, 48, 32).to(dtype)
+    linear = _filled(lambda: nn.Linear(48, 32)).to(dtype)
     x, onto = _numbers(5, 48).to(dtype), _numbers(5, 32).to(dtype)
     packed = PackedLinear(linear)
     yield packed(x), linear(x)
     yield packed.add(x, onto.clone()), onto + linear(x)
     yield PackedLinear(linear, gelu=True)(x), F.gelu(linear(x))
-    convolution = _layer(nn.Conv2d, 16, 24, 3, padding=1, stride=2).to(dtype)
+    convolution = _filled(lambda: nn.Conv2d(16, 24, 3, padding=1, stride=2)).to(dtype)
     maps = _numbers(1, 16, 9, 8).to(dtype)
     yield PackedConvolution(convolution, size=(9, 8))(maps), convolution(maps)
 
 
 def _mkl_as_plain(dtype: torch.dtype) -> Pairs:
-    linear = _layer(nn.Linear, 48, 32)
+    linear = _filled(lambda: nn.Linear(48, 32))
     for rows in (5, 7):  # as many as it was packed for, and more
         x = _numbers(rows, 48)
         yield MKLLinear(linear, gelu=False, rows=5)(x), linear(x)
 
 
-def _layer(kind: type[Layer], *sizes: int, **options: int) -> Layer:
-    """Make a layer without drawing from the random generator of whoever called."""
+def _filled(make: Callable[[], Layer]) -> Layer:
+    """Make a layer and fill it; the random generator of whoever called stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        layer: Layer = kind(*sizes, **options)
+        layer = make()
     for parameter in layer.parameters():
         parameter.data.copy_(_numbers(*parameter.shape) / 8)
     return layer
