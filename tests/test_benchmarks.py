@@ -26,7 +26,7 @@ def test_help_names_every_script_there_is(repository: Path) -> None:
         text=True,
         check=True,
         cwd=repository,
-        timeout=60,
+        timeout=600,
     )
     for path in (repository / "benchmarks").glob("*.py"):
         if "def main" in path.read_text(encoding="utf-8") and path.stem != "__main__":
@@ -41,7 +41,7 @@ def test_an_unknown_section_is_refused(repository: Path) -> None:
         text=True,
         check=False,
         cwd=repository,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 2
     assert "nothing: there are network, agreement" in done.stderr

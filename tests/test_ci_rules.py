@@ -59,6 +59,6 @@ def _run(folder: Path, ci: str) -> str:
         check=False,
         cwd=folder,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
     return done.stdout

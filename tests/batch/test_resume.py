@@ -155,7 +155,7 @@ def test_a_second_run_into_one_folder_is_refused(images, run_batch, tmp_path):
     other = context.Process(target=_hold, args=(out, ready, finish))
     other.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(300)
         with pytest.raises(LockedError, match="another run is writing to it"):
             run_batch(images, out)
     finally:
@@ -173,4 +173,4 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_its_own(images, run_batch, 
 def _hold(out: Path, ready, finish) -> None:
     with FolderLock(out):
         ready.set()
-        finish.wait(60)
+        finish.wait(300)

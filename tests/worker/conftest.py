@@ -25,7 +25,7 @@ from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
 from sam2unet_core.task import Task, load_preset
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 COMMAND = [sys.executable, "-m", "sam2unet_core.cli", "worker"]
 Event = dict[str, Any]
 
