@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+MEMORY_OF_A_WORKER = 4 * 2**30  # with the processes that its tests start
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:  # each with its share of the cores, before PyTorch is imported
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // WORKERS)))
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
     "torch",
@@ -45,6 +47,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(NO_SHARED_DATA)
     return folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run tests: one for each usable core that has its memory."""
+    if sys.platform == "win32":
+        return CORES
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(CORES, memory // MEMORY_OF_A_WORKER))
 
 
 RunPython = Callable[..., "subprocess.CompletedProcess[Any]"]

@@ -5,6 +5,7 @@ The fixture `run_python` has `multiprocessing`'s fork server run this file, as `
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -50,6 +51,8 @@ def become(
     except BaseException:
         sys.excepthook(*sys.exc_info())
         sys.exit(1)
+    finally:
+        atexit._run_exitfuncs()
 
 
 if __name__ == "forked":

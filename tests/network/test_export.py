@@ -63,7 +63,7 @@ def test_exported_program_and_onnx_take_any_batch(build: Callable, tmp_path: Pat
     torch.testing.assert_close(program.module()(image), expected, rtol=0, atol=1e-5)
 
     exported = torch.onnx.export(
-        program, (example,), dynamo=True, dynamic_shapes=batch, verbose=False
+        program, (example,), dynamo=True, dynamic_shapes=batch, optimize=False, verbose=False
     )
     exported.save(str(tmp_path / "model.onnx"))
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])

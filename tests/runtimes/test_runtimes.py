@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import copy
+import functools
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from sam2unet_core.task import Task, load_preset
 from sam2unet_core.transforms import prepare, restore
 
 CPU = torch.device("cpu")
+FirstStart = Callable[[str], tuple[Path, np.ndarray[Any, Any]]]
 TOLERANCE = {"exact": 1e-5, "fast": 0.02, "openvino": 1e-4, "onnx": 1e-4}
 """Largest difference of a probability; bfloat16 has 8 significant bits."""
 
@@ -50,16 +53,36 @@ def network() -> SAM2UNet:
     return network
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def task() -> Task:
     two = load_preset("nerve_ultrasound").classes
     plain = replace(load_preset("polyp"), name="two", classes=two, weights=None, metrics={})
     return replace(plain, image_size=(96, 64), temperature=1.3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frames() -> np.ndarray[Any, Any]:
     return np.random.default_rng(5).integers(0, 256, (3, 50, 70, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def first_start(
+    network: SAM2UNet,
+    task: Task,
+    frames: np.ndarray[Any, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> FirstStart:
+    """What the first start with a runtime leaves in a cache, and its probabilities, found once."""
+
+    @functools.cache
+    def start(name: str) -> tuple[Path, np.ndarray[Any, Any]]:
+        folder = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SAM2UNET_CACHE", str(folder))
+            runtime = open_runtime(name, copy.deepcopy(network), task, device=CPU)
+            return folder, runtime.probabilities(frames)
+
+    return start
 
 
 def expected(network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -75,8 +98,15 @@ def expected(network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]) -> np.
 
 @pytest.mark.parametrize("name", ["exact", "fast", "openvino", "onnx"])
 def test_probabilities_are_those_of_the_plain_network(
-    name: str, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+    name: str,
+    cache: Path,
+    network: SAM2UNet,
+    task: Task,
+    frames: np.ndarray[Any, Any],
+    first_start: FirstStart,
 ) -> None:
+    if name in ("openvino", "onnx"):
+        shutil.copytree(first_start(name)[0], cache)
     wanted = expected(network, task, frames)
     assert wanted.std() > 0.1  # flat answers would agree whatever the arithmetic
     runtime = open_runtime(name, copy.deepcopy(network), task, device=CPU)
@@ -95,30 +125,30 @@ def test_the_second_start_reads_what_the_first_one_made(
     network: SAM2UNet,
     task: Task,
     frames: np.ndarray[Any, Any],
+    first_start: FirstStart,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = open_runtime(name, copy.deepcopy(network), task, device=CPU).probabilities(frames)
+    made_first, first = first_start(name)
+    shutil.copytree(made_first, cache)
     (file,) = (cache / "exports").iterdir()
     module = f"sam2unet_core.runtimes.{name}_runtime"
     made = {"openvino": f"{module}._convert", "onnx": f"{module}._export"}[name]
     monkeypatch.setattr(made, lambda *_: pytest.fail("it was made again"))
     again = open_runtime(name, copy.deepcopy(network), task, device=CPU)
     np.testing.assert_array_equal(again.probabilities(frames), first)
-    monkeypatch.undo()
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.head.bias.add_(1)
-    monkeypatch.setenv("SAM2UNET_CACHE", str(cache))
-    changed = open_runtime(name, other, task, device=CPU).probabilities(frames)
-    assert (changed > first).all()
-    assert len(list((cache / "exports").iterdir())) == 2
+    with pytest.raises(pytest.fail.Exception, match="it was made again"):
+        open_runtime(name, other, task, device=CPU)
     assert file.is_file()
 
 
 @pytest.mark.parametrize("left", ["nothing", "another file", "its first half"])
 def test_a_damaged_export_is_made_again(
-    left: str, cache: Path, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
+    left: str, cache: Path, task: Task, frames: np.ndarray[Any, Any]
 ) -> None:
+    network = nn.Conv2d(3, 2, 1)
     first = open_runtime("openvino", copy.deepcopy(network), task, device=CPU).probabilities(frames)
     (file,) = (cache / "exports").iterdir()
     whole = file.read_bytes()
@@ -184,9 +214,10 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones(network: SAM2UNet, ta
 def test_an_output_that_is_not_a_number_is_no_empty_mask(
     name: str, network: SAM2UNet, task: Task, frames: np.ndarray[Any, Any]
 ) -> None:
-    damaged = copy.deepcopy(network)
+    damaged = copy.deepcopy(network.head)  # the rest of it is in the next test
+    damaged = nn.Sequential(nn.Conv2d(3, damaged.in_channels, 1), damaged)
     with torch.no_grad():
-        damaged.head.bias.fill_(float("nan"))
+        damaged[1].bias.fill_(float("nan"))
     with pytest.raises(WeightsError, match="not a number"):
         open_runtime(name, damaged, task, device=CPU).probabilities(frames[:1])
 
@@ -202,8 +233,13 @@ def test_what_is_not_a_number_comes_through_every_layer(
     damaged = copy.deepcopy(network)
     with torch.no_grad():
         damaged.get_parameter(where).fill_(float("nan"))
+    opened: nn.Module = damaged
+    if name == "onnx" and where.startswith("rfb1"):  # that part alone: an export takes long
+        width = network.rfb1.conv_cat.conv.out_channels
+        first = nn.Conv2d(3, network.rfb1.conv_res.conv.in_channels, 1)
+        opened = nn.Sequential(first, damaged.rfb1, nn.Conv2d(width, 2, 1)).eval()
     with pytest.raises(WeightsError, match="not a number"):
-        open_runtime(name, damaged, task, device=CPU).probabilities(frames[:1])
+        open_runtime(name, opened, task, device=CPU).probabilities(frames[:1])
 
 
 def test_numbers_too_large_for_16_bits_are_no_empty_mask(
