@@ -71,7 +71,10 @@ def run_python(tmp_path_factory: pytest.TempPathFactory) -> RunPython:
     """
     context = multiprocessing.get_context("spawn" if sys.platform != "linux" else "forkserver")
     if sys.platform == "linux":
+        from multiprocessing.forkserver import ensure_running
+
         context.set_forkserver_preload(list(PRELOADED))
+        ensure_running()  # before a test changes the environment or the working directory
 
     def run(
         *words: object,
