@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +79,17 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_verb(run_python: RunPython) -> RunVerb:
-    """Run `python -m monai.bundle VERB ...` in a folder, as a person would."""
+    """Run `python -m monai.bundle VERB ...` in a folder, as a person would.
+
+    `fresh` starts Python anew, for what depends on that.
+    """
 
     def run(
-        *words: str, cwd: Path, config: str | list[str] | None = None, **options: object
+        *words: str,
+        cwd: Path,
+        config: str | list[str] | None = None,
+        fresh: bool = False,
+        **options: object,
     ) -> subprocess.CompletedProcess[str]:
         command = ["-m", "monai.bundle", *words]
         if config is not None:
@@ -90,7 +98,13 @@ def run_verb(run_python: RunPython) -> RunVerb:
             command += ["--config_file", str(paths) if len(paths) > 1 else paths[0]]
         for key, value in options.items():
             command += [f"--{key}", str(value)]
-        return run_python(*command, cwd=cwd, env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"})
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+        if not fresh:
+            return run_python(*command, cwd=cwd, env=environment)
+        command = [sys.executable, *command]
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
 
     return run
 
