@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 import resource
@@ -61,6 +62,7 @@ def matrix_peak(dtype: torch.dtype, shape: tuple[int, int, int], *, rounds: int 
     return 2e-9 * rows * inner * columns / fastest
 
 
+@functools.cache
 def gigaflop(variant: str, size: tuple[int, int]) -> float:
     """Return the work on one image, in GFLOP (two per multiply-add).
 

@@ -170,6 +170,6 @@ def _run(folder: Path, ci: str, *options: str) -> str:
         check=False,
         cwd=folder,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
     return done.stdout

@@ -34,6 +34,7 @@ def test_tracking_stays_in_the_folder_of_the_run(
         "training",
         cwd=tmp_path,
         config="train.yaml",
+        fresh=True,  # with the sitecustomize.py
         dataset_dir=dataset,
         task=task_file,
         output_dir="out",

@@ -26,7 +26,7 @@ from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
 from sam2unet_core.task import Task, load_preset
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "docs" / "worker.schema.json").read_text(encoding="utf-8")
 )
