@@ -7,9 +7,9 @@ import copy
 import functools
 import logging
 import os
+import shutil
 import subprocess
 import sys
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
