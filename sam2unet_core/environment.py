@@ -23,7 +23,7 @@ from sam2unet_core.task import Task, installed_bundle, presets
 DISTRIBUTION = "sam2unet"
 MIN_MEMORY = 4 * 2**30
 MIN_DISK = 5 * 2**30
-META_EXTRAS = ("all", "test", "docs")
+META_EXTRAS = ("all", "dev", "docs", "test")
 """Extras that combine others or serve development."""
 CODECS = {
     "JPEG": ("jpeg8_encode", "jpeg8_decode"),

@@ -19,7 +19,7 @@ def read_sample(path: Path, task: Task) -> NDArray[np.uint8]:
     depend on guesses that differ from image to image.
 
     Returns:
-        pixels: `(H, W, 3)` uint8 RGB.
+        The pixels, `(H, W, 3)` uint8 RGB.
 
     Raises:
         DataError: unreadable; more than 8 bits of unknown depth; or more than 8 bits for a task

@@ -17,7 +17,7 @@ import slicer_stand_ins
 from PySide6 import QtCore
 
 qt_stand_ins.speak_pythonqt(__name__)
-PATIENCE_MS = 60_000
+PATIENCE_MS = 300_000
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "slicer_extension" / "SAM2UNet" / "SAM2UNet.py"
 POLYP = {

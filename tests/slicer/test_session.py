@@ -107,7 +107,7 @@ def test_a_task_made_for_another_modality_is_refused_and_can_be_forced(
 
 
 def test_cancelling_leaves_the_scene_as_it_was(session, volume, scene, bundle, run):
-    node = volume(np.zeros((200, 64, 64), np.uint8))
+    node = volume(np.zeros((1000, 64, 64), np.uint8))
     session.start(request(node, bundle))
     told = []
     while not any(each[0] == "progress" for each in told):
@@ -128,7 +128,7 @@ def test_a_killed_worker_is_told_and_the_next_run_starts_another(
 ):
     if not hasattr(signal, "SIGKILL"):
         pytest.skip("needs Linux or macOS: SIGKILL")
-    node = volume(np.zeros((200, 64, 64), np.uint8))
+    node = volume(np.zeros((1000, 64, 64), np.uint8))
     session.start(request(node, bundle))
     told = []
     while not any(each[0] == "progress" for each in told):

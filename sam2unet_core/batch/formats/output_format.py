@@ -1,4 +1,4 @@
-"""What every output format has: a name, a word on it, what it needs, and how it writes."""
+"""What every output format has: a name, a help text, what it needs, and how it writes."""
 
 from __future__ import annotations
 

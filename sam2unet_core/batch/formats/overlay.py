@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Overlay(PictureFormat):
-    """An annotated video of what moves, a PNG a frame of what does not."""
+    """An annotated video of a moving source, one PNG per frame of any other."""
 
     name = "overlay"
     help = "results drawn over the frames, as pictures or video"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Png(PictureFormat):
-    """A palette PNG a frame: 0 background, k the k-th class, seen in the classes' colours."""
+    """One palette PNG per frame: 0 background, k the k-th class, seen in the classes' colours."""
 
     name = "png"
     help = "label map of each frame"

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Probabilities(PictureFormat):
-    """A 16-bit PNG a frame and class: 0 to 65535 for probabilities from 0 to 1."""
+    """One 16-bit PNG per frame and class: 0 to 65535 for probabilities from 0 to 1."""
 
     name = "probabilities"
     help = "16-bit PNG of each frame and class"
 
     def pictures(self, result: FrameResult, task: Task) -> Iterator[Picture]:
-        """Yield a map a class."""
+        """Yield one map per class."""
         from sam2unet_core.media.image import write_probability
 
         for value, channel in enumerate(result.probabilities, start=1):
