@@ -21,14 +21,14 @@ class StructureLoss(nn.Module):
         IoU term = 1 - (sum(w p m) + 1) / (sum(w (p + m)) - sum(w p m) + 1)
 
     per image and channel, averaged over both. The cross-entropy is the plain mean over all
-    pixels, because that is what the published training code ends up computing; with
+    pixels, as in the published training code; with
     `weighted_bce` it is sum(w bce) / sum(w) per image and channel, the formula of the paper.
 
     Args:
-        activation: `sigmoid` takes every channel as a two-class problem of its own. `softmax`
-            takes channel 0 as background, channels 1 to K as the target's K classes: the
-            cross-entropy is the categorical one (weighted, a pixel takes its largest w over the
-            classes) and the IoU term covers the K foreground channels.
+        activation: `sigmoid` treats every channel as a binary problem. `softmax` uses channel 0 as
+            background and channels 1 to K as the target's K classes: the cross-entropy is
+            categorical (if weighted, by the largest w of a pixel over the classes) and the IoU
+            term covers the K foreground channels.
         weighted_bce: weight the cross-entropy too.
     """
 

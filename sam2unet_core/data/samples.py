@@ -135,8 +135,8 @@ def _read_entries(
 
 def _locate(text: str, *, folder: Path, datalist: Path | str) -> Path:
     forms = dict.fromkeys((text, composed(text), unicodedata.normalize("NFD", text)))
-    places = [root / form for form in forms for root in (folder, Path(datalist).parent)]
-    return next((place for place in places if place.is_file()), places[0])
+    candidates = [root / form for form in forms for root in (folder, Path(datalist).parent)]
+    return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
 
 
 def _output_name(image: Path, folder: Path) -> str:

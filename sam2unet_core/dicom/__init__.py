@@ -1,7 +1,6 @@
-"""DICOM, both ways: studies read into series of frames, results written as DICOM objects.
+"""Read DICOM studies into series of frames, and write results as DICOM objects.
 
-What is named here is imported when it is asked for: a run over plain pictures needs only a few
-light modules of this package, and pydicom with its decoders takes a third of a second.
+Names are imported on first use, since pydicom with its decoders takes a third of a second.
 """
 
 from typing import TYPE_CHECKING

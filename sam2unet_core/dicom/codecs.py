@@ -52,14 +52,15 @@ class JpegMarkers:
 def jpeg_markers(stream: bytes) -> JpegMarkers:
     """Read the markers before the first scan of a JPEG stream, which may be truncated."""
     found: dict[str, Any] = {}
-    place = 2
-    while place + 4 <= len(stream):
-        if stream[place] != 0xFF or stream[place + 1] in (0xFF, 0x00, 0x01):
-            place += 1
+    position = 2
+    while position + 4 <= len(stream):
+        if stream[position] != 0xFF or stream[position + 1] in (0xFF, 0x00, 0x01):
+            position += 1
             continue
-        kind, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4], "big")
-        body = stream[place + 4 : place + 2 + length]
-        place += 2 + length
+        kind = stream[position + 1]
+        length = int.from_bytes(stream[position + 2 : position + 4], "big")
+        body = stream[position + 4 : position + 2 + length]
+        position += 2 + length
         if kind == 0xDA:
             break
         if kind == 0xE0 and body.startswith(b"JFIF"):
@@ -94,8 +95,8 @@ def is_concealed(stream: bytes, stored: Stored, *, syntax: str) -> bool:
 
 def wavelet_colour(stream: bytes) -> bool:
     """Whether a JPEG 2000 codestream uses a colour transform (ISO 15444-1 A.6.1)."""
-    place = stream.find(b"\xff\x52")  # COD: coding style
-    return 0 <= place < len(stream) - 9 and stream[place + 8] == 1
+    position = stream.find(b"\xff\x52")  # COD: coding style
+    return 0 <= position < len(stream) - 9 and stream[position + 8] == 1
 
 
 def syntax_of(stream: bytes, stated: str) -> str:
@@ -118,12 +119,12 @@ def syntax_of(stream: bytes, stated: str) -> str:
 
 def _is_jpeg_ls(stream: bytes) -> bool:
     """Whether the first frame header is that of JPEG-LS (ISO 14495-1 C.1.1)."""
-    place = 2
-    while place + 4 <= len(stream) and stream[place] == 0xFF:
-        kind = stream[place + 1]
+    position = 2
+    while position + 4 <= len(stream) and stream[position] == 0xFF:
+        kind = stream[position + 1]
         if kind == 0xF7 or (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC)):
             return kind == 0xF7
-        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+        position += 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
     return False
 
 

@@ -42,8 +42,8 @@ def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
         InputError: the pixel data are not encapsulated, empty or broken.
     """
     start = file.tell()
-    place = start + value_offset(file.read(12))
-    file.seek(place)
+    position = start + value_offset(file.read(12))
+    file.seek(position)
     if file.read(4) != struct.pack("<HH", *_ITEM):  # whatever length is stated
         raise InputError(
             "the pixel data are not encapsulated, as the transfer syntax requires",
@@ -51,15 +51,15 @@ def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
         )
     found: list[Fragment] = []
     size = file.seek(0, io.SEEK_END)
-    while place + 8 <= size:
-        file.seek(place)
+    while position + 8 <= size:
+        file.seek(position)
         group, element, length = struct.unpack("<HHL", file.read(8))
         if (group, element) == _END:
             break
         if (group, element) != _ITEM:
             raise InputError("the fragments of the pixel data are broken", reason=Reason.CORRUPT)
-        found.append((place + 8, min(length, size - place - 8)))
-        place += 8 + length
+        found.append((position + 8, min(length, size - position - 8)))
+        position += 8 + length
     if len(found) < 2 or not sum(length for _, length in found[1:]):
         raise InputError("the pixel data are empty; copy the file again", reason=Reason.TRUNCATED)
     file.seek(found[0][0])
@@ -115,10 +115,10 @@ def _extended(dataset: Dataset, fragments: Sequence[Fragment]) -> list[int] | No
 
 def _at(offsets: Sequence[int], fragments: Sequence[Fragment]) -> list[int] | None:
     """Return the fragments at offsets from the first one; None if one is missing."""
-    places = {offset - fragments[0][0]: index for index, (offset, _) in enumerate(fragments)}
+    by_offset = {offset - fragments[0][0]: index for index, (offset, _) in enumerate(fragments)}
     if not offsets or offsets[0] != 0 or list(offsets) != sorted(set(offsets)):
         return None
-    found = [places.get(offset) for offset in offsets]
+    found = [by_offset.get(offset) for offset in offsets]
     return None if None in found else [index for index in found if index is not None]
 
 

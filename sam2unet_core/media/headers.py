@@ -83,16 +83,16 @@ def is_truncated(path: Path) -> bool:
             return stream.read(2) != b"\xff\xd9"
         if start[4:] not in (b"ftyp", b"jP  "):
             return False
-        place = 0
-        while place < size:  # box by box
-            stream.seek(place)
+        position = 0
+        while position < size:  # box by box
+            stream.seek(position)
             head = stream.read(16)
             length = int.from_bytes(head[:4], "big")
             length = int.from_bytes(head[8:16], "big") if length == 1 else length
             if length < 8:  # 0: to the end of the file
                 return length != 0
-            place += length
-    return place > size
+            position += length
+    return position > size
 
 
 def png_header(path: Path) -> PngHeader:
@@ -120,26 +120,26 @@ def png_without_text(path: Path) -> bytes | None:
         stream.seek(0)
         kept = [PNG]
         for name, length in _png_chunks(stream):
-            place = stream.tell()
+            position = stream.tell()
             start = stream.read(min(length, len(_EXIF_IN_TEXT)))
             exif = start == _EXIF_IN_TEXT and length < _MAX_EXIF
             if name not in _PNG_TEXT or exif:
-                stream.seek(place - 8)
+                stream.seek(position - 8)
                 kept.append(stream.read(12 + length))
     return b"".join(kept)
 
 
 def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
     """Yield name and length of each chunk, with the stream at its content."""
-    place = len(PNG)
+    position = len(PNG)
     while True:
-        stream.seek(place)
+        stream.seek(position)
         head = stream.read(8)
         if len(head) < 8:
             return
         length, name = struct.unpack(">I4s", head)
         yield name, length
-        place += 12 + length
+        position += 12 + length
 
 
 def largest_pnm_value(path: Path) -> int:

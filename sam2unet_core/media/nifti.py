@@ -116,8 +116,8 @@ def beside(path: Path, ending: str, other: str) -> Path | None:
     """Return the file with suffix `other` instead of `ending`, case-insensitively, or None."""
     stem = path.name[: -len(ending)]
     forms = (other, other.upper(), other.removesuffix(".gz"), other.removesuffix(".gz") + ".gz")
-    places = [path.with_name(stem + form) for form in forms]
-    return next((place for place in places if place.is_file()), None)
+    candidates = [path.with_name(stem + form) for form in forms]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def is_header(path: Path) -> bool:

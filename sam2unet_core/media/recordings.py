@@ -22,7 +22,7 @@ class PartOfFile(io.RawIOBase):
         super().__init__()
         self._stream = path.open("rb")
         self._start, self._size = start, end - start
-        self._place = 0
+        self._position = 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -34,22 +34,22 @@ class PartOfFile(io.RawIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read within the range."""
-        left = max(0, self._size - self._place)
+        left = max(0, self._size - self._position)
         size = left if size is None or size < 0 else min(size, left)
-        self._stream.seek(self._start + self._place)
+        self._stream.seek(self._start + self._position)
         found = self._stream.read(size)
-        self._place += len(found)
+        self._position += len(found)
         return found
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move to a position within the range."""
-        base = (0, self._place, self._size)[whence]
-        self._place = max(0, base + offset)
-        return self._place
+        base = (0, self._position, self._size)[whence]
+        self._position = max(0, base + offset)
+        return self._position
 
     def tell(self) -> int:
         """Return the position within the range."""
-        return self._place
+        return self._position
 
     def close(self) -> None:
         """Close the file too."""
@@ -66,58 +66,58 @@ def recordings(path: Path) -> list[tuple[int, int]]:
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(16)
-    places = [0]
+    starts = [0]
     if start[4:8] in _MOV:
-        places = _mov(path, size)
+        starts = _mov(path, size)
     elif start[:4] == b"RIFF":
-        places = _avi(path, size)
+        starts = _avi(path, size)
     elif start.startswith(b"FLV\x01"):
-        places = _find_all(path, start[:9])
+        starts = _find_all(path, start[:9])
     elif start.startswith((_ASF, _MXF)):
-        places = _find_all(path, _ASF if start.startswith(_ASF) else _MXF)
-    return list(zip(places, [*places[1:], size], strict=True))
+        starts = _find_all(path, _ASF if start.startswith(_ASF) else _MXF)
+    return list(zip(starts, [*starts[1:], size], strict=True))
 
 
 def _mov(path: Path, size: int) -> list[int]:
     """Return the start of each recording: a `ftyp` box after a `moov`."""
-    places, has_index, place = [0], False, 0
+    starts, has_index, position = [0], False, 0
     with path.open("rb") as stream:
-        while place + 8 <= size:
-            stream.seek(place)
+        while position + 8 <= size:
+            stream.seek(position)
             head = stream.read(16)
             length, name = int.from_bytes(head[:4], "big"), head[4:8]
             if name == b"ftyp" and has_index:
-                places.append(place)
+                starts.append(position)
                 has_index = False
             has_index = has_index or name == b"moov"
             length = int.from_bytes(head[8:16], "big") if length == 1 else length
             if length < 8:
                 break
-            place += length
-    return places if has_index else places[:-1] or [0]
+            position += length
+    return starts if has_index else starts[:-1] or [0]
 
 
 def _avi(path: Path, size: int) -> list[int]:
     """Return the start of each `AVI ` list; `AVIX` continues the previous one."""
-    places, place = [], 0
+    starts, position = [], 0
     with path.open("rb") as stream:
-        while place + 12 <= size:
-            stream.seek(place)
+        while position + 12 <= size:
+            stream.seek(position)
             head = stream.read(12)
             if head[:4] != b"RIFF":
                 break
             if head[8:] == b"AVI ":
-                places.append(place)
+                starts.append(position)
             length = int.from_bytes(head[4:8], "little")
-            place += 8 + length + length % 2
-    return places or [0]
+            position += 8 + length + length % 2
+    return starts or [0]
 
 
 def _find_all(path: Path, header: bytes) -> list[int]:
     """Return all positions of a file's header."""
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-        places, place = [], 0
-        while (place := whole.find(header, place)) >= 0:
-            places.append(place)
-            place += len(header)
-    return places
+        starts, position = [], 0
+        while (position := whole.find(header, position)) >= 0:
+            starts.append(position)
+            position += len(header)
+    return starts

@@ -56,10 +56,10 @@ def is_truncated_tiff(path: Path) -> bool:
     tags, _ = _directory(path)
     size = path.stat().st_size
     for starts, lengths in _STRIPS_AND_TILES:
-        places = zip(
+        chunks = zip(
             np.atleast_1d(tags.get(starts, ())), np.atleast_1d(tags.get(lengths, ())), strict=False
         )
-        if any(int(start) + int(length) > size for start, length in places):
+        if any(int(start) + int(length) > size for start, length in chunks):
             return True
     return False
 
