@@ -44,7 +44,7 @@ from sam2unet_core.media.writer import FileWriter
 from sam2unet_core.task import Task, TaskClass
 from sam2unet_core.types import Frame, Series
 
-MOST_FRAMES = 200
+MAX_LISTED_FRAMES = 200
 """Frames listed per class, those with the largest areas; the totals cover all."""
 
 AREA = codes.SCT.Area
@@ -72,7 +72,7 @@ class ReportWriter(FileWriter):
     """Writes one report for a series, frame by frame.
 
     For each class: the number of frames segmented and of frames with a finding, and the largest
-    area; then area and number of regions of each frame with a finding (at most `MOST_FRAMES`).
+    area; then area and number of regions of each frame with a finding (at most `MAX_LISTED_FRAMES`).
     Areas are in mm2 if the pixel spacing is known, else in pixels.
 
     Args:
@@ -153,7 +153,7 @@ class ReportWriter(FileWriter):
         for item in self._task.classes:
             found = sorted(self._found[item.value], key=lambda each: -each.pixels)
             groups.append(self._summary(item, found))
-            listed = sorted(found[:MOST_FRAMES], key=lambda each: each.frame)
+            listed = sorted(found[:MAX_LISTED_FRAMES], key=lambda each: each.frame)
             groups.extend(self._group(item, each) for each in listed)
         return MeasurementReport(
             observation_context=ObservationContext(
@@ -178,8 +178,8 @@ class ReportWriter(FileWriter):
             algorithm=self._algorithm(),
         )
         text = f"{item.label}: found in {len(found)} of {self._frames} segmented frames."
-        if len(found) > MOST_FRAMES:
-            text += f" Only the {MOST_FRAMES} frames with the largest areas are listed."
+        if len(found) > MAX_LISTED_FRAMES:
+            text += f" Only the {MAX_LISTED_FRAMES} frames with the largest areas are listed."
         if self._series.spacing_note:
             text += f" Pixel spacing: {self._series.spacing_note}."
         notes = (*self._provenance.notes, *stand_in_note(self._series))

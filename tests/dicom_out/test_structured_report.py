@@ -113,14 +113,14 @@ def test_nothing_found_is_reported_as_such(
 def test_a_long_video_lists_the_largest_and_counts_all(
     make_series: Make, write_report: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structured_report, "MOST_FRAMES", 2)
+    monkeypatch.setattr(structured_report, "MAX_LISTED_FRAMES", 2)
     path = write_report(make_series("endoscopy_video"))
     groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
     polyps = [g for g in groups if g.finding_type.value == "68496003"]
     listed = [g.source_images[0].referenced_frame_numbers for g in polyps[1:]]
     assert listed == [[4], [5]]  # the pattern grows from frame to frame
     text = path.read_bytes()
-    assert b"found in 4 of 5 frames" in text
+    assert b"found in 4 of 5 segmented frames" in text
     assert b"Only the 2 frames with the largest areas are listed" in text
 
 
