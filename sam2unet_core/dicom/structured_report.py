@@ -72,7 +72,7 @@ class ReportWriter(FileWriter):
     """Writes one report for a series, frame by frame.
 
     For each class: the number of frames segmented and of frames with a finding, and the largest
-    area; then area and number of regions of each frame with a finding (at most `MAX_LISTED_FRAMES`).
+    area; then, for at most `MAX_LISTED_FRAMES` frames, area and number of regions.
     Areas are in mm2 if the pixel spacing is known, else in pixels.
 
     Args:
