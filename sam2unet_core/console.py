@@ -1,4 +1,4 @@
-"""What is printed, on consoles that cannot show every character."""
+"""Printing to consoles that cannot show every character."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 
 def escape_what_cannot_be_shown() -> None:
-    """Have standard output and error write escapes for characters that the console lacks.
+    """Make standard output and error escape characters that the console cannot show.
 
-    A path may hold letters of any script, and bytes that are no letters at all; to print it never
-    fails a run that has done its work.
+    Without this, printing an unusual path would fail a run that has done its work.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -25,9 +24,9 @@ def escape_what_cannot_be_shown() -> None:
 
 
 def error_line(error: BaseException) -> str | None:
-    """Return the line that tells of an error, or None for one that only a programmer can act on.
+    """Return the message for an error that the user can act on, or None.
 
-    A file or folder that the system refuses is the person's to mend, as is every error of ours.
+    These are our own errors, and system errors about a file or folder.
     """
     if isinstance(error, SAM2UNetError):
         return f"Error: {error}"
@@ -37,14 +36,14 @@ def error_line(error: BaseException) -> str | None:
 
 
 def to_json(content: object) -> str:
-    """Return JSON for standard output: readable letters in UTF-8, else escapes that JSON knows."""
+    """Return JSON for standard output: as UTF-8 if the console can show it, else with escapes."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     is_utf8 = encoding.lower().replace("-", "") == "utf8"
     return json.dumps(content, indent=2, ensure_ascii=not is_utf8)
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """Return a console that shows texts as they are: `[bold]` and `:ok:` may be parts of a path."""
-    from rich.console import Console  # noqa: PLC0415 - not all that import this print tables
+    """Return a console without markup, since paths may contain `[bold]` or `:ok:`."""
+    from rich.console import Console  # noqa: PLC0415 - not every importer prints tables
 
     return Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False)

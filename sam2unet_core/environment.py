@@ -1,4 +1,4 @@
-"""What this machine has for the software, and what to do about what it lacks."""
+"""What this machine offers the software, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sam2unet_core.errors import SAM2UNetError
 from sam2unet_core.task import Task, installed_bundle, presets
 
 DISTRIBUTION = "sam2unet"
-LEAST_MEMORY = 4 * 2**30
-LEAST_DISK = 5 * 2**30
-NO_FUNCTION = ("all", "dev", "docs", "test")
-"""Extras that gather others or serve development."""
+MIN_MEMORY = 4 * 2**30
+MIN_DISK = 5 * 2**30
+META_EXTRAS = ("all", "dev", "docs", "test")
+"""Extras that combine others or serve development."""
 CODECS = {
     "JPEG": ("jpeg8_encode", "jpeg8_decode"),
     "JPEG lossless": ("ljpeg_encode", "jpeg8_decode"),
@@ -33,7 +33,7 @@ CODECS = {
     "HTJ2K": ("htj2k_encode", "jpeg2k_decode"),
     "JPEG XL": ("jpegxl_encode", "jpegxl_decode"),
 }
-"""Kinds of compressed DICOM frames, with imagecodecs' functions that write and read them."""
+"""DICOM compression by name, with the imagecodecs functions that encode and decode it."""
 
 State = Literal["ok", "lacking", "broken"]
 
@@ -43,11 +43,11 @@ class Finding:
     """One line of the survey.
 
     Attributes:
-        section: heading it belongs under.
-        name: what was looked at.
+        section: its heading.
+        name: what was checked.
         value: what was found.
-        state: `lacking` limits what can be done here, `broken` stops everything.
-        remedy: what to do about it; empty if nothing is needed.
+        state: `lacking` limits what works here, `broken` stops everything.
+        remedy: what to do about it, or empty.
     """
 
     section: str
@@ -58,7 +58,7 @@ class Finding:
 
 
 def survey() -> list[Finding]:
-    """Look at this machine. No network is used and nothing is written."""
+    """Check this machine, without network access and without writing files."""
     return [
         *_versions(),
         *_devices(),
@@ -72,7 +72,7 @@ def survey() -> list[Finding]:
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Return the CPU's instruction sets that matter for speed, as far as they can be seen."""
+    """Return the CPU instruction sets that matter for speed, if the system reports them."""
     wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
     flags: set[str] = set()
     cpuinfo = Path("/proc/cpuinfo")
@@ -85,7 +85,7 @@ def cpu_features() -> tuple[str, ...]:
 
 
 def memory_bytes() -> int | None:
-    """Return the memory this process may use, a container's limit included; None if unknown."""
+    """Return the memory available to this process, within its container's limit, or None."""
     sizes = []
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -124,7 +124,7 @@ def _devices() -> Iterator[Finding]:
     features = ", ".join(cpu_features()) or "instruction sets not visible"
     yield Finding(section, "CPU", f"{cores} cores; {features}")
     try:
-        import torch  # noqa: PLC0415 - it may not load, which is a finding
+        import torch  # noqa: PLC0415 - an import error is a finding
     except (ImportError, OSError) as error:
         yield Finding(section, "torch", f"does not load: {error}", "broken", "reinstall torch")
         return
@@ -147,15 +147,15 @@ def _capacity() -> Iterator[Finding]:
     memory = memory_bytes()
     if memory is None:
         yield Finding(section, "memory", "unknown")
-    elif memory < LEAST_MEMORY:
+    elif memory < MIN_MEMORY:
         remedy = "use a small network (--variant starter) or another machine"
         yield Finding(section, "memory", _gib(memory), "lacking", remedy)
     else:
         yield Finding(section, "memory", _gib(memory))
     for name, folder in (("disk, working folder", Path.cwd()), ("disk, home", Path.home())):
         free = shutil.disk_usage(folder).free
-        state: State = "ok" if free >= LEAST_DISK else "lacking"
-        remedy = "" if state == "ok" else f"free some space: {_gib(LEAST_DISK)} are comfortable"
+        state: State = "ok" if free >= MIN_DISK else "lacking"
+        remedy = "" if state == "ok" else f"free some space; {_gib(MIN_DISK)} are recommended"
         yield Finding(section, name, f"{_gib(free)} free", state, remedy)
 
 
@@ -170,10 +170,10 @@ def _runtimes() -> Iterator[Finding]:
 
 
 def _codecs() -> Iterator[Finding]:
-    """Decode a small frame with each kind of decoder, so that "decodes" is seen and not assumed."""
+    """Decode a small frame with each decoder, to test that it works."""
     remedy = "pip install --force-reinstall imagecodecs"
     try:
-        import imagecodecs  # noqa: PLC0415 - what is broken there is a finding, not the end
+        import imagecodecs  # noqa: PLC0415 - an import error is a finding
     except (ImportError, OSError) as error:
         yield Finding("DICOM decoders", "imagecodecs", type(error).__name__, "broken", remedy)
         return
@@ -181,10 +181,10 @@ def _codecs() -> Iterator[Finding]:
         frame = np.arange(64, dtype=np.uint8).reshape(8, 8)
         try:
             found = getattr(imagecodecs, decode)(getattr(imagecodecs, encode)(frame))
-            there = bool(np.abs(found.astype(int) - frame).max() <= 2)
+            works = bool(np.abs(found.astype(int) - frame).max() <= 2)
         except Exception:  # a build without that library
-            there = False
-        if there:
+            works = False
+        if works:
             yield Finding("DICOM decoders", family, "decodes")
         else:
             yield Finding("DICOM decoders", family, "does not decode", "lacking", remedy)
@@ -201,7 +201,7 @@ def _extras() -> Iterator[Finding]:
 
 
 def _extra_packages() -> dict[str, list[str]]:
-    """Return the packages of each extra that adds a function, from our own metadata."""
+    """Return the packages of each extra that adds a feature, from our own metadata."""
     extras: dict[str, list[str]] = {}
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
@@ -209,7 +209,7 @@ def _extra_packages() -> dict[str, list[str]]:
         return extras
     for requirement in requirements:
         match = re.match(r"([\w.-]+).*;.*extra == ['\"](\w+)['\"]", requirement)
-        if match and match[1] != DISTRIBUTION and match[2] not in NO_FUNCTION:
+        if match and match[1] != DISTRIBUTION and match[2] not in META_EXTRAS:
             extras.setdefault(match[2], []).append(match[1])
     return extras
 

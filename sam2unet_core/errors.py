@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an input has no result, or no whole one: the manifest's closed list."""
+    """Why an input has no result or an incomplete one; a closed list in the manifest."""
 
     NOT_DICOM = "not_dicom"
     NOT_AN_IMAGE = "not_an_image"
@@ -22,7 +22,7 @@ class Reason(StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether something went wrong; else the file is simply no input."""
+        """Whether something went wrong; False if the file is just not an input."""
         return self not in (Reason.NOT_DICOM, Reason.NOT_AN_IMAGE, Reason.TASK_MISMATCH)
 
 
@@ -35,11 +35,11 @@ class DataError(SAM2UNetError):
 
 
 class TaskError(SAM2UNetError):
-    """A task description that is missing, malformed or does not fit."""
+    """A task description that is missing, malformed or does not match."""
 
 
 class WeightsError(SAM2UNetError):
-    """A weights file that cannot be read into the network asked for."""
+    """A weights file that cannot be loaded into the network."""
 
 
 class MissingWeightsError(WeightsError):
@@ -47,7 +47,7 @@ class MissingWeightsError(WeightsError):
 
 
 class ConfigError(SAM2UNetError):
-    """A bundle configuration or override that names something which does not exist."""
+    """A configuration or option that names something which does not exist."""
 
 
 class MissingExtraError(SAM2UNetError):
@@ -59,8 +59,8 @@ class InputError(DataError):
 
     Args:
         message: what was wrong, what was got, what to do; no patient data, no path.
-        reason: for the manifest. It has a default because an error that comes out of another
-            process is made again from its message alone.
+        reason: for the manifest. The default is needed for unpickling from another process, which
+            passes the message only.
     """
 
     def __init__(self, message: str, *, reason: Reason = Reason.CORRUPT) -> None:
@@ -69,7 +69,7 @@ class InputError(DataError):
 
 
 class GeometryError(DataError):
-    """Frames whose places in the patient cannot be expressed the way that was asked for."""
+    """Frame positions that the requested format or operation cannot express."""
 
 
 class OutOfMemoryError(SAM2UNetError):
@@ -81,21 +81,21 @@ class OutputError(SAM2UNetError):
 
 
 class LockedError(OutputError):
-    """A results folder that another run is writing to, or that holds results of other settings."""
+    """A results folder in use by another run, or with results of other settings."""
 
 
 class NetworkError(SAM2UNetError):
-    """A DICOM server that cannot be reached, or with which nothing more can be done."""
+    """A DICOM server that cannot be reached or no longer answers."""
 
 
 class RefusedError(NetworkError):
-    """One object that a server does not take; others may go through."""
+    """One object that a server refuses; others may be accepted."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a device or on the machine.
+    """Whether an error means that the machine or a device is out of memory.
 
-    PyTorch says it by a RuntimeError of its own class, or in words alone.
+    PyTorch raises its own subclass of RuntimeError, or a plain one with a message.
     """
     if isinstance(error, OutOfMemoryError | MemoryError):
         return True
@@ -106,13 +106,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError):
         return False
     text = str(error).lower()
-    return "OutOfMemoryError" in type(error).__name__ or any(each in text for each in _NO_MEMORY)
+    return "OutOfMemoryError" in type(error).__name__ or any(
+        each in text for each in _OUT_OF_MEMORY
+    )
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that nothing more can be written to a disk."""
+    """Whether an error means that a disk is full or read-only."""
     return isinstance(error, OSError) and error.errno in _FULL_DISK
 
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

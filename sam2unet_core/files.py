@@ -1,4 +1,4 @@
-"""Files: their hash, and writing them so that nobody ever reads half of one."""
+"""File hashes and atomic writes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PART = ".part"
-"""Suffix of a file that is not finished."""
+"""Suffix of an unfinished file."""
 
 
 def file_sha256(path: Path | str) -> str:
-    """Return the hash of a file's bytes, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
 def written_whole(path: Path, *, suffix: str = PART) -> Iterator[Path]:
-    """Give a path to write to; the file takes its place at `path` when the block ends.
-
-    After an error nothing is left, and what was at `path` before stays.
+    """Yield a temporary path; when the block ends without an error, the file replaces `path`.
 
     Args:
-        path: where the file belongs; its folder is there.
-        suffix: of the path given, for libraries that tell a format by it.
+        path: the target; its folder must exist.
+        suffix: of the temporary path, for libraries that recognise a format by suffix.
 
     Raises:
         OSError: it cannot be written.
@@ -40,15 +38,11 @@ def written_whole(path: Path, *, suffix: str = PART) -> Iterator[Path]:
 
 
 def unfinished(path: Path, *, suffix: str = PART) -> Path:
-    """Return a hidden name beside `path` that nothing else has."""
+    """Return a unique hidden path in the folder of `path`."""
     return path.with_name(f".{uuid.uuid4().hex}{suffix}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file as a whole.
-
-    Raises:
-        OSError: it cannot be written; what was there before stays.
-    """
+    """Write a file atomically; after an OSError the previous file is unchanged."""
     with written_whole(path) as part:
         part.write_bytes(content)

@@ -1,8 +1,8 @@
-"""Where frames lie in the patient: LPS coordinates in mm, one position per frame.
+"""Positions of frames in the patient: LPS coordinates in mm, one position per frame.
 
-Nothing is averaged away: a stack that no affine describes keeps its positions and says why.
-Conventions are those of DICOM PS3.3 C.7.6.2.1.1: x to the patient's left, y to the back, z to the
-head; positions are centres of pixels.
+A stack that no affine describes keeps its positions and reports why. Conventions are those of DICOM
+PS3.3 C.7.6.2.1.1: x to the patient's left, y to the back, z to the head; positions are pixel
+centres.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from sam2unet_core.errors import GeometryError
 
 Vector = NDArray[np.float64]
 
-_LEAST_TOLERANCE_MM = 0.02
+_MIN_TOLERANCE_MM = 0.02
 """Positions are often stored with two decimals only."""
-_TOLERANCE = 0.02
-"""Departure from an even grid, in steps between frames, that rounding explains."""
+_RELATIVE_TOLERANCE = 0.02
+"""Deviation from an even grid that rounding explains, as a fraction of the frame spacing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Frames in space.
+    """Position and orientation of frames in space.
 
     Attributes:
         positions: `(N, 3)` float64, LPS in mm, centre of the first pixel of each frame.
-        row_cosine: `(3,)` unit vector along a row, the way the column index grows.
-        column_cosine: `(3,)` unit vector along a column, the way the row index grows.
+        row_cosine: `(3,)` unit vector along a row, in the direction of increasing column index.
+        column_cosine: `(3,)` unit vector along a column, in the direction of increasing row index.
         spacing_mm: (row, column) pixel pitch: between rows, between columns.
         thickness_mm: slice thickness, or None; used only as the step of a single frame.
         frame_of_reference_uid: the DICOM frame of reference, or None.
 
     Raises:
-        GeometryError: the shapes are wrong, the cosines are no orthogonal unit vectors or a
+        GeometryError: the shapes are wrong, the cosines are not orthogonal unit vectors, or a
             spacing is not positive.
     """
 
@@ -48,20 +48,20 @@ class Geometry:
     frame_of_reference_uid: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what the class docstring promises."""
+        """Convert to arrays and check them."""
         for name in ("positions", "row_cosine", "column_cosine"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
         _check(self)
 
     @property
     def normal(self) -> Vector:
-        """`(3,)` unit vector across the frames: row cosine x column cosine."""
+        """`(3,)` unit normal of the frames: row cosine x column cosine."""
         normal: Vector = np.cross(self.row_cosine, self.column_cosine).astype(np.float64)
         return normal
 
     @property
     def offsets_mm(self) -> Vector:
-        """`(N,)` places of the frames along the normal, in mm."""
+        """`(N,)` positions of the frames along the normal, in mm."""
         return self.positions @ self.normal
 
     @cached_property
@@ -74,12 +74,12 @@ class Geometry:
 
     @cached_property
     def repeated(self) -> bool:
-        """Whether several frames lie at one place, as in a time series."""
+        """Whether several frames lie at one position, as in a time series."""
         return bool(np.any(np.diff(np.sort(self.offsets_mm)) <= self._tolerance / 2))
 
     @cached_property
     def missing_slices(self) -> int:
-        """How many slices are missing from an otherwise even stack; 0 where it is not even."""
+        """Number of slices missing from an otherwise even stack; 0 if it is not even."""
         steps = np.diff(self.offsets_mm) * self._direction
         if len(steps) < 2 or self.repeated or np.any(steps <= 0):
             return 0
@@ -99,12 +99,12 @@ class Geometry:
 
     @property
     def regular(self) -> bool:
-        """Whether the frames are evenly spaced without tilt, as an upright grid describes."""
+        """Whether the frames form a rectangular grid: evenly spaced, no tilt."""
         return not (self.tilted or self.uneven)
 
     @cached_property
     def problems(self) -> tuple[str, ...]:
-        """Why the frames are not regular, for people; empty where they are."""
+        """Why the frames are not regular, in words; empty if they are."""
         found = []
         if self.tilted:
             found.append(f"tilted by {self.tilt_degrees:.1f} degrees")
@@ -120,10 +120,10 @@ class Geometry:
 
     @cached_property
     def spatial_order(self) -> tuple[int, ...]:
-        """Which frame comes first, second and so on in a volume.
+        """Frame indices in the order of a volume.
 
-        As they are where that describes a grid or nothing would; else along the normal, as where
-        frames are stored by time of acquisition.
+        The stored order, unless only sorting along the normal gives a regular grid, as for frames
+        stored by acquisition time.
         """
         stored = tuple(range(len(self.positions)))
         if self.regular:
@@ -137,24 +137,24 @@ class Geometry:
 
     @property
     def tilt_degrees(self) -> float:
-        """Angle between the normal and the way from the first frame to the last; 0 for one."""
-        way = self.positions[-1] - self.positions[0]
-        length = float(np.linalg.norm(way))
+        """Angle between the normal and the line from first to last frame; 0 for one frame."""
+        path = self.positions[-1] - self.positions[0]
+        length = float(np.linalg.norm(path))
         if length == 0:
             return 0.0
-        along = min(1.0, abs(float(way @ self.normal)) / length)
+        along = min(1.0, abs(float(path @ self.normal)) / length)
         return float(np.degrees(np.arccos(along)))
 
     def affine(self, *, shear: bool = False) -> Vector:
         """Return the `(4, 4)` matrix from index (column, row, frame) to LPS in mm.
 
         Args:
-            shear: also describe a tilted stack, by a matrix whose third axis leans.
+            shear: also describe a tilted stack, by a sheared matrix.
 
         Raises:
             GeometryError: the frames are unevenly spaced, or tilted and `shear` is not set.
         """
-        if self.uneven or (self.tilted and not (shear and self._straight)):
+        if self.uneven or (self.tilted and not (shear and self._collinear)):
             raise GeometryError(
                 f"no affine describes these frames: {'; '.join(self.problems)}; write DICOM SEG, "
                 "which keeps each frame's own position"
@@ -168,40 +168,39 @@ class Geometry:
 
     @property
     def _direction(self) -> float:
-        """1 where the frames follow the normal, -1 where they run against it."""
+        """1 if the frames are ordered along the normal, -1 if against it."""
         offsets = self.offsets_mm
         return 1.0 if offsets[-1] >= offsets[0] else -1.0
 
     @property
-    def _straight(self) -> bool:
-        """Whether the positions lie on a line, evenly."""
+    def _collinear(self) -> bool:
+        """Whether the positions lie evenly spaced on a line."""
         share = np.linspace(0, 1, len(self.positions))[:, None]
         even = self.positions[0] + share * (self.positions[-1] - self.positions[0])
         return bool(np.linalg.norm(self.positions - even, axis=1).max() <= self._tolerance)
 
     def _frame_step(self) -> Vector:
-        count = len(self.positions)
-        if count == 1:
+        if len(self.positions) == 1:
             return self.normal * (self.thickness_mm or 1.0)
-        step: Vector = (self.positions[-1] - self.positions[0]) / (count - 1)
+        step: Vector = (self.positions[-1] - self.positions[0]) / (len(self.positions) - 1)
         return step
 
     @cached_property
     def _step(self) -> float:
-        """Usual distance between neighbours along the normal, 0 for a single frame."""
+        """Median distance between neighbours along the normal; 0 for a single frame."""
         steps = np.diff(np.sort(self.offsets_mm))
-        steps = steps[steps > _LEAST_TOLERANCE_MM / 2]
+        steps = steps[steps > _MIN_TOLERANCE_MM / 2]
         return float(np.median(steps)) if len(steps) else 0.0
 
     @property
     def _tolerance(self) -> float:
-        return max(_LEAST_TOLERANCE_MM, _TOLERANCE * self._step)
+        return max(_MIN_TOLERANCE_MM, _RELATIVE_TOLERANCE * self._step)
 
 
 def _check(geometry: Geometry) -> None:
     positions, row, column = geometry.positions, geometry.row_cosine, geometry.column_cosine
     if positions.ndim != 2 or positions.shape[1:] != (3,) or not len(positions):
-        raise GeometryError(f"positions of shape {positions.shape}; expected (N, 3), N from 1")
+        raise GeometryError(f"positions of shape {positions.shape}; expected (N, 3) with N >= 1")
     if row.shape != (3,) or column.shape != (3,):
         raise GeometryError(f"cosines of shapes {row.shape} and {column.shape}; expected (3,)")
     finite = np.isfinite(positions).all() and np.isfinite(row).all() and np.isfinite(column).all()

@@ -1,7 +1,6 @@
-"""Find everything to segment in the files and folders a user names, whatever the medium.
+"""Find everything to segment in the files and folders that a user names, whatever the medium.
 
-What reads DICOM is imported with the first DICOM file: with its libraries it takes a third of a
-second, which plain pictures do not need.
+The DICOM reader is imported with the first DICOM file, because it takes a third of a second.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from sam2unet_core.archives import archive_kind, unpack
 from sam2unet_core.dicom.files import holds_results, is_dicom, is_directory_file, relative_to, walk
 from sam2unet_core.errors import ConfigError, DataError, InputError, Reason
-from sam2unet_core.media.kinds import is_companion, medium_of, why_no_medium
+from sam2unet_core.media.kinds import is_companion, medium_of, unknown_medium
 from sam2unet_core.media.picture import picture_series
 from sam2unet_core.media.planes import Plane, reslice
 from sam2unet_core.media.video import video_series
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 SeriesFilter = Callable[[Series], bool]
 OnFound = Callable[[Path, Series | Skipped], None]
-"""Told the path that was named and what was found there."""
+"""Called with the path that was named and what was found there."""
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _READERS = {"image": picture_series, "video": video_series, "volume": volume_series}
 _FILTERS = ("modality", "description", "uid", "kind")
@@ -43,49 +42,47 @@ def find_inputs(
     scratch: Path | None = None,
     on_found: OnFound | None = None,
 ) -> Iterator[Series | Skipped]:
-    """Yield what is to be segmented, and every other file with the reason.
+    """Yield the series to segment, and every other file with the reason why it is skipped.
 
-    DICOM is found by its content, other media by content and suffix: see `media.kinds`. A folder's
-    plain files come first, in the order of their names, then its DICOM series, since one may lie in
-    any sub-folder. A file that is named twice is taken once. Results are never taken for inputs:
-    `out` is left alone, and another folder of results is skipped as a whole.
+    DICOM is recognised by content, other media by content and suffix: see `media.kinds`. The plain
+    files of a folder come first, sorted by name, then its DICOM series, since the files of a series
+    may lie in any subfolder. A file named twice is read once. Results are never read as inputs:
+    `out` is ignored, and any other results folder is skipped.
 
     Args:
         paths: files, folders, DICOMDIRs.
-        series_filter: what it says no to is passed over.
-        plane: look at volumes in this plane; other series are left as they are.
-        out: where results go; it may lie within a path.
-        scratch: where zip, tar and gz files among the paths are unpacked; it has to stay until all
-            is segmented. Without it they are skipped, as those within folders always are.
-        on_found: told of all that is found, and the path that it was found at.
+        series_filter: series for which it returns False are dropped.
+        plane: reslice volumes to this plane; other series stay as they are.
+        out: the results folder; it may lie inside one of the paths.
+        scratch: folder to unpack zip, tar and gz paths into; keep it until everything is segmented.
+            Without it archives are skipped, as are archives inside folders.
+        on_found: called with everything that is found, and the path it was found at.
 
     Raises:
-        InputError: at once, before a path is read: there is nothing at one of them, it is neither
-            file nor folder, or it is `out` or another folder of results.
+        InputError: at once, before anything is read: a path does not exist, is neither file nor
+            folder, or is `out` or another results folder.
     """
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder", reason=Reason.NOT_AN_IMAGE)
         if not path.is_dir() and not path.is_file():
-            raise InputError(
-                f"{path}: neither a file nor a folder (a pipe or a device)",
-                reason=Reason.NOT_AN_IMAGE,
-            )
+            message = f"{path}: neither a file nor a folder (a pipe or a device)"
+            raise InputError(message, reason=Reason.NOT_AN_IMAGE)
         if path.is_dir():
-            _check_no_results(path, out)
-    chosen = _Choice(series_filter, plane, out, scratch)
+            _check_not_results(path, out)
+    chosen = _Options(series_filter, plane, out, scratch)
     return _find_all(paths, chosen, on_found or (lambda _path, _found: None))
 
 
 def parse_series_filter(texts: Iterable[str]) -> SeriesFilter:
-    """Turn `NAME=PATTERN` texts into a filter; a series has to match all of them.
+    """Turn `NAME=PATTERN` texts into a filter; a series must match all of them.
 
-    Names are modality, description, uid (of series or study) and kind; patterns may hold `*` and
-    `?`, alternatives are parted by commas, case does not count. Media other than DICOM have no
-    modality, description or UID and do not match a filter on those.
+    Names are modality, description, uid (of series or study) and kind. Patterns may contain `*` and
+    `?`, commas separate alternatives, and case is ignored. Media other than DICOM have no modality,
+    description or UID and never match a filter on those.
 
     Raises:
-        ConfigError: a text is of another form.
+        ConfigError: a text has another form.
     """
     wanted: list[tuple[str, list[str]]] = []
     for text in texts:
@@ -104,24 +101,22 @@ def parse_series_filter(texts: Iterable[str]) -> SeriesFilter:
     return matches
 
 
-def _check_no_results(path: Path, out: Path | None) -> None:
+def _check_not_results(path: Path, out: Path | None) -> None:
     if out is not None and path.resolve() == out.resolve():
         message = f"{path}: is both input and output; give another folder for the results"
         raise InputError(message, reason=Reason.NOT_AN_IMAGE)
     try:
         names = [each.name for each in path.iterdir()]
-    except OSError:  # said when it is walked
+    except OSError:  # reported when the folder is listed
         return
     if holds_results(names):
-        message = (
-            f"{path}: holds results (run.json and manifest.jsonl); name what they were made of"
-        )
+        message = f"{path}: holds results (run.json and manifest.jsonl); name their source instead"
         raise InputError(message, reason=Reason.NOT_AN_IMAGE)
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """What `find_inputs` was asked for."""
+class _Options:
+    """Options of `find_inputs`."""
 
     series_filter: SeriesFilter | None
     plane: Plane | None
@@ -130,7 +125,7 @@ class _Choice:
 
 
 def _find_all(
-    paths: Sequence[Path], chosen: _Choice, on_found: OnFound
+    paths: Sequence[Path], chosen: _Options, on_found: OnFound
 ) -> Iterator[Series | Skipped]:
     seen: set[Path] = set()
     for number, path in enumerate(paths):
@@ -145,15 +140,15 @@ def _find_all(
 
 
 def _find_at(
-    path: Path, seen: set[Path], chosen: _Choice, number: int
+    path: Path, seen: set[Path], chosen: _Options, number: int
 ) -> Iterator[Series | Skipped]:
-    """Yield what is at a path that was named, an archive's files among it."""
+    """Yield what is at a path, including the files of an archive."""
     try:
         packed = path.is_file() and not is_dicom(path) and archive_kind(path) is not None
     except InputError as error:
         yield Skipped(path, Reason.NOT_AN_IMAGE, f"{path.name}: {error}", path.name)
         return
-    except OSError:  # said where it is looked at
+    except OSError:  # reported when the file is read
         packed = False
     if not packed or chosen.scratch is None:
         yield from _find(path, seen, chosen.out)
@@ -181,15 +176,15 @@ def _matches(series: Series, name: str, patterns: list[str]) -> bool:
 
 def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Skipped]:
     if path.is_file() and is_directory_file(path):
-        yield from _find_listed(path, seen)
+        yield from _find_in_dicomdir(path, seen)
         return
     headers: list[Header] = []
-    path = (_voxels(path) or path) if path.is_file() else path
+    path = (_voxels_of(path) or path) if path.is_file() else path
     for file in walk(path, out=out) if path.is_dir() else iter([path]):
         if isinstance(file, Skipped):
             yield file
-        elif _first_time(file, seen):
-            found = _looked_at(file, path)
+        elif _is_new(file, seen):
+            found = _read(file, path)
             if isinstance(found, Series | Skipped):
                 yield found
             else:
@@ -200,53 +195,53 @@ def _find(path: Path, seen: set[Path], out: Path | None) -> Iterator[Series | Sk
         yield from series_of(headers, path)
 
 
-def _voxels(path: Path) -> Path | None:
-    """Return what is read in place of a header that was named without its voxels."""
+def _voxels_of(path: Path) -> Path | None:
+    """Return the voxel file if a user named only its header."""
     try:
         return voxel_file(path)
-    except OSError:  # said when it is looked at
+    except OSError:  # reported when the file is read
         return None
 
 
-def _find_listed(dicomdir: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
+def _find_in_dicomdir(dicomdir: Path, seen: set[Path]) -> Iterator[Series | Skipped]:
     from sam2unet_core.dicom.read import find_headers, series_of  # noqa: PLC0415 - see above
 
     headers = []
     for found in find_headers(dicomdir):
         if isinstance(found, Skipped):
             yield found
-        elif _first_time(found.path, seen):
+        elif _is_new(found.path, seen):
             headers.append(found)
     yield from series_of(headers, dicomdir.parent)
 
 
-def _first_time(file: Path, seen: set[Path]) -> bool:
-    resolved = Path(os.path.realpath(file))  # which does not fail where links go in circles
+def _is_new(file: Path, seen: set[Path]) -> bool:
+    resolved = Path(os.path.realpath(file))  # does not fail on circular links
     if resolved in seen:
         return False
     seen.add(resolved)
     return True
 
 
-def _looked_at(file: Path, source: Path) -> Header | Series | Skipped:
-    """Look at a file; whatever is wrong with it ends nothing else."""
+def _read(file: Path, source: Path) -> Header | Series | Skipped:
+    """Read a file's header; a broken file never stops the search."""
     try:
-        return _look_at(file, source)
-    except Exception as error:  # readers fail in many ways; this one was not foreseen
-        message = f"{file.name}: cannot be looked at ({type(error).__name__})"
+        return _read_header(file, source)
+    except Exception as error:  # readers fail in many ways on broken files
+        message = f"{file.name}: cannot be read ({type(error).__name__})"
         return Skipped(file, Reason.CORRUPT, message, relative_to(file, source))
 
 
-def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
+def _read_header(file: Path, source: Path) -> Header | Series | Skipped:
     relative = relative_to(file, source)
     try:
-        named_so = file.name.lower().endswith(_DICOM_SUFFIXES)
-        if is_dicom(file) or (named_so and not is_companion(file)):
+        has_suffix = file.name.lower().endswith(_DICOM_SUFFIXES)
+        if is_dicom(file) or (has_suffix and not is_companion(file)):
             from sam2unet_core.dicom.header import read_header  # noqa: PLC0415 - see above
 
             return read_header(file, relative)
         medium = medium_of(file)
-        message = f"{file.name}: {_why_nothing(file)}" if medium is None else ""
+        message = f"{file.name}: {_skip_message(file)}" if medium is None else ""
     except OSError as error:
         message = f"{file.name}: cannot be read ({error.strerror})"
         return Skipped(file, Reason.CORRUPT, message, relative)
@@ -255,15 +250,13 @@ def _look_at(file: Path, source: Path) -> Header | Series | Skipped:
     return Skipped(file, Reason.NOT_AN_IMAGE, message, relative)
 
 
-def _why_nothing(file: Path) -> str:
-    """Return why a file is passed over, for people."""
+def _skip_message(file: Path) -> str:
+    """Return why a file is skipped, in words."""
     try:
         packed = archive_kind(file) is not None
     except InputError as error:
         return str(error)
-    return (
-        "an archive: name it as an input to take what is in it" if packed else why_no_medium(file)
-    )
+    return "an archive in a folder: name it as an input" if packed else unknown_medium(file)
 
 
 def _in_plane(series: Series, plane: Plane | None) -> Iterator[Series | Skipped]:

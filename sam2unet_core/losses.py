@@ -38,7 +38,7 @@ class StructureLoss(nn.Module):
         activation: Literal["sigmoid", "softmax"] = "sigmoid",
         weighted_bce: bool = False,
     ) -> None:
-        """Raise DataError where `activation` is neither of the two."""
+        """Raise DataError for an unknown `activation`."""
         super().__init__()
         if activation not in ("sigmoid", "softmax"):
             raise DataError(f"activation is {activation!r}, expected sigmoid or softmax")
@@ -46,15 +46,15 @@ class StructureLoss(nn.Module):
         self.weighted_bce = weighted_bce
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the loss, a float32 scalar; half-precision logits are taken to float32 first.
+        """Return the loss, a float32 scalar; logits are cast to float32 first.
 
         Args:
             logits: `(B, C, H, W)` floating point; C is K for sigmoid, K + 1 for softmax.
             target: `(B, K, H, W)` foreground of each class in [0, 1]; soft labels are allowed.
-            weight: `border_weight(target)`, where several losses share one target.
+            weight: `border_weight(target)`, if the caller has computed it already.
 
         Raises:
-            DataError: the shapes do not fit one another.
+            DataError: the shapes of logits and target do not match.
         """
         self._check(logits, target)
         logits, target = logits.float(), target.float()
@@ -89,7 +89,7 @@ class StructureLoss(nn.Module):
 
 
 class DeepSupervisionLoss(nn.Module):
-    """The sum of one loss over all the maps a network returns in training, unweighted.
+    """The unweighted sum of one loss over all maps that a network returns in training.
 
     Args:
         loss: takes `(logits, target)` and returns a scalar.
@@ -104,11 +104,11 @@ class DeepSupervisionLoss(nn.Module):
         """Return the summed loss, a scalar; a single tensor counts as one map.
 
         Args:
-            logits: `(B, C, H, W)`, or several of them, each at the target's size.
+            logits: `(B, C, H, W)`, or a sequence of such maps, each of the target's size.
             target: `(B, K, H, W)` in [0, 1].
 
         Raises:
-            DataError: there is no map at all.
+            DataError: there is no map.
         """
         maps = [logits] if isinstance(logits, Tensor) else list(logits)
         if not maps:
@@ -121,7 +121,7 @@ class DeepSupervisionLoss(nn.Module):
 
 def border_weight(target: Tensor) -> Tensor:
     """Return `1 + 5 |31x31 mean of target - target|`, `(B, K, H, W)`, from 1 up to 6."""
-    # a box mean is separable: rows, then columns, takes a fifteenth of the time of 31x31
+    # a box filter is separable: two passes take a fifteenth of the time of one 31x31 pass
     rows = functional.avg_pool2d(target, kernel_size=(31, 1), stride=1, padding=(15, 0))
     mean = functional.avg_pool2d(rows, kernel_size=(1, 31), stride=1, padding=(0, 15))
     return 1 + 5 * (mean - target).abs()
@@ -129,8 +129,8 @@ def border_weight(target: Tensor) -> Tensor:
 
 def _categorical_entropy(logits: Tensor, target: Tensor) -> Tensor:
     background = (1 - target.sum(dim=1, keepdim=True)).clamp(0, 1)
-    every_class = torch.cat([background, target], dim=1)  # (B, K + 1, H, W)
-    return -(every_class * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
+    all_classes = torch.cat([background, target], dim=1)  # (B, K + 1, H, W)
+    return -(all_classes * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
 
 
 def _weighted_iou(probability: Tensor, target: Tensor, *, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Names of files: they may name patients, and not every name is text."""
+"""File names without patient names, and as valid UTF-8."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-_NO_TEXT = re.compile(r"[\ud800-\udfff]")
-"""What Python makes of bytes that are not UTF-8."""
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+"""Surrogates, by which Python represents bytes that are not UTF-8."""
 
 
 def without_names(text: str, paths: Iterable[Path]) -> str:
-    """Return a message without the names of these files and of the folders they lie in."""
+    """Return a message without the names of these files and of their folders."""
     names: dict[str, str] = {}
     for path in paths:
         for one in (path, Path(os.path.realpath(path))):
@@ -24,5 +24,5 @@ def without_names(text: str, paths: Iterable[Path]) -> str:
 
 
 def in_utf8(name: str) -> str:
-    """Return a file's name as it can be written everywhere: bytes that are not UTF-8 become %E9."""
-    return _NO_TEXT.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
+    """Return a file name in valid UTF-8: other bytes are percent-encoded, as in %E9."""
+    return _SURROGATES.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)

@@ -1,4 +1,4 @@
-"""What a network's output means and what it may be used on: one file, `task.json`."""
+"""What a network segments and on which inputs: the file `task.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sam2unet_core.errors import TaskError
 
 SCHEMA = 1
-_INNER_LIST = re.compile(r"\[[^][{}]*\]")
+_INNERMOST_LIST = re.compile(r"\[[^][{}]*\]")
 Code = tuple[str, str, str]
 """A coded concept (DICOM PS3.3 8.1) as scheme designator, code value and code meaning."""
 
@@ -22,11 +22,11 @@ class TaskClass:
 
     Attributes:
         value: its value in a label map, from 1; 0 is background.
-        name: short machine name, unique in the task.
-        label: what a person reads.
+        name: short identifier, unique in the task.
+        label: display name.
         category: DICOM Segmented Property Category.
         type: DICOM Segmented Property Type.
-        region: DICOM Anatomic Region, or None where it differs from case to case.
+        region: DICOM Anatomic Region, or None if it varies.
         rgb: display colour, 0 to 255 each.
         min_area_px: components smaller than this many pixels are dropped.
     """
@@ -69,7 +69,7 @@ class Weights:
         file: path relative to the bundle.
         sha256: hash of that file.
         variant: row of `sam2unet_core.network.VARIANTS`.
-        trunk_sha256: hash of the frozen trunk a delta belongs to; None for a full network.
+        trunk_sha256: hash of the frozen trunk that a delta needs; None for a full network.
     """
 
     file: str
@@ -84,15 +84,15 @@ class Task:
 
     Attributes:
         image_size: (height, width) in pixels that frames are resized to for the network.
-        activation: `sigmoid` (classes may overlap) or `softmax` (they exclude one another; the
-            network then has one channel more than there are classes, for the background).
-        threshold: a pixel belongs to a class at or above this probability.
-        temperature: logits are divided by this before the activation.
+        activation: `sigmoid` (classes may overlap) or `softmax` (they exclude each other; the
+            network has one more channel, for the background).
+        threshold: probability at or above which a pixel belongs to a class.
+        temperature: divisor of the logits before the activation.
         flip_average: average the probabilities with those of the frame's mirror image.
-        peak_threshold: a connected component is kept where its probability reaches this somewhere
-            (hysteresis thresholding); 0 keeps all.
-        metrics: what was measured, for the model card.
-        paper: published settings and results, where the task is one of the paper's.
+        peak_threshold: drop connected components whose probability stays below this (hysteresis
+            thresholding); 0 keeps all.
+        metrics: measured results, for the model card.
+        paper: published settings and results, for the tasks of the paper.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Task:
 
     @property
     def num_channels(self) -> int:
-        """Number of channels the network puts out."""
+        """Number of output channels of the network."""
         return self.num_classes + (self.activation == "softmax")
 
     def with_weights(self, weights: Weights | None) -> Task:
@@ -128,8 +128,7 @@ class Task:
     def with_threshold(self, threshold: float) -> Task:
         """Return the same task with another threshold.
 
-        The peak threshold was fitted together with the task's own, and would hide what somebody
-        who lowers the threshold looks for: another threshold switches it off.
+        The peak threshold was fitted to the task's own threshold; another threshold disables it.
         """
         peak = self.peak_threshold if threshold == self.threshold else 0.0
         return replace(self, threshold=threshold, peak_threshold=peak)
@@ -137,15 +136,15 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `task.json`."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for key, usual in (("paper", {}), ("flip_average", False), ("peak_threshold", 0.0)):
-            if content[key] == usual:
+        for key, default in (("paper", {}), ("flip_average", False), ("peak_threshold", 0.0)):
+            if content[key] == default:
                 del content[key]
         return {"schema": SCHEMA, **content}
 
     def save(self, path: Path | str) -> None:
         """Write `task.json` to `path`."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        text = _INNER_LIST.sub(lambda found: _one_line(found[0]), text)
+        text = _INNERMOST_LIST.sub(lambda found: _one_line(found[0]), text)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -153,7 +152,7 @@ class Task:
         """Read `task.json`.
 
         Raises:
-            TaskError: the file is missing, not JSON or not a task; the message says which key.
+            TaskError: the file is missing, not JSON or not a task; the message names the key.
         """
         path = Path(path)
         try:
@@ -169,7 +168,7 @@ class Task:
         """Build a task from the content of `task.json`; `source` is named in errors.
 
         Raises:
-            TaskError: a key is missing, unknown or holds a wrong value.
+            TaskError: a key is missing, unknown or has a wrong value.
         """
         try:
             return _parse(dict(content))
@@ -180,7 +179,7 @@ class Task:
 
 
 def installed_bundle() -> Path:
-    """Return the bundle that came with this package (in a checkout, the repository's own)."""
+    """Return the bundle installed with this package, or that of the repository in a checkout."""
     package = Path(__file__).resolve().parent
     for folder in (package / "monai_bundle", package.parent / "monai_bundle"):
         if (folder / "configs" / "task.json").is_file():
@@ -189,25 +188,21 @@ def installed_bundle() -> Path:
 
 
 def presets() -> dict[str, Path]:
-    """Return the task files that come with the installed bundle, by name."""
+    """Return the task files of the installed bundle, by name."""
     folder = installed_bundle() / "configs" / "tasks"
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
 def load_preset(name: str) -> Task:
-    """Return the task called `name`.
-
-    Raises:
-        TaskError: there is none of that name; the message lists those there are.
-    """
+    """Return the task called `name`; raise TaskError, which lists the known tasks, if unknown."""
     known = presets()
     if name not in known:
-        raise TaskError(f"no task is called {name!r}; there are {', '.join(known)}")
+        raise TaskError(f"unknown task {name!r}; choose from {', '.join(known)}")
     return Task.load(known[name])
 
 
 def _one_line(text: str) -> str:
-    """Return on one line a list that indentation spread; JSON's strings hold no line ends."""
+    """Join an indented list into one line; JSON strings contain no line breaks."""
     return "[" + re.sub(r"\n\s*", " ", text[1:-1]).strip() + "]"
 
 

@@ -1,4 +1,4 @@
-"""What goes through the pipeline: a series of frames, whatever medium it came from."""
+"""Data types of the pipeline: series, instances and frames, whatever their medium."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Kind(StrEnum):
     """What a series is made of."""
 
     STACK = "stack"
-    """Single-frame instances without a place in space, or that form no volume."""
+    """Single-frame instances that form no volume."""
     VOLUME = "volume"
-    """Instances with places in space."""
+    """Single-frame instances with positions in space."""
     MULTIFRAME = "multiframe"
-    """One DICOM instance of several frames."""
+    """One DICOM instance with several frames."""
     VIDEO = "video"
     """One DICOM instance or video file."""
     IMAGES = "images"
@@ -37,15 +37,12 @@ class Kind(StrEnum):
     ARRAY = "array"
     """One NIfTI, NRRD or MHA file."""
     OTHER = "other"
-    """A file that is no input."""
+    """A file that is not an input."""
 
 
 @dataclass(frozen=True)
 class SourceProperties:
-    """What a task asks of a DICOM source; None where the source does not state it.
-
-    Plain images, video and volumes state nothing: `None` in place of the whole stands for them.
-    """
+    """Properties of a DICOM source that tasks check; None where the source does not state them."""
 
     modality: str | None
     sop_class_uid: str | None
@@ -57,8 +54,8 @@ class Rejection:
     """Why something is not segmented.
 
     Attributes:
-        reason: of the manifest's list.
-        message: for people; no patient data.
+        reason: for the manifest.
+        message: in words; no patient data.
     """
 
     reason: Reason
@@ -66,11 +63,9 @@ class Rejection:
 
 
 def rejection_reason(task: Task, source: SourceProperties | None) -> Rejection | None:
-    """Return why a task is not made for a source, or None where it is.
+    """Return why a task does not accept a source, or None if it does.
 
-    Args:
-        task: says what it accepts.
-        source: None for plain images, video and volumes, which every task accepts.
+    Every task accepts plain images, video and volumes, for which `source` is None.
     """
     if source is None:
         return None
@@ -90,49 +85,45 @@ def rejection_reason(task: Task, source: SourceProperties | None) -> Rejection |
 
 
 Indices = Sequence[int] | None
-"""0-based indices of frames, ascending; None for all."""
+"""0-based frame indices, ascending; None for all."""
 
 OnError = Callable[[int, InputError], None]
-"""Told the index of an instance and why it, or the rest of it, cannot be read."""
+"""Called with the index of an instance and why it, or the rest of it, cannot be read."""
 
 WARNINGS: dict[str, str] = {
-    "clock_restarted": "the clock of a video starts again within it, as in two joined recordings",
-    "frame_count_differs": "the file holds another number of frames than it announces",
-    "frames_not_taken": "frames were left out because `--stride` asks for it",
-    "geometry_ignored": "the file states a place in space that cannot be, and it was left out",
-    "mosaic": "a Siemens mosaic was taken as one picture, though it holds many slices",
-    "not_finite": "pixels that are no numbers (NaN, infinite) were shown as the lowest value",
-    "output_omitted": "a format that was asked for could not be written",
-    "photometric_corrected": "the colours are stored in another way than the file says",
-    "pixels_concealed": "damaged pixels that the decoder has filled in",
-    "value_assumed": "a required element is missing; the obvious value was taken",
-    "value_corrected": "a value is misspelt, such as with a decimal comma, and was read as meant",
-    "value_ignored": "a value in the file cannot be used, and the next best was taken",
-    "window_guessed": "no usable grey window in the file: one was derived from the values",
+    "clock_restarted": "the clock of a video restarts within it, as in two joined recordings",
+    "frame_count_differs": "the file holds another number of frames than its header states",
+    "frames_not_taken": "frames were skipped because of `--stride`",
+    "geometry_ignored": "the file states an impossible position in space, which was ignored",
+    "mosaic": "a Siemens mosaic was read as one picture, though it holds many slices",
+    "not_finite": "pixels that are not finite (NaN, infinite) were shown as the lowest value",
+    "output_omitted": "a requested format could not be written",
+    "photometric_corrected": "the colours are not encoded as the file states",
+    "pixels_concealed": "the decoder filled in damaged pixels",
+    "value_assumed": "a required element is missing; its usual value was assumed",
+    "value_corrected": "a value is misspelt, such as with a decimal comma, and was corrected",
+    "value_ignored": "a value in the file is unusable; the next best was used",
+    "window_guessed": "no usable grey window in the file; one was derived from the values",
 }
-"""The closed list of what was guessed, left out or concealed; docs/batch.md explains each."""
+"""All codes of cautions; docs/batch.md explains each."""
 
 
 @dataclass(frozen=True)
 class Caution:
-    """Something that was guessed, left out or concealed while a file was read.
+    """Something that was guessed, ignored or concealed while reading a file.
 
     Attributes:
         code: one of `WARNINGS`.
-        message: for people: what was found and what was made of it; no patient data, no path.
+        message: what was found and how it was read; no patient data, no path.
     """
 
     code: str
     message: str
 
     def __post_init__(self) -> None:
-        """Hold the list closed.
-
-        Raises:
-            ValueError: the code is none of `WARNINGS`.
-        """
+        """Raise ValueError for a code that is not in `WARNINGS`."""
         if self.code not in WARNINGS:
-            raise ValueError(f"{self.code!r} is none of {', '.join(WARNINGS)}")
+            raise ValueError(f"unknown code {self.code!r}; choose from {', '.join(WARNINGS)}")
 
 
 @dataclass(frozen=True)
@@ -141,11 +132,11 @@ class Frame:
 
     Attributes:
         pixels: `(H, W, 3)` uint8 RGB, row-major.
-        index: 0-based place in its series.
+        index: 0-based position in its series.
         instance: index into the series' `instances`.
         number: 1-based frame number inside that instance.
-        time_s: seconds from the series' first frame, or None where no clock is known.
-        cautions: what was guessed or concealed in this frame's pixels.
+        time_s: seconds from the first frame of the series, or None without a clock.
+        cautions: what was guessed or concealed in these pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -161,13 +152,13 @@ class Instance:
     """One file.
 
     Attributes:
-        path: where it is.
+        path: its path.
         sop_class_uid: DICOM SOP class, None for other media.
         sop_instance_uid: None for other media; not unique in real archives.
-        frames: how many frames it holds.
+        frames: number of frames.
         transfer_syntax_uid: of its pixel data, None for other media.
-        cautions: what was guessed or left out as far as its header tells; see `Frame.cautions`.
-        companions: other files that are part of it, such as the header of an `.img`.
+        cautions: what was guessed or ignored in its header; see `Frame.cautions` for its pixels.
+        companions: other files that belong to it, such as the header of an `.img`.
     """
 
     path: Path
@@ -180,18 +171,18 @@ class Instance:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file's bytes, in hex; computed once, when first asked for."""
+        """SHA-256 of the file, in hex."""
         return file_sha256(self.path)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is no input.
+    """A file that is not an input.
 
     Attributes:
-        path: where it is.
-        reason: from the manifest's closed list, such as `not_dicom` or `truncated`.
-        message: for people; no patient data.
+        path: its path.
+        reason: for the manifest.
+        message: the reason in words; no patient data.
         relative: path below the input the user named, with `/`.
         archive: the archive that the file was unpacked from, or None.
     """
@@ -204,7 +195,7 @@ class Skipped:
 
     @cached_property
     def sha256(self) -> str | None:
-        """Hash of the file's bytes, in hex; None where it cannot be read, or is no file."""
+        """SHA-256 of the file, in hex; None if it cannot be read or is not a regular file."""
         try:
             return file_sha256(self.path) if self.path.is_file() else None
         except OSError:
@@ -212,12 +203,12 @@ class Skipped:
 
 
 class FrameSource(Protocol):
-    """Reads the frames of a series; each medium has its own."""
+    """Reads the frames of a series; one class per medium."""
 
     def frames(
         self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield the frames of these indices, None for all, decoding one at a time."""
+        """Yield the frames with these indices, decoding one at a time."""
         ...
 
     def dataset(self, series: Series, instance_index: int) -> Dataset | None:
@@ -236,22 +227,22 @@ class Series:
         source_path: the input the user named; for a DICOMDIR, its folder.
         relative: path of the first file below that input, with `/`; for a file given by itself,
             its name.
-        study_uid: None where the files have none.
-        series_uid: None where the files have none.
+        study_uid: None if the files have none.
+        series_uid: None if the files have none.
         modality: None for plain media, which every task accepts.
         sop_class_uid: None for plain media.
         photometric: None for plain media.
-        description: the series' description as it stands in the file: may name a patient.
+        description: Series Description as stored; it may name a patient.
         rows: height of the frames in pixels.
         columns: width of the frames in pixels.
-        frame_count: how many frames there are.
+        frame_count: number of frames.
         frames_per_second: for video and cine, else None.
-        geometry: None where the frames have no place in space.
+        geometry: None if the frames have no position in space.
         spacing_mm: (row, column) pixel pitch, or None.
-        spacing_note: what that pitch means, such as `at the detector, not in the patient`.
-        burned_in: whether the pixels may show text about a patient; None where it is not said.
-        warnings: what a person should know about the source, such as missing slices; no patient
-            data. What was guessed in reading it is with its instances and frames, as cautions.
+        spacing_note: what that pitch means, such as `at the detector`; may be empty.
+        burned_in: whether the pixels may show text about a patient; None if not stated.
+        warnings: facts about the source, such as missing slices; no patient data. What was guessed
+            while reading it is in the cautions of instances and frames.
         archive: the archive that the files were unpacked from, or None.
     """
 
@@ -284,22 +275,21 @@ class Series:
         window: Window | None = None,
         on_error: OnError | None = None,
     ) -> Iterator[Frame]:
-        """Yield the frames one by one; `Frame.index` counts all of the series.
+        """Yield the frames one by one.
 
         Args:
             indices: 0-based, ascending; all frames by default. Every Nth frame is
-                `range(0, series.frame_count, N)`. Single-frame files that are not asked for are
-                not read.
+                `range(0, series.frame_count, N)`. Other single-frame files are not read.
             window: grey window that replaces the file's own where values have a unit, as in CT.
-            on_error: told of each instance that fails, and the others go on; without it the
-                first failure is raised.
+            on_error: called for each instance that fails; reading continues with the next one.
+                Without it the first failure is raised.
 
         Raises:
             InputError: a frame cannot be decoded and `on_error` is None.
         """
         chosen = None if indices is None or isinstance(indices, range) else list(indices)
         if chosen and (chosen != sorted(set(chosen)) or not chosen[0] >= 0):
-            raise ValueError(f"frame indices: expected ascending from 0, got {chosen[:5]} ...")
+            raise ValueError(f"frame indices must ascend from 0, got {chosen[:5]} ...")
         return self.source.frames(self, indices=chosen or indices, window=window, on_error=on_error)
 
     def dataset(self, instance_index: int) -> Dataset | None:
@@ -308,12 +298,12 @@ class Series:
 
     @property
     def is_dicom(self) -> bool:
-        """Whether it came from DICOM files."""
+        """Whether it was read from DICOM files."""
         return self.instances[0].sop_class_uid is not None
 
     @property
     def properties(self) -> SourceProperties | None:
-        """What a task asks of it; None for other media than DICOM."""
+        """Properties that tasks check; None for media other than DICOM."""
         if not self.is_dicom:
             return None
         return SourceProperties(self.modality, self.sop_class_uid, self.photometric)

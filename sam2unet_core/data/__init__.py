@@ -1,4 +1,4 @@
-"""Images and masks on disk as a list of samples: paired, checked, split by groups."""
+"""Data sets on disk as lists of samples: paired, checked and split by groups."""
 
 from sam2unet_core.data.check import check_samples
 from sam2unet_core.data.datalist import datalist_sections, read_datalist

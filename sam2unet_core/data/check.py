@@ -1,4 +1,4 @@
-"""Every image and mask opened once, before anything runs on them."""
+"""Check a data set by opening every image and mask once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ def check_samples(
     needs_foreground: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Open every image and mask once, so that nothing can fail later for the files' sake.
+    """Open every image and mask once, so that no file can fail later.
 
     Args:
-        samples: what `read_dataset` listed.
-        task: names the classes that the masks may hold.
-        needs_foreground: refuse a set whose masks are all empty; off to measure on such a set.
-        progress: called with (files done, files in all) from the calling thread.
+        samples: from `read_dataset`.
+        task: gives the classes that the masks may contain.
+        needs_foreground: refuse a set whose masks are all empty; off for evaluation.
+        progress: called with (samples done, total) from the calling thread.
 
     Raises:
-        DataError: files that cannot be read or do not fit, all named, or masks without any
-            foreground throughout.
+        DataError: names all files that cannot be read or do not match; or all masks are empty.
     """
 
     def check(sample: Sample) -> tuple[list[str], bool]:
@@ -48,13 +47,13 @@ def check_samples(
     masks = [sample.mask for sample in samples if sample.mask is not None]
     if masks and needs_foreground and not foreground:
         raise DataError(
-            f"all {len(masks)} masks are empty ({masks[0]} and the others): there is nothing to "
-            f"learn for {', '.join(each.name for each in task.classes)}; check how they are stored"
+            f"all {len(masks)} masks are empty, such as {masks[0]}: no pixels of "
+            f"{', '.join(each.name for each in task.classes)}; check how the masks are stored"
         )
 
 
 def _check_sample(sample: Sample, task: Task) -> tuple[list[str], bool]:
-    """Return what is wrong with a sample, and whether its mask has foreground."""
+    """Return the problems of a sample, and whether its mask has foreground."""
     problems: list[str] = []
     size: tuple[int, ...] | None = None
     try:
@@ -68,9 +67,9 @@ def _check_sample(sample: Sample, task: Task) -> tuple[list[str], bool]:
     except DataError as error:
         return [*problems, str(error)], False
     if size is not None and labels.shape != size:
-        turned = " (turned: check the EXIF orientation)" if labels.shape == size[::-1] else ""
+        rotated = " (rotated: check the EXIF orientation)" if labels.shape == size[::-1] else ""
         problems.append(
             f"{sample.mask}: {labels.shape[0]}x{labels.shape[1]} pixels (rows x columns), its "
-            f"image {size[0]}x{size[1]}{turned}"
+            f"image {size[0]}x{size[1]}{rotated}"
         )
     return problems, bool(labels.any())

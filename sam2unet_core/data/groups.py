@@ -1,4 +1,4 @@
-"""Which images belong together: the patient, the sequence, the examination."""
+"""Groups of images that belong together, such as a patient or a sequence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read_groups(path: Path | str) -> dict[str, str]:
     """Read a CSV with the columns `name` and `group`.
 
     Returns:
-        The group of each name; a name is a file name or a relative path, its suffix dropped.
+        The group by name; a name is a file name or a relative path, without suffix.
 
     Raises:
         DataError: not readable, a column or a value is missing, or a name is in two groups.
@@ -45,12 +45,12 @@ def read_groups(path: Path | str) -> dict[str, str]:
 
 
 def composed(name: str) -> str:
-    """Return a name in Unicode's composed form (NFC), in which the same names are the same."""
+    """Return a name in Unicode's composed form (NFC), so that equal names compare equal."""
     return unicodedata.normalize("NFC", name)
 
 
 def group_of(name: str, groups: dict[str, str]) -> str | None:
-    """Return the group of a sample, looked up by relative path, then by file name alone."""
+    """Return the group of a sample, looked up by relative path, then by file name."""
     name = composed(name)
     return groups.get(name) or groups.get(name.rpartition("/")[2])
 

@@ -1,4 +1,4 @@
-"""Many problems in one error, so that a data set is put right in one go."""
+"""Many problems in one error, so that a data set can be fixed in one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and masks on disk, listed and paired by name."""
+"""List images and masks on disk and pair them by name."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ LAYOUT = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and what belongs to it.
+    """One image with its mask.
 
     Attributes:
         image: the image file.
-        mask: the mask file, or None where none is needed.
-        group: what a split may not cut (a patient, a sequence); the name where none is given.
-        name: path of the image relative to its folder, without suffix, with `/`; unique, and
-            free of `..` and absolute parts, so that outputs can be named by it.
-        fold: the fold a data list assigns.
+        mask: the mask file, or None if not needed.
+        group: what a split must keep together (a patient, a sequence); defaults to the name.
+        name: path of the image relative to its folder, without suffix, with `/`; unique and safe
+            as an output name: without `..` and not absolute.
+        fold: the fold that a data list assigns.
     """
 
     image: Path
@@ -48,19 +48,19 @@ def read_dataset(
     groups: Path | str | None = None,
     masks: bool = True,
 ) -> list[Sample]:
-    """List the samples of a data set in the order of their names, without opening an image.
+    """List the samples of a data set, sorted by name, without opening an image.
 
     Args:
         dataset_dir: holds `images/` and `masks/` (or `labels/`), paired by relative path without
-            suffix. With `masks` off, a folder of images will do.
+            suffix. With `masks` off, a folder of images is enough.
         datalist: MONAI data list to read instead; its paths are relative to `dataset_dir` or to
-            the file itself.
+            the list.
         section: key of the data list, such as `training`, `validation` or `testing`.
         groups: CSV with the columns `name` and `group`.
         masks: whether every image needs a mask.
 
     Raises:
-        DataError: no images, or files that are unpaired, doubled, missing or empty, all named.
+        DataError: no images, or names all unpaired, duplicate, missing or empty files.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
@@ -75,7 +75,7 @@ def read_dataset(
         )
     if groups is not None:
         samples = _assign_groups(samples, groups, problems=problems)
-    problems += _doubled(samples) + _empty(samples)
+    problems += _duplicates(samples) + _empty_files(samples)
     raise_problems(problems, source=str(datalist or folder))
     if not samples:
         raise DataError(f"{datalist or folder}: no images found; {LAYOUT}")
@@ -85,7 +85,7 @@ def read_dataset(
 def by_name(folder: Path, *, problems: list[str]) -> dict[str, Path]:
     """Return the image files below `folder` by relative path without suffix.
 
-    Names are in Unicode's composed form: macOS takes letters with accents apart, others do not.
+    Names are in Unicode's composed form, since macOS decomposes letters with accents.
     """
     found: dict[str, Path] = {}
     for path in image_files(folder):
@@ -140,7 +140,7 @@ def _locate(text: str, *, folder: Path, datalist: Path | str) -> Path:
 
 
 def _output_name(image: Path, folder: Path) -> str:
-    """Return a relative name that leads nowhere else, also for an image outside of `folder`."""
+    """Return a relative name without `..`, also for an image outside of `folder`."""
     absolute, root = image.absolute(), folder.absolute()
     inside = absolute.is_relative_to(root) and ".." not in absolute.relative_to(root).parts
     path: PurePath = absolute.relative_to(root) if inside else image
@@ -159,7 +159,7 @@ def _assign_groups(samples: list[Sample], path: Path | str, *, problems: list[st
     return assigned
 
 
-def _doubled(samples: Iterable[Sample]) -> list[str]:
+def _duplicates(samples: Iterable[Sample]) -> list[str]:
     first: dict[str, Path] = {}
     problems = []
     for sample in samples:
@@ -169,6 +169,6 @@ def _doubled(samples: Iterable[Sample]) -> list[str]:
     return problems
 
 
-def _empty(samples: Iterable[Sample]) -> list[str]:
+def _empty_files(samples: Iterable[Sample]) -> list[str]:
     paths = [p for s in samples for p in (s.image, s.mask) if p is not None and p.is_file()]
     return [f"{p}: the file is empty (0 bytes)" for p in paths if p.stat().st_size == 0]

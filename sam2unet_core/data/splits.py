@@ -1,4 +1,4 @@
-"""Training and validation kept apart: no group is ever in both."""
+"""Training and validation splits that never share a group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sam2unet_core.errors import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """What is learnt from and what is measured on, each in the order of the names."""
+    """Training and validation samples, each sorted by name."""
 
     training: list[Sample]
     validation: list[Sample]
@@ -31,23 +31,23 @@ def load_split(
     fold: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Read a data set and split it, by what is given: the first of these that applies.
+    """Read a data set and split it by the first of these that applies.
 
-    A validation folder of its own; the data list's `validation` section; the data list's fold
-    numbers, where entries with `fold` validate; else `split_samples`.
+    A separate validation data set; the data list's `validation` section; the data list's fold
+    numbers, where entries with number `fold` validate; else `split_samples`.
 
     Args:
         dataset_dir: see `read_dataset`.
         datalist: MONAI data list.
         groups: CSV with the columns `name` and `group`; covers `val_dataset_dir` too.
-        val_dataset_dir: data set for validation, laid out as `dataset_dir`.
+        val_dataset_dir: data set for validation, with the layout of `dataset_dir`.
         val_fraction: see `split_samples`.
-        folds: see `split_samples`; fold numbers of a data list have to be as many, or 0.
+        folds: see `split_samples`; must be 0 or the number of folds in the data list.
         fold: the fold to validate on.
         seed: see `split_samples`.
 
     Raises:
-        DataError: from `read_dataset`; an empty side; a group or an image in both.
+        DataError: from `read_dataset`; an empty side; a group or an image on both sides.
     """
     training = read_dataset(dataset_dir, datalist=datalist, groups=groups)
     if val_dataset_dir is not None:
@@ -73,18 +73,18 @@ def split_samples(
     fold: int = 0,
     seed: int = 0,
 ) -> tuple[list[Sample], list[Sample]]:
-    """Split by whole groups, the same for the same names and seed on any machine.
+    """Split by whole groups; the same names and seed give the same split on any machine.
 
     Args:
         samples: in any order.
-        val_fraction: share of the samples to validate on, met as nearly as groups allow.
-        folds: 2 or more for k-fold cross-validation: the folds partition the samples and are as
-            even in size as groups allow. 0 for one split by `val_fraction`.
+        val_fraction: share of the samples to validate on, approximated by whole groups.
+        folds: 2 or more for k-fold cross-validation with folds of about equal size; 0 for one
+            split by `val_fraction`.
         fold: the fold to validate on, from 0.
         seed: of the shuffle.
 
     Returns:
-        training and validation samples, in the order of their names.
+        training and validation samples, sorted by name.
 
     Raises:
         DataError: an empty side, or `folds` or `fold` out of range.
@@ -97,11 +97,11 @@ def split_samples(
     random.Random(seed).shuffle(names)
     sizes = {name: len(members[name]) for name in names}
     if folds:
-        held_back = _fold_groups(names, sizes, folds=folds, fold=fold)
+        held_out = _fold_groups(names, sizes, folds=folds, fold=fold)
     else:
-        held_back = _fraction_groups(names, sizes, val_fraction=val_fraction)
-    training = [sample for sample in ordered if sample.group not in held_back]
-    validation = [sample for sample in ordered if sample.group in held_back]
+        held_out = _fraction_groups(names, sizes, val_fraction=val_fraction)
+    training = [sample for sample in ordered if sample.group not in held_out]
+    validation = [sample for sample in ordered if sample.group in held_out]
     return training, validation
 
 
@@ -127,8 +127,8 @@ def _fraction_groups(names: list[str], sizes: dict[str, int], *, val_fraction: f
         )
     if len(names) < 2:
         raise DataError(
-            f"no validation data: {sum(sizes.values())} images in {len(names)} group, which no "
-            "split may cut; two groups are the least, or name a validation data set"
+            f"no validation data: {sum(sizes.values())} images in {len(names)} group, which cannot "
+            "be split; provide at least two groups, or name a validation data set"
         )
     wanted = val_fraction * sum(sizes.values())
     chosen: set[str] = set()

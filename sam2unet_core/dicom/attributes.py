@@ -1,4 +1,4 @@
-"""The description of the pixels, completed where writers left elements out (PS3.3 C.7.6.3)."""
+"""Complete and check the attributes that describe the pixels (PS3.3 C.7.6.3)."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Caution
 
 FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
-"""Pixel elements that hold floating-point numbers, and their bits."""
+"""Pixel elements with floating-point values, and their bits."""
 _TAGS = {
     (0x7FE0, 0x0008): "FloatPixelData",
     (0x7FE0, 0x0009): "DoubleFloatPixelData",
     (0x7FE0, 0x0010): "PixelData",
 }
 _SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1}
-_DEEPEST = 64
-_LARGEST_SIDE = 65535
+_MAX_BITS = 64
+_MAX_SIDE = 65535
 _UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
 class PixelElement:
-    """The element with the pixels.
+    """The element that holds the pixels.
 
     Attributes:
         keyword: `PixelData`, `FloatPixelData` or `DoubleFloatPixelData`.
-        offset: where its value begins in the file.
-        length: of its value in bytes, as stated; the rest of the file where it is undefined.
-        there: bytes from `offset` to the end of the file.
-        vr: its value representation, `OW` where the file names none.
-        items: whether its value is a sequence of items, as that of compressed frames.
+        offset: start of its value in the file.
+        length: stated length of its value in bytes; the rest of the file if undefined.
+        available: bytes from `offset` to the end of the file.
+        vr: its value representation; `OW` if the file states none.
+        encapsulated: whether its value is a sequence of items, as for compressed frames.
     """
 
     keyword: str
     offset: int
     length: int
-    there: int
+    available: int
     vr: str = "OW"
-    items: bool = False
+    encapsulated: bool = False
 
 
 def pixel_element(dataset: Dataset, stream: BinaryIO) -> PixelElement | None:
-    """Return the pixel element that a stream is at, which it still is afterwards; None for none.
+    """Return the pixel element at the position of a stream, which does not change, or None.
 
-    In a deflated file the element is within the deflated data, so its place is not known.
+    In a deflated file the element lies in the deflated data, so its offset is unknown.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax == "1.2.840.10008.1.2.1.99":
@@ -67,25 +67,22 @@ def pixel_element(dataset: Dataset, stream: BinaryIO) -> PixelElement | None:
     keyword = _TAGS.get(struct.unpack(f"{order}HH", head[:4]))
     if keyword is None:
         return None
-    before = value_offset(head)
-    offset, part = start + before, head[before - 4 : before]
-    there = max(0, size - offset)
+    header_length = value_offset(head)
+    offset, part = start + header_length, head[header_length - 4 : header_length]
+    available = max(0, size - offset)
     stated = struct.unpack(f"{order}L", part)[0] if len(part) == 4 else 0
-    vr = head[4:6].decode("ascii") if before == 12 else "OW"
+    vr = head[4:6].decode("ascii") if header_length == 12 else "OW"
     undefined = stated == _UNDEFINED
-    items = undefined and head[before : before + 4] == struct.pack(f"{order}HH", 0xFFFE, 0xE000)
-    return PixelElement(keyword, offset, there if undefined else stated, there, vr, items)
+    item_tag = struct.pack(f"{order}HH", 0xFFFE, 0xE000)
+    encapsulated = undefined and head[header_length : header_length + 4] == item_tag
+    length = available if undefined else stated
+    return PixelElement(keyword, offset, length, available, vr, encapsulated)
 
 
 def complete_pixels(dataset: Dataset, pixels: PixelElement | None) -> tuple[Caution, ...]:
-    """Give the elements that are missing the value that the standard makes obvious.
+    """Set missing and invalid elements of a header to the value that follows from the others.
 
-    Args:
-        dataset: the header; it is changed.
-        pixels: the element that holds the pixels; nothing is completed where there is none.
-
-    Returns:
-        a caution for each element that got one, or had another value that cannot be.
+    Returns a caution for each element that was set; without a pixel element nothing is changed.
     """
     numbers = Numbers(dataset)
     if pixels is None:
@@ -97,21 +94,21 @@ def complete_pixels(dataset: Dataset, pixels: PixelElement | None) -> tuple[Caut
         photometric = "MONOCHROME2" if samples == 1 else "RGB"
         _assume(numbers, "PhotometricInterpretation", photometric)
     if not photometric:
-        return tuple(numbers.cautions)  # `check_pixels` says so, where there are pixels
+        return tuple(numbers.cautions)  # `check_pixels` reports it
     dataset.PhotometricInterpretation = photometric
     usual = _SAMPLES.get(photometric, 3)
     if samples not in (1, 3, 4):
         _assume(numbers, "SamplesPerPixel", usual)
-    _complete_bits_of(numbers, pixels)
-    if not is_encapsulated(dataset.file_meta.TransferSyntaxUID):  # a stream tells it by itself
+    _complete_depth(numbers, pixels)
+    if not is_encapsulated(dataset.file_meta.TransferSyntaxUID):  # a compressed stream states it
         _fit_samples(numbers, pixels, usual)
     if dataset.SamplesPerPixel > 1 and numbers.whole("PlanarConfiguration") not in (0, 1):
-        dataset.PlanarConfiguration = 0  # meaningless where compressed; the usual one where not
+        dataset.PlanarConfiguration = 0  # meaningless if compressed; else the usual value
     return tuple(numbers.cautions)
 
 
-def _complete_bits_of(numbers: Numbers, pixels: PixelElement) -> None:
-    """Complete depth and sign."""
+def _complete_depth(numbers: Numbers, pixels: PixelElement) -> None:
+    """Complete bit depth and sign."""
     dataset = numbers.item
     if pixels.keyword in FLOATS:
         dataset.BitsAllocated = dataset.BitsStored = FLOATS[pixels.keyword]
@@ -125,12 +122,12 @@ def _complete_bits_of(numbers: Numbers, pixels: PixelElement) -> None:
 
 
 def _fit_samples(numbers: Numbers, pixels: PixelElement, usual: int) -> None:
-    """Hold the number of samples and the sub-sampling against the length of the pixel data."""
+    """Correct the number of samples and the sub-sampling by the length of the pixel data."""
     dataset = numbers.item
     sides = numbers.whole("Rows"), numbers.whole("Columns")
     bits, samples = numbers.whole("BitsAllocated"), int(dataset.SamplesPerPixel)
     if not all(sides) or not bits:
-        return  # `check_pixels` says so
+        return  # `check_pixels` reports it
     frames = max(1, numbers.whole("NumberOfFrames") or 1)
     plane = int(sides[0] or 0) * int(sides[1] or 0) * bits * frames / 8
 
@@ -139,7 +136,7 @@ def _fit_samples(numbers: Numbers, pixels: PixelElement, usual: int) -> None:
 
     photometric = str(dataset.PhotometricInterpretation)
     if photometric == "YBR_FULL_422" and samples == usual and fits(3):
-        _relabel(numbers, "YBR_FULL")  # as viewers leave it that decompress
+        _relabel(numbers, "YBR_FULL")  # some viewers decompress without changing the label
     elif samples != usual and fits(samples):
         _relabel(numbers, "MONOCHROME2" if samples == 1 else "RGB")
     elif samples != usual:
@@ -147,11 +144,7 @@ def _fit_samples(numbers: Numbers, pixels: PixelElement, usual: int) -> None:
 
 
 def check_pixels(dataset: Dataset) -> None:
-    """Refuse a description of pixels that lacks what cannot be assumed.
-
-    Raises:
-        InputError: an element is missing or cannot be; the message names it.
-    """
+    """Raise InputError if an element that cannot be assumed is missing or invalid."""
     if not stored(dataset, "PhotometricInterpretation"):
         raise InputError(
             "PhotometricInterpretation and SamplesPerPixel are missing; export the file again",
@@ -159,9 +152,9 @@ def check_pixels(dataset: Dataset) -> None:
         )
     numbers = Numbers(dataset)
     for keyword, low, high in (
-        ("Rows", 1, _LARGEST_SIDE),
-        ("Columns", 1, _LARGEST_SIDE),
-        ("BitsAllocated", 1, _DEEPEST),
+        ("Rows", 1, _MAX_SIDE),
+        ("Columns", 1, _MAX_SIDE),
+        ("BitsAllocated", 1, _MAX_BITS),
     ):
         value = numbers.whole(keyword)
         if value is None or not low <= value <= high:
@@ -170,14 +163,14 @@ def check_pixels(dataset: Dataset) -> None:
 
 
 def _complete_bits(numbers: Numbers) -> None:
-    """Give Bits Allocated, Bits Stored and High Bit values that fit one another."""
+    """Make Bits Allocated, Bits Stored and High Bit consistent."""
     dataset = numbers.item
     allocated, kept = numbers.whole("BitsAllocated"), numbers.whole("BitsStored")
     if not allocated and kept:
         allocated = 8 * -(-kept // 8) if kept > 1 else 1
         _assume(numbers, "BitsAllocated", allocated)
     if not allocated:
-        return  # `check_pixels` says so
+        return  # `check_pixels` reports it
     if kept is None or kept == 0:
         _assume(numbers, "BitsStored", allocated)
     elif not 0 < kept <= allocated:
@@ -190,20 +183,20 @@ def _complete_bits(numbers: Numbers) -> None:
 
 
 def _relabel(numbers: Numbers, photometric: str) -> None:
-    former = str(numbers.item.PhotometricInterpretation)
+    previous = str(numbers.item.PhotometricInterpretation)
     numbers.item.PhotometricInterpretation = photometric
-    text = f"labelled {former}, but the length of the pixel data is that of {photometric}"
+    text = f"labelled {previous}, but the length of the pixel data is that of {photometric}"
     numbers.cautions.append(Caution("photometric_corrected", text))
 
 
 def _assume(numbers: Numbers, keyword: str, value: object) -> None:
     setattr(numbers.item, keyword, value)
-    text = f"{keyword} is missing; taken as {value}"
+    text = f"{keyword} is missing; {value} was assumed"
     numbers.cautions.append(Caution("value_assumed", text))
 
 
 def _replace(numbers: Numbers, keyword: str, value: object) -> None:
-    former = numbers.item.get(keyword)
+    previous = numbers.item.get(keyword)
     setattr(numbers.item, keyword, value)
-    text = f"{keyword} is {former}, which cannot be; taken as {value}"
+    text = f"{keyword} is {previous}, which is invalid; {value} was assumed"
     numbers.cautions.append(Caution("value_ignored", text))

@@ -1,4 +1,4 @@
-"""Describe grouped DICOM files as a series."""
+"""Build a series from grouped DICOM files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,7 @@ from sam2unet_core.types import Caution, FrameSource, Instance, Kind, Series
 
 
 def build_series(members: Group, *, source: FrameSource, source_path: Path) -> Series:
-    """Describe the members of a series, in their order.
-
-    Args:
-        members: as `group` returned them.
-        source: reads their frames.
-        source_path: the input that the user named.
+    """Build the series of these members, in their order; `source` reads their frames.
 
     Raises:
         InputError: the first file can no longer be read.
@@ -73,12 +68,10 @@ def build_series(members: Group, *, source: FrameSource, source_path: Path) -> S
 def read_dataset(path: Path, *, frames: int | None = None) -> Dataset:
     """Return the header of a file, with its file meta group, without the pixels.
 
-    Args:
-        path: the file.
-        frames: how many frames it holds, where that is known; the header is made to say so.
+    `frames`, the actual number of frames, replaces Number of Frames.
 
     Raises:
-        InputError: not a DICOM file (any more).
+        InputError: not a DICOM file.
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
@@ -89,13 +82,13 @@ def read_dataset(path: Path, *, frames: int | None = None) -> Dataset:
 
 
 def _counted(header: Header) -> Header:
-    """Return the header of a video with its frames counted; any other as it is."""
+    """Return the header of a video with its frames counted; other headers unchanged."""
     codec = VIDEO_SYNTAXES.get(header.transfer_syntax_uid)
-    there = count_frames(header.path, codec, announced=header.frames) if codec else header.frames
-    if there <= header.frames:
-        return header  # where there are fewer, that is told when they are read
-    caution = frame_count_differs(header.frames, there)
-    return replace(header, frames=there, cautions=(*header.cautions, caution))
+    actual = count_frames(header.path, codec, stated=header.frames) if codec else header.frames
+    if actual <= header.frames:
+        return header  # fewer frames are reported when they are read
+    caution = frame_count_differs(header.frames, actual)
+    return replace(header, frames=actual, cautions=(*header.cautions, caution))
 
 
 def _geometry(members: Group, dataset: Dataset, cautions: list[Caution]) -> Geometry | None:
@@ -104,7 +97,7 @@ def _geometry(members: Group, dataset: Dataset, cautions: list[Caution]) -> Geom
             return multiframe_geometry(dataset, cautions)
         return stack_geometry(members, dataset, cautions)
     except GeometryError as error:
-        text = f"the place in space is left out: {error}"
+        text = f"the position in space was ignored: {error}"
         cautions.append(Caution("geometry_ignored", text))
         return None
 
@@ -129,6 +122,6 @@ def _instance(header: Header, cautions: list[Caution]) -> Instance:
 
 
 def _photometric(members: Group) -> str:
-    """Return the photometric interpretation; RGB, as decoded, where encodings of colour mix."""
+    """Return the photometric interpretation; RGB, as decoded, if colour encodings are mixed."""
     found = {member.photometric for member in members}
     return found.pop() if len(found) == 1 else "RGB"

@@ -1,4 +1,4 @@
-"""Compressed frames to stored values, by imagecodecs: one stream in, one array out."""
+"""Decode compressed frames with imagecodecs: one stream in, one array out."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _JPEG = "1.2.840.10008.1.2.4."
 DCT_SYNTAXES = tuple(f"{_JPEG}{n}" for n in (50, 51, 52, 53, 54, 55, 56, 57, 58, 70))
 WAVELET_SYNTAXES = tuple(f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203))
 XL_SYNTAXES = tuple(f"{_JPEG}{n}" for n in (110, 111, 112))
-"""JPEG, its retired and lossless processes too; JPEG 2000 and HTJ2K; JPEG XL."""
+"""JPEG, with its retired and lossless processes; JPEG 2000 and HTJ2K; JPEG XL."""
 _LS = tuple(f"{_JPEG}{n}" for n in (80, 81))
-_WAVELET_STARTS = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
-_XL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+_WAVELET_SIGNATURES = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+_XL_SIGNATURES = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 _END = b"\xff\xd9"
-_MORE = b"\x5a" * 512
+_FILLER = b"\x5a" * 512
 _RAW = imagecodecs.JPEG8.CS.RGB
 """The same colour space in and out: libjpeg converts nothing."""
 
 
 @dataclass(frozen=True)
 class JpegMarkers:
-    """What a JPEG stream says of itself (ITU-T T.81, JFIF 1.02, Adobe TN 5116).
+    """Markers of a JPEG stream (ITU-T T.81, JFIF 1.02, Adobe TN 5116).
 
     Attributes:
         ids: component identifiers.
         subsampled: whether components differ in their sampling.
-        lossless: whether it is coded by prediction (process 14), not by cosines.
+        lossless: whether it is coded by prediction (process 14), not by DCT.
         jfif: whether there is a JFIF marker.
-        adobe: the transform of an Adobe marker (0 none, 1 YCbCr, 2 YCCK), or None.
+        adobe: the colour transform of an Adobe marker (0 none, 1 YCbCr, 2 YCCK), or None.
     """
 
     ids: tuple[int, ...] = ()
@@ -50,7 +50,7 @@ class JpegMarkers:
 
 
 def jpeg_markers(stream: bytes) -> JpegMarkers:
-    """Read the markers before a JPEG stream's first scan, as far as a broken one goes."""
+    """Read the markers before the first scan of a JPEG stream, which may be truncated."""
     found: dict[str, Any] = {}
     place = 2
     while place + 4 <= len(stream):
@@ -75,43 +75,39 @@ def jpeg_markers(stream: bytes) -> JpegMarkers:
 
 
 def is_concealed(stream: bytes, stored: Stored, *, syntax: str) -> bool:
-    """Whether a decoder made up pixels, since the stream holds too little for them.
+    """Whether the decoder filled in pixels that a truncated JPEG stream lacks.
 
-    libjpeg fills in what is missing and says so to nobody here. With more data before the end it
-    fills in something else; a whole stream is read to its end, so nothing changes.
-
-    Args:
-        stream: the compressed frame.
-        stored: what it was decoded to.
-        syntax: what the stream is of; of others than JPEG this is not known, so False.
+    libjpeg does so silently. Bytes inserted before the end marker change the result only if pixels
+    were missing. False for other compressions, where this is not known. `stored` is the decoded
+    frame.
     """
     if syntax not in DCT_SYNTAXES:
         return False
     end = stream.rfind(_END)
     end = len(stream) if end < 0 else end
     try:
-        longer = _decoded_jpeg(stream[:end] + _MORE + _END)
-    except Exception:  # a lossless stream may not go on like that
+        longer = _decoded_jpeg(stream[:end] + _FILLER + _END)
+    except Exception:  # lossless streams may reject the extra bytes
         return True
     return not np.array_equal(longer, stored)
 
 
 def wavelet_colour(stream: bytes) -> bool:
-    """Whether a JPEG 2000 codestream transforms its colours itself (ISO 15444-1 A.6.1)."""
-    place = stream.find(b"\xff\x52")  # coding style, after the size
+    """Whether a JPEG 2000 codestream uses a colour transform (ISO 15444-1 A.6.1)."""
+    place = stream.find(b"\xff\x52")  # COD: coding style
     return 0 <= place < len(stream) - 9 and stream[place + 8] == 1
 
 
 def syntax_of(stream: bytes, stated: str) -> str:
-    """Return the transfer syntax that a stream is of: the stated one, or what it begins like.
+    """Return the transfer syntax of a stream: the stated one, or that of its signature.
 
-    Among the JPEG families a stream tells by itself which it is; some files state another.
+    JPEG families are recognised by signature, since some files state another one.
     """
     if not stated.startswith(_JPEG):
         return stated
-    if stream.startswith(_WAVELET_STARTS):
+    if stream.startswith(_WAVELET_SIGNATURES):
         family = WAVELET_SYNTAXES
-    elif stream.startswith(_XL_STARTS):
+    elif stream.startswith(_XL_SIGNATURES):
         family = XL_SYNTAXES
     elif stream.startswith(b"\xff\xd8\xff"):
         family = _LS if _is_jpeg_ls(stream) else DCT_SYNTAXES
@@ -121,7 +117,7 @@ def syntax_of(stream: bytes, stated: str) -> str:
 
 
 def _is_jpeg_ls(stream: bytes) -> bool:
-    """Whether the first frame header is JPEG-LS's (ISO 14495-1 C.1.1), skipping other segments."""
+    """Whether the first frame header is that of JPEG-LS (ISO 14495-1 C.1.1)."""
     place = 2
     while place + 4 <= len(stream) and stream[place] == 0xFF:
         kind = stream[place + 1]
@@ -132,16 +128,11 @@ def _is_jpeg_ls(stream: bytes) -> bool:
 
 
 def decode(stream: bytes, dataset: Dataset, *, syntax: str) -> Stored:
-    """Decode the compressed stream of one frame.
-
-    Args:
-        stream: as `encapsulated.read_stream` returns it.
-        dataset: the header, complete.
-        syntax: what the stream is of, as `syntax_of` says.
+    """Decode the compressed stream of one frame, whose `syntax` is from `syntax_of`.
 
     Returns:
-        stored: `(H, W)` or `(H, W, 3)` as stored: integers, no colour conversion but JPEG 2000's
-        own; as unsigned as the decoder gives them.
+        stored: `(H, W)` or `(H, W, 3)` integers as stored, without colour conversion except that of
+        JPEG 2000 itself.
 
     Raises:
         InputError: no decoder for the transfer syntax, or a broken stream.
@@ -149,7 +140,7 @@ def decode(stream: bytes, dataset: Dataset, *, syntax: str) -> Stored:
     decoder = _DECODERS.get(syntax)
     if decoder is None:
         raise InputError(
-            f"the transfer syntax {name_of(syntax)} is not read; convert it, for instance with "
+            f"the transfer syntax {name_of(syntax)} is not supported; convert it, for example with "
             "dcmdjpeg or gdcmconv",
             reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
@@ -159,10 +150,10 @@ def decode(stream: bytes, dataset: Dataset, *, syntax: str) -> Stored:
 def _jpeg(stream: bytes, _: Dataset) -> Stored:
     if stream.rfind(_END) >= 0:
         return _decoded_jpeg(stream)
-    stored = _decoded_jpeg(stream + _END)  # some writers leave the marker out
+    stored = _decoded_jpeg(stream + _END)  # some writers omit the marker
     if is_concealed(stream, stored, syntax=DCT_SYNTAXES[0]):
         raise InputError(
-            "the JPEG stream ends early; copy the file again, or export it again",
+            "the JPEG stream is truncated; copy or export the file again",
             reason=Reason.TRUNCATED,
         )
     return stored
@@ -178,7 +169,7 @@ def _jpeg_ls(stream: bytes, _: Dataset) -> Stored:
 
 
 def _jpeg_2000(stream: bytes, _: Dataset) -> Stored:
-    return np.asarray(imagecodecs.jpeg2k_decode(stream))  # OpenJPEG knows HTJ2K, too
+    return np.asarray(imagecodecs.jpeg2k_decode(stream))  # OpenJPEG also decodes HTJ2K
 
 
 def _jpeg_xl(stream: bytes, _: Dataset) -> Stored:
@@ -200,7 +191,7 @@ def _rle(stream: bytes, dataset: Dataset) -> Stored:
 
 
 def _deflated(stream: bytes, dataset: Dataset) -> Stored:
-    """PS3.5 annex A.4.14: the bytes of a frame as they would be without compression, deflated."""
+    """PS3.5 annex A.4.14: the bytes of the uncompressed frame, deflated."""
     rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
     dtype = np.dtype(f"<u{max(1, int(dataset.BitsAllocated) // 8)}")
     most = rows * columns * samples * dtype.itemsize
@@ -233,5 +224,4 @@ _DECODERS: dict[str, Callable[[bytes, Dataset], Stored]] = {
     "1.2.840.10008.1.2.5": _rle,
     "1.2.840.10008.1.2.8.1": _deflated,
 }
-"""By transfer syntax: JPEG (also retired processes that one finds), JPEG-LS, JPEG 2000 and HTJ2K,
-JPEG XL, RLE, deflated frames (PS3.5 A.4, PS3.6 A)."""
+"""Decoders by transfer syntax (PS3.5 A.4, PS3.6 A)."""

@@ -1,4 +1,4 @@
-"""A task's classes and its algorithm in DICOM's words."""
+"""DICOM codes for the classes and the algorithm of a task."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sam2unet_core.task import Code as TaskCode
 from sam2unet_core.task import Task, TaskClass
 
 FAMILY = codes.DCM.ArtificialIntelligence
-"""DCM 123110, of CID 7162."""
+"""DCM 123110, from CID 7162."""
 SEGMENTATION = Code("113076", "DCM", "Segmentation")
-"""How the frames were derived, of CID 7203."""
+"""Derivation of the frames, from CID 7203."""
 PURPOSE = codes.DCM.SourceImageForImageProcessingOperation
-"""What a reference to a source image is for: DCM 121322, of CID 7202."""
+"""Purpose of a reference to a source image: DCM 121322, from CID 7202."""
 
 
 def code(triple: TaskCode) -> Code:
-    """Turn (scheme, value, meaning), as a task has it, into pydicom's code."""
+    """Turn a task's (scheme, value, meaning) into a pydicom code."""
     scheme, value, meaning = triple
     return Code(value, scheme, meaning)
 
@@ -38,7 +38,7 @@ def code_item(given: Code) -> Dataset:
 
 
 def algorithm_name(task: Task) -> str:
-    """Return what the algorithm is called, with the task it does; at most 64 characters."""
+    """Return the name of the algorithm with the task, at most 64 characters."""
     return f"{SOFTWARE} {task.name}"[:64]
 
 
@@ -83,10 +83,10 @@ def background_description() -> Dataset:
 
 
 def tracking_uid(item: TaskClass, provenance: Provenance) -> UID:
-    """Return the UID by which SEG and report speak of the same class of one result."""
+    """Return the UID by which SEG and report refer to the same class of one result."""
     return derived_uid(provenance.key, "tracking", item.name)
 
 
 def tracking_id(item: TaskClass, provenance: Provenance) -> str:
-    """Return the readable name that goes with the tracking UID."""
+    """Return the tracking identifier for the tracking UID."""
     return f"{item.name} {provenance.key[:12]}"

@@ -1,4 +1,4 @@
-"""Encapsulated pixel data: which fragments of a file make up which frame (PS3.5 A.4)."""
+"""Encapsulated pixel data: assign fragments to frames (PS3.5 A.4)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Fragment = tuple[int, int]
 
 _ITEM = (0xFFFE, 0xE000)
 _END = (0xFFFE, 0xE0DD)
-_STREAM_STARTS = (
+_SIGNATURES = (
     b"\xff\xd8\xff",  # JPEG, JPEG-LS
     b"\xff\x4f\xff\x51",  # JPEG 2000 codestream
     b"\0\0\0\x0cjP  ",  # JP2
     b"\xff\x0a",  # JPEG XL codestream
     b"\0\0\0\x0cJXL ",  # JPEG XL container
 )
-"""How the compressed stream of a frame begins; a frame's later fragments begin otherwise."""
+"""Signatures of compressed streams, by which the first fragment of a frame is found."""
 
 
 def value_offset(head: bytes) -> int:
-    """Return where the value of a pixel element begins, from the element's first 12 bytes.
+    """Return the offset of the value in a pixel element, from its first 12 bytes.
 
-    In a file of explicit value representations this element may have none, and the reverse. No
-    length can be taken for one: as a little-endian number each would be odd.
+    The presence of a VR is detected, since this element may differ from the rest of the file. A VR
+    cannot be confused with a length: read as little-endian, each would be odd.
     """
     return 12 if head[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN") and head[6:8] == b"\0\0" else 8
 
@@ -39,14 +39,15 @@ def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
     """Return the offset table and the fragments; the file is at its Pixel Data element.
 
     Raises:
-        InputError: the pixel data are not encapsulated, are empty or end within a fragment's head.
+        InputError: the pixel data are not encapsulated, empty or broken.
     """
     start = file.tell()
     place = start + value_offset(file.read(12))
     file.seek(place)
-    if file.read(4) != struct.pack("<HH", *_ITEM):  # whatever length is stated before it
+    if file.read(4) != struct.pack("<HH", *_ITEM):  # whatever length is stated
         raise InputError(
-            "the pixel data are not encapsulated as the transfer syntax asks", reason=Reason.CORRUPT
+            "the pixel data are not encapsulated, as the transfer syntax requires",
+            reason=Reason.CORRUPT,
         )
     found: list[Fragment] = []
     size = file.seek(0, io.SEEK_END)
@@ -67,14 +68,10 @@ def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
 
 
 def read_frames(file: BinaryIO, dataset: Dataset) -> list[list[Fragment]]:
-    """Return the fragments of each frame that is there, which may be more than are announced.
+    """Return the fragments of each frame in the file, which may hold more than it states.
 
-    Frames are told apart by the offset table; where it is empty, cannot be or leaves frames out, by
-    where compressed streams begin; else every fragment is a frame.
-
-    Args:
-        file: at its Pixel Data element.
-        dataset: its header.
+    Frames are found by the offset table; if it is empty, invalid or incomplete, by the signatures
+    of compressed streams; else every fragment is a frame. The file is at its Pixel Data element.
 
     Raises:
         InputError: see `read_fragments`.
@@ -83,9 +80,9 @@ def read_frames(file: BinaryIO, dataset: Dataset) -> list[list[Fragment]]:
     starts = _stated(table, fragments) or _extended(dataset, fragments)
     found = _stream_starts(file, fragments)
     if len(found) > len(starts or ()):
-        starts = found  # a table may hold as few frames as the header announces
+        starts = found  # a table may omit frames, as the header does
     if starts is None:
-        starts = list(range(len(fragments)))  # RLE and deflated frames are a fragment each
+        starts = list(range(len(fragments)))  # RLE and deflated frames have one fragment each
     ends = [*starts[1:], len(fragments)]
     return [fragments[start:end] for start, end in zip(starts, ends, strict=True)]
 
@@ -117,7 +114,7 @@ def _extended(dataset: Dataset, fragments: Sequence[Fragment]) -> list[int] | No
 
 
 def _at(offsets: Sequence[int], fragments: Sequence[Fragment]) -> list[int] | None:
-    """Return which fragments lie at offsets from the first one; None where not all are there."""
+    """Return the fragments at offsets from the first one; None if one is missing."""
     places = {offset - fragments[0][0]: index for index, (offset, _) in enumerate(fragments)}
     if not offsets or offsets[0] != 0 or list(offsets) != sorted(set(offsets)):
         return None
@@ -126,12 +123,12 @@ def _at(offsets: Sequence[int], fragments: Sequence[Fragment]) -> list[int] | No
 
 
 def _stream_starts(file: BinaryIO, fragments: Sequence[Fragment]) -> list[int]:
-    """Return the fragments that begin as the first one does, if that begins a known stream."""
-    beginnings = []
+    """Return the fragments with the signature of the first one, if it is a known one."""
+    starts = []
     for offset, length in fragments:
         file.seek(offset)
-        beginnings.append(file.read(min(12, length)))
-    sign = next((each for each in _STREAM_STARTS if beginnings[0].startswith(each)), None)
-    if sign is None:
+        starts.append(file.read(min(12, length)))
+    signature = next((each for each in _SIGNATURES if starts[0].startswith(each)), None)
+    if signature is None:
         return []
-    return [index for index, each in enumerate(beginnings) if each.startswith(sign)]
+    return [index for index, each in enumerate(starts) if each.startswith(signature)]

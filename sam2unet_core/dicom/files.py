@@ -20,19 +20,18 @@ _MANIFEST = re.compile(r"manifest(\.\d+-of-\d+)?\.jsonl")
 
 
 def walk(folder: Path, *, out: Path | None = None) -> Iterator[Path | Skipped]:
-    """Yield every file below `folder` in the order of names.
+    """Yield every file below `folder`, sorted by name.
 
-    Links are followed, each folder is entered once. Folders that cannot be listed, and what is
-    neither file nor folder (pipes, devices), come back as skipped. So do folders of results below
-    `folder`, as a whole: what is in them was made here.
+    Links are followed, and each folder is entered once. Folders that cannot be listed, special
+    files (pipes, devices) and results folders are returned as skipped.
 
     Args:
-        folder: where to begin.
-        out: a folder to leave alone without a word, since results go there.
+        folder: the root.
+        out: the results folder, which is silently ignored.
     """
-    closed: list[OSError] = []
+    errors: list[OSError] = []
     entered: set[str] = set() if out is None else {os.path.realpath(out)}
-    for parent, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=errors.append, followlinks=True):
         real = os.path.realpath(parent)
         if real in entered:
             folders.clear()
@@ -40,42 +39,42 @@ def walk(folder: Path, *, out: Path | None = None) -> Iterator[Path | Skipped]:
         entered.add(real)
         if Path(parent) != folder and holds_results(names):
             folders.clear()
-            yield _results(Path(parent), folder)
+            yield _results_folder(Path(parent), folder)
             continue
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
-            yield path if path.is_file() else _no_file(path, folder)
-        yield from (_closed(error, folder) for error in closed)
-        closed.clear()
-    yield from (_closed(error, folder) for error in closed)
+            yield path if path.is_file() else _special_file(path, folder)
+        yield from (_unlistable(error, folder) for error in errors)
+        errors.clear()
+    yield from (_unlistable(error, folder) for error in errors)
 
 
 def holds_results(names: Iterable[str]) -> bool:
-    """Whether a folder with files of these names is one that a run wrote its results to."""
+    """Whether a folder with files of these names is a results folder."""
     found = list(names)
     return any(map(_RECORD.fullmatch, found)) and any(map(_MANIFEST.fullmatch, found))
 
 
 def relative_to(path: Path, source: Path) -> str:
-    """Return the path below the input that was named, with `/`; a file's own name for itself."""
+    """Return the path relative to the named input, with `/`; the name if it is the input."""
     return path.name if path == source else path.relative_to(source).as_posix()
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the content is DICOM: the preamble's mark, or a data set that begins at once.
+    """Whether the content is DICOM: a preamble, or a data set without one.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
         start = stream.read(132)
-    return start[128:132] == b"DICM" or _begins_data_set(start)
+    return start[128:132] == b"DICM" or _starts_data_set(start)
 
 
 def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
-    """Yield the files that a DICOMDIR names; those outside its folder or absent are skipped."""
-    from pydicom import dcmread  # noqa: PLC0415 - what is no DICOM is told without it
+    """Yield the files that a DICOMDIR references; skip missing and outside ones."""
+    from pydicom import dcmread  # noqa: PLC0415 - not needed for other files
 
     folder = dicomdir.parent
     try:
@@ -83,10 +82,9 @@ def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
             records = dcmread(dicomdir).get("DirectoryRecordSequence") or ()
             named = [file_id for each in records if (file_id := each.get("ReferencedFileID"))]
     except Exception as error:  # an index breaks in many ways
-        message = (
-            f"{dicomdir.name}: the DICOMDIR cannot be read ({type(error).__name__}); name its "
-        )
-        yield Skipped(dicomdir, Reason.CORRUPT, f"{message}folder", dicomdir.name)
+        why = type(error).__name__
+        message = f"{dicomdir.name}: the DICOMDIR cannot be read ({why}); name its folder"
+        yield Skipped(dicomdir, Reason.CORRUPT, message, dicomdir.name)
         return
     for file_id in named:
         parts = [file_id] if isinstance(file_id, str) else list(file_id)
@@ -95,9 +93,9 @@ def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
             message = "the DICOMDIR names a file outside its folder"
             yield Skipped(folder.joinpath(*parts), Reason.CORRUPT, message, relative)
             continue
-        path = _as_copied(folder, parts)
+        path = _find_referenced(folder, parts)
         if path is None or not path.is_file():
-            message = f"{parts[-1]}: named in the DICOMDIR, but there is no such file"
+            message = f"{parts[-1]}: referenced by the DICOMDIR, but there is no such file"
             yield Skipped(folder.joinpath(*parts), Reason.CORRUPT, message, relative)
         elif not path.resolve().is_relative_to(folder.resolve()):
             message = "the DICOMDIR names a file outside its folder"
@@ -106,22 +104,19 @@ def referenced_files(dicomdir: Path) -> Iterator[Path | Skipped]:
             yield path
 
 
-def _as_copied(folder: Path, parts: list[str]) -> Path | None:
-    """Return the file that a DICOMDIR means; None where there is none.
-
-    Media are copied in lower case, and files get a suffix: both are the same file.
-    """
+def _find_referenced(folder: Path, parts: list[str]) -> Path | None:
+    """Return the file that a DICOMDIR references, also if copying changed case or suffix."""
     path = folder
     for part in parts[:-1]:
-        found = _named(path, part)
+        found = _find_name(path, part)
         if found is None:
             return None
         path = found
-    return _named(path, parts[-1], suffixes=("", *_COPIED_SUFFIXES))
+    return _find_name(path, parts[-1], suffixes=("", *_COPIED_SUFFIXES))
 
 
-def _named(folder: Path, name: str, *, suffixes: Sequence[str] = ("",)) -> Path | None:
-    """Return what has this name in a folder, else the only thing that differs from it in case."""
+def _find_name(folder: Path, name: str, *, suffixes: Sequence[str] = ("",)) -> Path | None:
+    """Return the entry with this name, else the only one that differs just in case."""
     if (folder / name).exists():
         return folder / name
     wanted = {f"{name}{suffix}".casefold() for suffix in suffixes}
@@ -137,7 +132,7 @@ def is_directory_file(path: Path) -> bool:
     try:
         with path.open("rb") as stream, quiet():
             return is_dicom(path) and _media_class(stream) == DIRECTORY
-    except Exception:  # whatever is wrong is said where the file is read as a picture
+    except Exception:  # reported when the file is read as a picture
         return False
 
 
@@ -148,23 +143,23 @@ def _media_class(stream: BinaryIO) -> str:
     return str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
 
 
-def _no_file(path: Path, folder: Path) -> Skipped:
-    what = "a link to nothing" if path.is_symlink() else "neither a file nor a folder"
+def _special_file(path: Path, folder: Path) -> Skipped:
+    what = "a broken link" if path.is_symlink() else "neither a file nor a folder"
     return Skipped(path, Reason.NOT_AN_IMAGE, f"{path.name}: {what}", relative_to(path, folder))
 
 
-def _results(path: Path, folder: Path) -> Skipped:
-    message = f"{path.name}: a folder of results (run.json and manifest.jsonl), never an input"
+def _results_folder(path: Path, folder: Path) -> Skipped:
+    message = f"{path.name}: a results folder (run.json and manifest.jsonl), never an input"
     return Skipped(path, Reason.NOT_AN_IMAGE, message, relative_to(path, folder))
 
 
-def _closed(error: OSError, folder: Path) -> Skipped:
+def _unlistable(error: OSError, folder: Path) -> Skipped:
     path = Path(str(error.filename))
     message = f"{path.name}: the folder cannot be listed ({error.strerror})"
     return Skipped(path, Reason.CORRUPT, message, relative_to(path, folder))
 
 
-def _begins_data_set(start: bytes) -> bool:
+def _starts_data_set(start: bytes) -> bool:
     """Whether the first element is of group 2 or 8, explicit or implicit, either byte order."""
     if len(start) < 8:
         return False

@@ -1,4 +1,4 @@
-"""Grey pictures of DICOM: modality values, then the window or VOI LUT, then 8 bits (PS3.3 C.11)."""
+"""Display of grey DICOM frames: modality LUT, then VOI LUT or window, to 8 bits (PS3.3 C.11)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Grey = NDArray[np.uint8]
 Values = NDArray[Any]
 Mask = NDArray[np.bool_]
 SOFT_TISSUE = Window(center=40, width=400)
-"""Shown for CT where neither the task nor the file states a window, in Hounsfield units."""
-SOFT_TISSUE_SHOWN = "no usable window in the file: shown as soft tissue, from -160 to 240 HU"
-_NEARLY_ALL = (0.1, 99.9)
-_STRETCH = 10
-_KINDS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+"""Default window for CT, in Hounsfield units."""
+SOFT_TISSUE_SHOWN = "no usable window in the file: shown with a soft tissue window, -160 to 240 HU"
+_PERCENTILES = (0.1, 99.9)
+_MAX_STRETCH = 10
+_VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class GreyWindow:
     kind: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"] = "LINEAR"
 
     def __call__(self, values: Values) -> Grey:
-        """Return `values` of any shape as uint8, 0 at and below the window, 255 above."""
+        """Return `values` of any shape as uint8, 0 below the window, 255 above."""
         if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and values.size > 2**16:
             return self._looked_up(values)
         return self._computed(values)
 
     def _looked_up(self, values: Values) -> Grey:
-        """Compute each value that the type can hold once."""
+        """Apply the window by a table of all values of the type."""
         unsigned = np.dtype(f"u{values.dtype.itemsize}")
-        every = np.arange(256**values.dtype.itemsize, dtype=unsigned).view(
+        inputs = np.arange(256**values.dtype.itemsize, dtype=unsigned).view(
             values.dtype.newbyteorder("=")
         )
-        table = self._computed(every)
+        table = self._computed(inputs)
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
         grey: Grey = table[native.view(unsigned)]
         return grey
@@ -67,14 +67,14 @@ class GreyWindow:
 
 
 class GreyChain:
-    """Shows the stored values of one instance.
+    """Maps the stored values of one instance to greys.
 
     Args:
-        dataset: the header, completed.
-        window: the task's; used where the values have its unit, which is CT's.
+        dataset: the completed header.
+        window: the task's; applied to CT only, whose values have its unit.
 
     Raises:
-        InputError: a value that the pixels depend on cannot be used; the message names its element.
+        InputError: an element that the pixels depend on is unusable.
     """
 
     def __init__(self, dataset: Dataset, window: Window | None) -> None:
@@ -89,17 +89,14 @@ class GreyChain:
         self._window = window if dataset.get("Modality") == "CT" else None
 
     def __call__(self, stored: Values, index: int) -> tuple[Grey, tuple[Caution, ...]]:
-        """Return a frame `(H, W)` as uint8, white where the picture is to be white.
-
-        With it comes what was guessed or left out on the way.
-        """
+        """Return a frame `(H, W)` as uint8 greys, with what was guessed or ignored."""
         low, high = self._padding
         padded = (stored >= low) & (stored <= high) if low is not None else None
         cautions = list(self._header.cautions)
         voi = _Voi.of(self._item(index, "FrameVOILUTSequence"), cautions)
         values = self._modality(stored, index, cautions, matters=self._has_scale(voi))
         values, unusable = _finite(values, cautions)
-        hidden = _either(padded, unusable)
+        hidden = _union(padded, unusable)
         grey = self._shown(values, voi=voi, hidden=hidden, cautions=cautions)
         if self._inverted:
             grey = 255 - grey
@@ -112,7 +109,7 @@ class GreyChain:
         return self._dataset if item is None else item
 
     def _has_scale(self, voi: _Voi) -> bool:
-        """Whether what is shown depends on the unit of the values."""
+        """Whether the greys depend on the unit of the values."""
         ct = self._dataset.get("Modality") == "CT"
         return ct or self._window is not None or voi.table is not None or voi.window is not None
 
@@ -133,12 +130,14 @@ class GreyChain:
         except InputError as error:
             if matters:
                 raise
-            cautions.append(Caution("value_ignored", f"{str(error).partition(';')[0]}; left out"))
+            cautions.append(
+                Caution("value_ignored", f"{str(error).partition(';')[0]}; it was ignored")
+            )
             return stored
-        if self._dataset.get("Modality") == "CT":  # of which the standard asks for both
+        if self._dataset.get("Modality") == "CT":  # for which the standard requires both
             for keyword, assumed in (("RescaleSlope", 1), ("RescaleIntercept", 0)):
                 if not stored_values(item, keyword):
-                    text = f"{keyword} is missing; taken as {assumed}"
+                    text = f"{keyword} is missing; {assumed} was assumed"
                     cautions.append(Caution("value_assumed", text))
         if (slope, intercept) == (1.0, 0.0):
             return stored
@@ -151,15 +150,17 @@ class GreyChain:
             return GreyWindow(self._window.center, self._window.width)(values)
         if voi.table is not None:
             try:
-                return _through(self._table(voi.table, values, name="VOILUTSequence"), values)
+                return _apply_table(self._table(voi.table, values, name="VOILUTSequence"), values)
             except InputError as error:
-                cautions.append(Caution("value_ignored", f"{error}; left out"))
+                cautions.append(Caution("value_ignored", f"{error}; it was ignored"))
         if voi.window is not None:
             return voi.window(values)
-        return self._shown_unasked(values, hidden, cautions)
+        return self._shown_by_default(values, hidden, cautions)
 
-    def _shown_unasked(self, values: Values, hidden: Mask | None, cautions: list[Caution]) -> Grey:
-        """Show values that neither the file nor the task has a usable window for."""
+    def _shown_by_default(
+        self, values: Values, hidden: Mask | None, cautions: list[Caution]
+    ) -> Grey:
+        """Show values without a usable window in file or task."""
         if self._bits <= 8 and values.dtype == np.uint8:
             if self._bits == 8:
                 return values.copy()
@@ -184,7 +185,7 @@ class GreyChain:
 
 @dataclass(frozen=True)
 class _Voi:
-    """The VOI transformation that a data set or item states, as far as it can be used."""
+    """The usable VOI transformation of a data set or item."""
 
     table: Dataset | None
     window: GreyWindow | None
@@ -198,14 +199,11 @@ class _Voi:
 
 
 def stated_window(item: Dataset) -> tuple[GreyWindow | None, tuple[Caution, ...]]:
-    """Return the first window of a data set or item that can be used, and what was left out.
-
-    Where there are several, the next best one is taken in place of one that cannot be used.
-    """
+    """Return the first usable window of a data set or item, and what was ignored."""
     numbers = Numbers(item)
     centers, widths = numbers.each("WindowCenter"), numbers.each("WindowWidth")
     kind = str(item.get("VOILUTFunction") or "LINEAR").upper()
-    kind = kind if kind in _KINDS else "LINEAR"
+    kind = kind if kind in _VOI_FUNCTIONS else "LINEAR"
     for center, width in zip(centers, widths, strict=False):
         if center is None or width is None:
             continue
@@ -216,29 +214,26 @@ def stated_window(item: Dataset) -> tuple[GreyWindow | None, tuple[Caution, ...]
 
 
 def shown_range(values: Values) -> tuple[float, float, str]:
-    """Return the lowest and highest value to show where nothing states them, and how it was chosen.
+    """Return the lowest and highest of finite values to show by default, and a description.
 
-    The whole range of the values; where few of them stretch it to more than `_STRETCH` times what
-    nearly all take up, the percentiles of those.
-
-    Args:
-        values: finite numbers, of any shape.
+    This is the range of the values; if outliers extend it to more than `_MAX_STRETCH` times the
+    range between `_PERCENTILES`, it is the latter.
     """
     low, high = float(values.min()), float(values.max())
-    first, last = _NEARLY_ALL  # values themselves: what lies between one and an outlier is neither
+    first, last = _PERCENTILES
     inner_low = float(np.percentile(values, first, method="higher"))
     inner_high = float(np.percentile(values, last, method="lower"))
-    if high - low <= _STRETCH * (inner_high - inner_low) or inner_high <= inner_low:
-        return low, high, "every frame is shown over its own range of values"
-    text = f"shown from the {first:g}th to the {last:g}th percentile, as few values lie far beyond"
+    if high - low <= _MAX_STRETCH * (inner_high - inner_low) or inner_high <= inner_low:
+        return low, high, "each frame is shown over its own range of values"
+    text = f"shown from the {first:g}th to the {last:g}th percentile, because of outliers"
     return inner_low, inner_high, text
 
 
 def _finite(values: Values, cautions: list[Caution]) -> tuple[Values, Mask | None]:
-    """Return values without any that is not finite, and where those were.
+    """Replace non-finite values by the lowest one, and return where they were.
 
     Raises:
-        InputError: none is finite.
+        InputError: no value is finite.
     """
     if values.dtype.kind != "f":
         return values, None
@@ -248,25 +243,25 @@ def _finite(values: Values, cautions: list[Caution]) -> tuple[Values, Mask | Non
     if not finite.any():
         raise InputError("no pixel of the frame is a finite number", reason=Reason.CORRUPT)
     share = 1 - float(finite.mean())
-    text = f"{share:.2%} of the pixels are no finite numbers; shown as the lowest value"
+    text = f"{share:.2%} of the pixels are not finite; shown as the lowest value"
     cautions.append(Caution("not_finite", text))
     return np.where(finite, values, values[finite].min()), ~finite
 
 
-def _either(first: Mask | None, second: Mask | None) -> Mask | None:
+def _union(first: Mask | None, second: Mask | None) -> Mask | None:
     if first is None or second is None:
         return second if first is None else first
     return first | second
 
 
-def _through(table: Table, values: Values) -> Grey:
+def _apply_table(table: Table, values: Values) -> Grey:
     shown = table(np.rint(values) if values.dtype.kind == "f" else values).astype(np.float64)
     grey: Grey = np.clip(np.rint(shown * (255.0 / (2**table.bits - 1))), 0, 255).astype(np.uint8)
     return grey
 
 
 def _padding(numbers: Numbers, *, signed: bool) -> tuple[int, int] | tuple[None, None]:
-    """Return the range of stored values that are no picture, in the pixels' own sign."""
+    """Return the range of padding values, with the sign of the pixels."""
     value = _padding_value(numbers, "PixelPaddingValue")
     if value is None:
         return (None, None)

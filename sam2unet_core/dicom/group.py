@@ -1,7 +1,7 @@
-"""Turn the files of a folder into series: what belongs together, and in which order.
+"""Group DICOM files into series and order them.
 
-A series of an archive may mix localisers, orientations, sizes, time points and phases, and may be
-there twice. Each becomes a series of its own here, so that no two frames share a place.
+A DICOM series may mix localisers, orientations, sizes, time points and phases, and may be stored
+twice. Each becomes a series of its own, so that no two frames share a position.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from sam2unet_core.dicom.header import Header
 from sam2unet_core.dicom.storage import VIDEO_SYNTAXES, is_multiframe
 
 _SAME_DIRECTION = 1e-3
-"""Components of direction cosines that differ by less are one orientation."""
-_SAME_PLACE_MM = 0.01
+"""Largest difference between direction cosines of one orientation."""
+_SAME_POSITION_MM = 0.01
 
 Group = list[Header]
 
 
 def group(headers: Iterable[Header]) -> list[Group]:
-    """Return the series, each in the order of its frames, in the order of their first files.
+    """Return the series, each in frame order, sorted by their first files.
 
-    Instances that hold several frames are a series each; so is a file without a Series Instance
-    UID.
+    A multi-frame instance is a series of its own, and so is a file without Series Instance UID.
     """
-    together: dict[Hashable, Group] = defaultdict(list)
+    by_key: dict[Hashable, Group] = defaultdict(list)
     for header in headers:
-        together[_key(header)].append(header)
+        by_key[_key(header)].append(header)
     found: list[Group] = []
-    for members in together.values():
+    for members in by_key.values():
         for copy in _copies(members):
             for oriented in _by_orientation(copy):
                 found.extend(_by_stage(oriented))
@@ -57,17 +56,17 @@ def _key(header: Header) -> Hashable:
     return (
         *(header.patient, header.study_uid, header.series_uid, header.sop_class_uid),
         *(header.rows, header.columns, colour, header.modality, header.localizer),
-        *(_placed(header), spacing if _placed(header) else None),
-        header.frame_of_reference_uid if _placed(header) else None,
+        *(_has_position(header), spacing if _has_position(header) else None),
+        header.frame_of_reference_uid if _has_position(header) else None,
     )
 
 
-def _placed(header: Header) -> bool:
+def _has_position(header: Header) -> bool:
     return header.position is not None and header.orientation is not None
 
 
 def _copies(members: Group) -> list[Group]:
-    """Split files that share SOP Instance UIDs: by folder, else the first, the second and so on."""
+    """Separate copies with equal SOP Instance UIDs: by folder, else by order."""
     if _unique(members):
         return [members]
     folders: dict[Hashable, Group] = defaultdict(list)
@@ -88,8 +87,8 @@ def _unique(members: Group) -> bool:
 
 
 def _by_orientation(members: Group) -> list[Group]:
-    """Split by direction cosines; within `_SAME_DIRECTION` they are the same."""
-    if not _placed(members[0]):
+    """Split by direction cosines, within `_SAME_DIRECTION`."""
+    if not _has_position(members[0]):
         return [members]
     found: list[Group] = []
     for member in members:
@@ -104,30 +103,30 @@ def _by_orientation(members: Group) -> list[Group]:
 
 
 def _by_stage(members: Group) -> list[Group]:
-    """Split instances that share places into time points or phases, each with one per place.
+    """Split instances at equal positions into time points or phases.
 
-    The first of the elements in `Header.stage`, or the first two of them together, that leave no
-    two instances of a group at one place decide; failing that, the order of acquisition does.
+    The split uses the first element of `Header.stage`, else the first pair of elements, that gives
+    groups without equal positions; otherwise the order of acquisition.
     """
-    if not _placed(members[0]) or not _shares_places(members):
+    if not _has_position(members[0]) or not _share_positions(members):
         return [members]
-    marks = range(len(members[0].stage))
-    for chosen in chain(combinations(marks, 1), combinations(marks, 2)):
+    elements = range(len(members[0].stage))
+    for chosen in chain(combinations(elements, 1), combinations(elements, 2)):
         split: dict[Hashable, Group] = defaultdict(list)
         for member in members:
-            split[tuple(member.stage[mark] for mark in chosen)].append(member)
-        if len(split) > 1 and not any(_shares_places(part) for part in split.values()):
+            split[tuple(member.stage[element] for element in chosen)].append(member)
+        if len(split) > 1 and not any(_share_positions(part) for part in split.values()):
             return list(split.values())
     in_time = sorted(members, key=lambda h: (_by_number(h), h.relative))
-    return _occurrences(in_time, _place)
+    return _occurrences(in_time, _position)
 
 
-def _place(header: Header) -> Hashable:
-    return tuple(round(v / _SAME_PLACE_MM) for v in header.position or ())
+def _position(header: Header) -> Hashable:
+    return tuple(round(v / _SAME_POSITION_MM) for v in header.position or ())
 
 
-def _shares_places(members: Group) -> bool:
-    return max(Counter(_place(m) for m in members).values()) > 1
+def _share_positions(members: Group) -> bool:
+    return max(Counter(_position(m) for m in members).values()) > 1
 
 
 def _occurrences(members: Group, key: Callable[[Header], Hashable]) -> list[Group]:
@@ -148,8 +147,8 @@ def _by_number(header: Header) -> tuple[bool, int]:
 
 
 def _ordered(members: Group) -> Group:
-    """Sort along the normal; without places by instance number, then by file name."""
-    if not _placed(members[0]):
+    """Sort along the normal; without positions by instance number, then by file name."""
+    if not _has_position(members[0]):
         return sorted(members, key=lambda h: (_by_number(h), h.relative))
     normal = _normal(members[0].orientation or ())
     return sorted(members, key=lambda h: (float(np.dot(h.position or (), normal)), _by_number(h)))

@@ -1,4 +1,4 @@
-"""Read from a file what grouping needs, and refuse what is no picture to segment."""
+"""Read the header fields that grouping needs, and refuse objects that are not images."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ from sam2unet_core.dicom.storage import (
     VIDEO_SYNTAXES,
     is_encapsulated,
     name_of,
-    never_segmented,
+    non_image_kind,
 )
 from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Caution, Skipped
 
-TOO_MANY_BYTES = 2**31
-"""A single frame above this is not decoded."""
-_CUT = "the file ends before its pixel data; copy it again"
+MAX_FRAME_BYTES = 2**31
+"""Largest frame that is decoded."""
+_TRUNCATED = "the file ends before its pixel data; copy it again"
 _PREAMBLE = 132
 _UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is remembered of one file while a folder is scanned; a kilobyte or two.
+    """Fields of one file that are kept while scanning a folder; one or two kilobytes.
 
     `position` `(x, y, z)` and `orientation` (row cosine, column cosine) are in LPS, mm; `spacing`
-    is (row, column) in mm as the header has it. `stage` tells time points and phases apart,
-    `cautions` what had to be assumed.
+    is (row, column) in mm as stored. `stage` distinguishes time points and phases.
     """
 
     path: Path
@@ -69,10 +68,10 @@ class Header:
 
 
 def read_header(path: Path, relative: str) -> Header | Skipped:
-    """Read one file's header; a file that is no picture comes back with the reason."""
+    """Read the header of one file; a file that is not an image is skipped with the reason."""
     try:
         if not is_dicom(path):
-            return _no_dicom(path, relative)
+            return _not_dicom(path, relative)
         with quiet(), path.open("rb") as stream:
             dataset, cautions = _opened(stream)
             frames = check(dataset, stream)
@@ -82,33 +81,33 @@ def read_header(path: Path, relative: str) -> Header | Skipped:
     except OSError as error:
         message = f"{path.name}: cannot be read ({error.strerror or type(error).__name__})"
         return Skipped(path, Reason.CORRUPT, message, relative)
-    except Exception as error:  # a broken header breaks in many ways; the rest must go on
+    except Exception as error:  # headers are broken in many ways; the scan must continue
         message = f"{path.name}: the DICOM header cannot be read ({type(error).__name__})"
         return Skipped(path, Reason.CORRUPT, message, relative)
 
 
 def open_header(stream: BinaryIO) -> Dataset:
-    """Read a header, complete its description of the pixels, leave the stream where they begin.
+    """Read a header, complete its pixel attributes, and leave the stream at the pixel data.
 
-    A file without a file meta group gets one, with the transfer syntax that it was read with.
+    A file without a file meta group gets one, with the transfer syntax detected.
 
     Raises:
-        InputError: not a DICOM data set, or cut off within its header.
+        InputError: not a DICOM data set, or truncated within its header.
     """
     return _opened(stream)[0]
 
 
 def _opened(stream: BinaryIO) -> tuple[Dataset, tuple[Caution, ...]]:
-    """Return the header, and what of it had to be assumed."""
+    """Return the header, and what was assumed."""
     with quiet():
         try:
             dataset = dcmread(stream, stop_before_pixels=True, force=True)
-            _check_whole(dataset, stream)
+            _check_complete(dataset, stream)
         except InputError:
             raise
         except Exception as error:
             if stream.tell() >= stream.seek(0, os.SEEK_END):
-                raise InputError(_CUT, reason=Reason.TRUNCATED) from error
+                raise InputError(_TRUNCATED, reason=Reason.TRUNCATED) from error
             raise
         if "TransferSyntaxUID" not in dataset.file_meta:
             implicit, little = dataset.original_encoding
@@ -122,8 +121,8 @@ def _opened(stream: BinaryIO) -> tuple[Dataset, tuple[Caution, ...]]:
         return dataset, complete_pixels(dataset, pixel_element(dataset, stream))
 
 
-def _no_dicom(path: Path, relative: str) -> Skipped:
-    """Tell a file that ends before its header from one that is something else."""
+def _not_dicom(path: Path, relative: str) -> Skipped:
+    """Return why a file is not DICOM: truncated in its preamble, or something else."""
     size = path.stat().st_size
     if size < _PREAMBLE and not path.read_bytes().strip(b"\0"):
         message = f"{path.name}: the file ends after {size} bytes; copy it again"
@@ -131,44 +130,36 @@ def _no_dicom(path: Path, relative: str) -> Skipped:
     return Skipped(path, Reason.NOT_DICOM, f"{path.name}: not a DICOM file", relative)
 
 
-def _check_whole(dataset: Dataset, stream: BinaryIO) -> None:
-    """Refuse a file that ends within its header.
-
-    Raises:
-        InputError: the last element is cut, or a file of pictures ends before its pixel data.
-    """
-    place = stream.tell()
-    at_end = place >= stream.seek(0, os.SEEK_END)
-    stream.seek(place)
+def _check_complete(dataset: Dataset, stream: BinaryIO) -> None:
+    """Raise InputError if the last element is truncated, or an image ends before its pixels."""
+    position = stream.tell()
+    at_end = position >= stream.seek(0, os.SEEK_END)
+    stream.seek(position)
     sop_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     sop_class = sop_class or str(dataset.get("SOPClassUID") or "")
     deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    if not at_end or deflated or never_segmented(sop_class):
+    if not at_end or deflated or non_image_kind(sop_class):
         return
     last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
     length = getattr(last, "length", 0)
     value = getattr(last, "value", None)
-    cut = isinstance(value, bytes) and length != _UNDEFINED and len(value) < length
-    if cut or "Image Storage" in name_of(sop_class) or not len(dataset):
-        raise InputError(_CUT, reason=Reason.TRUNCATED)
+    truncated = isinstance(value, bytes) and length != _UNDEFINED and len(value) < length
+    if truncated or "Image Storage" in name_of(sop_class) or not len(dataset):
+        raise InputError(_TRUNCATED, reason=Reason.TRUNCATED)
 
 
 def check(dataset: Dataset, stream: BinaryIO) -> int:
-    """Return how many frames a data set holds; raise where it is no picture to segment.
-
-    Args:
-        dataset: the header.
-        stream: the file, at its pixel data, as `open_header` leaves it.
+    """Return the number of frames in a file; the stream is where `open_header` leaves it.
 
     Raises:
-        InputError: the reason is in the manifest's list.
+        InputError: not an image, or one that cannot be decoded.
     """
     sop_class = str(dataset.get("SOPClassUID") or "")
     sop_class = sop_class or str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
-    what = never_segmented(sop_class)
-    if what:
+    kind = non_image_kind(sop_class)
+    if kind:
         raise InputError(
-            f"{what} ({name_of(sop_class)}), never an input", reason=Reason.NOT_AN_IMAGE
+            f"{kind} ({name_of(sop_class)}), never an input", reason=Reason.NOT_AN_IMAGE
         )
     pixels = pixel_element(dataset, stream)
     name = name_of(sop_class) if sop_class else "DICOM"
@@ -178,25 +169,25 @@ def check(dataset: Dataset, stream: BinaryIO) -> int:
         raise InputError(f"{name} without pixel data", reason=Reason.NOT_AN_IMAGE)
     check_pixels(dataset)
     one_frame = _frame_bits(dataset) / 8
-    if one_frame > TOO_MANY_BYTES:
+    if one_frame > MAX_FRAME_BYTES:
         raise InputError(
             f"frames of {one_frame / 2**30:.1f} GiB are too large; the limit is "
-            f"{TOO_MANY_BYTES / 2**30:.0f} GiB",
+            f"{MAX_FRAME_BYTES / 2**30:.0f} GiB",
             reason=Reason.TOO_LARGE,
         )
-    return _frames_there(dataset, stream, pixels)
+    return _count_frames(dataset, stream, pixels)
 
 
 def frame_count(dataset: Dataset) -> int:
-    """Return Number of Frames; 1 where it is absent, empty or none that can be (PS3.5 6.2, IS)."""
+    """Return Number of Frames; 1 if it is missing, empty or invalid (PS3.5 6.2, IS)."""
     stated = Numbers(dataset).whole("NumberOfFrames") or 1
     return stated if 1 <= stated < 2**31 else 1
 
 
-def frame_count_differs(announced: int, there: int) -> Caution:
-    """Return the caution of a file that holds more frames than its header says."""
-    plural = "" if announced == 1 else "s"
-    text = f"the header announces {announced} frame{plural}, the file holds {there}"
+def frame_count_differs(stated: int, actual: int) -> Caution:
+    """Return the caution for a file with more frames than its header states."""
+    plural = "" if stated == 1 else "s"
+    text = f"the header states {stated} frame{plural}, the file holds {actual}"
     return Caution("frame_count_differs", text)
 
 
@@ -208,43 +199,43 @@ def _frame_bits(dataset: Dataset) -> int:
     return bits
 
 
-def _frames_there(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> int:
-    """Count the frames in the file, which may be more than it announces.
+def _count_frames(dataset: Dataset, stream: BinaryIO, pixels: PixelElement) -> int:
+    """Count the frames in the file, which may be more than the header states.
 
     Raises:
-        InputError: there are fewer bytes than the announced frames take, or a private syntax.
+        InputError: fewer bytes than the stated frames need, or a private transfer syntax.
     """
-    syntax, announced = dataset.file_meta.TransferSyntaxUID, frame_count(dataset)
-    if syntax == DeflatedExplicitVRLittleEndian:  # the stream is not the data set itself
+    syntax, stated = dataset.file_meta.TransferSyntaxUID, frame_count(dataset)
+    if syntax == DeflatedExplicitVRLittleEndian:  # the stream holds the compressed data set
         stream.seek(0)
         size = len(dcmread(stream, force=True).get("PixelData") or b"")
-        pixels = replace(pixels, length=size, there=size)
+        pixels = replace(pixels, length=size, available=size)
     if syntax.is_private:
         raise InputError(
-            f"the private transfer syntax {syntax} is not read",
+            f"the private transfer syntax {syntax} is not supported",
             reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
     if syntax in VIDEO_SYNTAXES:
-        return announced  # counted with its series: the stream has to be read for it
+        return stated  # counted with its series, since the stream has to be read
     if is_encapsulated(syntax):
-        return max(announced, len(read_frames(stream, dataset)))
-    if pixels.items:
+        return max(stated, len(read_frames(stream, dataset)))
+    if pixels.encapsulated:
         raise InputError(
             f"the frames are encapsulated, which {name_of(str(syntax))} does not allow; correct "
             "TransferSyntaxUID, or export the file again",
             reason=Reason.CORRUPT,
         )
     one_frame = _frame_bits(dataset)
-    expected = (one_frame * announced + 7) // 8  # bits follow one another without padding
-    if pixels.there < expected:
+    expected = (one_frame * stated + 7) // 8  # single bits are packed without padding
+    if pixels.available < expected:
         raise InputError(
-            f"the pixel data end after {pixels.there} of {expected} bytes; copy the file again",
+            f"the pixel data end after {pixels.available} of {expected} bytes; copy the file again",
             reason=Reason.TRUNCATED,
         )
-    more, rest = divmod(8 * min(pixels.there, pixels.length) - one_frame * announced, one_frame)
-    if one_frame <= 8 or rest > 8:  # padding, or what is no whole number of frames
-        return announced
-    return announced + max(0, more)
+    more, rest = divmod(8 * min(pixels.available, pixels.length) - one_frame * stated, one_frame)
+    if one_frame <= 8 or rest > 8:  # padding, or not a whole number of frames
+        return stated
+    return stated + max(0, more)
 
 
 def _header(
@@ -256,12 +247,12 @@ def _header(
     cautions: tuple[Caution, ...],
 ) -> Header:
     numbers = Numbers(dataset, list(cautions))
-    announced = numbers.whole("NumberOfFrames")
+    stated = numbers.whole("NumberOfFrames")
     image_type = [str(v).upper() for v in stored(dataset, "ImageType")]
-    if frames != max(1, announced or 1):
-        numbers.cautions.append(frame_count_differs(announced or 1, frames))
+    if frames != max(1, stated or 1):
+        numbers.cautions.append(frame_count_differs(stated or 1, frames))
     if "MOSAIC" in image_type:
-        text = "a Siemens mosaic of many slices, taken as one picture; unpack it first"
+        text = "a Siemens mosaic of many slices, read as one picture; split it first"
         numbers.cautions.append(Caution("mosaic", text))
     return Header(
         path=path,
@@ -296,7 +287,7 @@ _STAGES = (
 
 
 def _stage(dataset: Dataset, image_type: list[str]) -> tuple[tuple[str, object], ...]:
-    """Return what can tell apart instances at one place, most telling first."""
+    """Return the elements that may distinguish instances at one position, in priority order."""
     found: list[tuple[str, object]] = [("ImageType", tuple(image_type))]
     for keyword in _STAGES:
         values = stored(dataset, keyword)

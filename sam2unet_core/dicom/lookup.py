@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,11 @@ Numbers = NDArray[Any]
 
 @dataclass(frozen=True)
 class Table:
-    """A table and how it is entered.
+    """A look-up table.
 
     Attributes:
         entries: `(n,)` unsigned.
-        first: the value that the first entry stands for; lower values take it too, and values
-            beyond the last entry take the last.
+        first: the input value of the first entry; other values are clipped to the table.
         bits: depth of the entries; their full scale is `2**bits - 1`.
     """
 
@@ -37,10 +36,7 @@ class Table:
 def grey_table(item: Dataset, *, signed: bool, little_endian: bool) -> Table:
     """Return the table of an item of a Modality LUT or VOI LUT Sequence.
 
-    Args:
-        item: the item.
-        signed: whether the values that enter are signed.
-        little_endian: byte order of the file.
+    `signed` refers to the input values.
     """
     count, first, bits = (int(v) for v in item.LUTDescriptor)
     entries = _entries(item.LUTData, count or 2**16, little_endian=little_endian)
@@ -50,7 +46,7 @@ def grey_table(item: Dataset, *, signed: bool, little_endian: bool) -> Table:
 def palette(dataset: Dataset, *, signed: bool, little_endian: bool) -> tuple[Table, Table, Table]:
     """Return the red, green and blue tables of a PALETTE COLOR picture.
 
-    Entries that claim 16 bits but stay below 256 throughout are of 8 bits, as some writers mean.
+    Entries that claim 16 bits but are all below 256 are read as 8 bits, as some writers store them.
     """
     tables = []
     for name in ("Red", "Green", "Blue"):
@@ -61,8 +57,7 @@ def palette(dataset: Dataset, *, signed: bool, little_endian: bool) -> tuple[Tab
             return _segmented(dataset, count=count or 2**16, first=first)
         entries = _entries(data, count or 2**16, little_endian=little_endian)
         tables.append(Table(entries, first, bits))
-    red, green, blue = _true_depth(tables)
-    return red, green, blue
+    return _true_depth(*tables)
 
 
 def _segmented(dataset: Dataset, *, count: int, first: int) -> tuple[Table, Table, Table]:
@@ -70,28 +65,26 @@ def _segmented(dataset: Dataset, *, count: int, first: int) -> tuple[Table, Tabl
     expanded = apply_color_lut(values, dataset)
     bits = 8 * expanded.dtype.itemsize
     tables = [Table(expanded[:, i].astype(np.uint16), first, bits) for i in range(3)]
-    red, green, blue = _true_depth(tables)
-    return red, green, blue
+    return _true_depth(*tables)
 
 
-def _true_depth(tables: list[Table]) -> list[Table]:
-    highest = max(int(t.entries.max()) for t in tables)
-    bits = 8 if highest < 256 else 16
-    return [Table(t.entries, t.first, bits) for t in tables]
+def _true_depth(red: Table, green: Table, blue: Table) -> tuple[Table, Table, Table]:
+    bits = 8 if max(int(table.entries.max()) for table in (red, green, blue)) < 256 else 16
+    return replace(red, bits=bits), replace(green, bits=bits), replace(blue, bits=bits)
 
 
 def _first(first: int, *, signed: bool) -> int:
-    """Undo the reading of a signed first value as an unsigned one, and the reverse."""
+    """Correct the sign of a first value that was read with the wrong one."""
     if signed and first >= 2**15:
         return first - 2**16
     return first + 2**16 if first < 0 and not signed else first
 
 
 def _entries(data: Any, count: int, *, little_endian: bool) -> NDArray[np.uint16]:
-    """Return the entries, stored as numbers or as bytes, one or two bytes each."""
+    """Return the entries, stored as numbers or as one or two bytes each."""
     if not isinstance(data, bytes):
         numbers = np.atleast_1d(np.asarray(data, np.int64))
-        if len(numbers) < count:  # two entries in each word
+        if len(numbers) < count:  # two entries per word
             numbers = numbers.astype(np.uint16).view(np.uint8)
         return (numbers[:count] & 0xFFFF).astype(np.uint16)
     if len(data) >= 2 * count:

@@ -1,4 +1,4 @@
-"""Modules that every object made from a series shares: patient, study, series, equipment."""
+"""DICOM modules shared by all outputs: patient, study, series, equipment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATIENT_AND_STUDY = (
     "StudyID",
     "AccessionNumber",
 )
-"""Type 2 attributes (PS3.3 C.7.1.1, C.7.2.1): there, and empty where the source has none."""
+"""Type 2 attributes (PS3.3 C.7.1.1, C.7.2.1): copied, or empty."""
 
 OPTIONAL = (
     "IssuerOfPatientID",
@@ -39,20 +39,16 @@ OPTIONAL = (
     "PatientIdentityRemoved",
     "DeidentificationMethod",
 )
-"""Copied where the source has them."""
+"""Copied if present."""
 
-_LONGEST = {"LO": 64, "SH": 16, "LT": 10240, "AS": 4}
+_MAX_LENGTH = {"LO": 64, "SH": 16, "LT": 10240, "AS": 4}
 _SEXES = ("M", "F", "O")
 _IMPLEMENTATION = UID("2.25.280829413158379391049471862047012186312")
-"""Of this software as a writer of files; a random UUID, made once."""
+"""Implementation Class UID of this software."""
 
 
 def source_header(series: Series) -> Dataset:
-    """Return the header of a series' first instance.
-
-    Raises:
-        DataError: the series is not DICOM, so there is no patient or study to write for.
-    """
+    """Return the header of a series' first instance; raise DataError if it is not DICOM."""
     header = series.dataset(0)
     if header is None:
         raise DataError(
@@ -65,18 +61,14 @@ def source_header(series: Series) -> Dataset:
 def derived_dataset(
     header: Dataset, *, sop_class: str, role: str, modality: str, provenance: Provenance
 ) -> Dataset:
-    """Return a new object in the source's study, in a series of its own, without content.
+    """Return a new object in the source's study and a new series, without content.
 
-    Args:
-        header: of the source; patient and study are copied, values that break their VR left empty.
-        sop_class: of the new object.
-        role: what it is, such as `seg`; with the key it gives the UIDs.
-        modality: such as `SEG`.
-        provenance: gives UIDs, dates and versions.
+    Patient and study are copied from the header of the source, except invalid values. UIDs are
+    derived from the key of the provenance and `role`, such as `seg`.
     """
     made = Dataset()
     made.SpecificCharacterSet = "ISO_IR 192"
-    with quiet():  # warnings would quote what stands in the header
+    with quiet():  # warnings would quote header values
         _add_patient_and_study(made, header, provenance.key)
         made.SeriesNumber = _series_number(header, role)
     made.SOPClassUID = sop_class
@@ -93,29 +85,26 @@ def derived_dataset(
 
 
 def usable_uid(value: object) -> UID | None:
-    """Return the UID if it is one that may be written (PS3.5 9.1, root 0 to 2), else None."""
+    """Return the UID if it is valid (PS3.5 9.1, root 0 to 2), else None."""
     uid = UID(str(value or ""), config.IGNORE)
     return uid if uid.is_valid and uid.split(".")[0] in ("0", "1", "2") else None
 
 
 def takes_frame_numbers(instance: Instance) -> bool:
-    """Whether a reference to this instance names frames.
+    """Whether references to this instance include frame numbers.
 
-    Files exist that hold several frames though their SOP class has one only. Validators refuse
-    frame numbers there; the place in the stack still tells the frame.
+    Some files have several frames although their SOP class allows one. Validators refuse frame
+    numbers there; the position in the stack still identifies the frame.
     """
     return instance.frames > 1 and instance.sop_class_uid not in _SINGLE_FRAME
 
 
 def reference(instance: Instance, *, frame: int | None = None) -> Dataset:
-    """Return the item that refers to an instance.
+    """Return the item that references an instance.
 
-    A file without valid UIDs is referred to by stand-ins, which follow from its invalid UID or its
-    content: SEG without a frame of reference has to refer to something. See `stand_in_note`.
-
-    Args:
-        instance: the source.
-        frame: 1-based number of the frame meant; it is named for objects of several frames.
+    If its UIDs are invalid, substitutes are derived from them or from its content, since SEG
+    without a frame of reference needs a reference; see `stand_in_note`. The 1-based frame number is
+    included for multi-frame objects.
     """
     item = Dataset()
     item.ReferencedSOPClassUID = usable_uid(instance.sop_class_uid) or SecondaryCaptureImageStorage
@@ -128,18 +117,18 @@ def reference(instance: Instance, *, frame: int | None = None) -> Dataset:
 
 
 def source_series_uid(series: Series) -> UID:
-    """Return the source's series UID, or the stand-in for a missing or invalid one."""
+    """Return the source's series UID, or a substitute if it is missing or invalid."""
     return usable_uid(series.series_uid) or derived_uid(
         series.series_uid or series.instances[0].sha256, "source series"
     )
 
 
 def stand_in_note(series: Series) -> tuple[str, ...]:
-    """Return a sentence for readers where references go to stand-ins, else nothing."""
+    """Return a note if references use substitute UIDs, else nothing."""
     uids = (series.study_uid, series.series_uid, *(i.sop_instance_uid for i in series.instances))
     if all(usable_uid(uid) for uid in uids):
         return ()
-    return ("source without valid UIDs: references go to stand-ins",)
+    return ("source without valid UIDs: references use substitutes",)
 
 
 def derivation(instance: Instance, *, frame: int) -> Dataset:
@@ -165,7 +154,7 @@ def add_source_series(made: Dataset, series: Series, *, used: Iterable[int]) -> 
 
 
 def add_lossy(made: Dataset, header: Dataset, *, instance: Instance) -> None:
-    """Say whether the source's pixels went through lossy compression, and through which."""
+    """Add the attributes on lossy compression of the source's pixels."""
     syntax = instance.transfer_syntax_uid or ""
     method = _LOSSY.get(syntax) or _LOSSY_VIDEO.get(VIDEO_SYNTAXES.get(syntax, ""))
     if str(header.get("LossyImageCompression") or "") != "01" and method is None:
@@ -179,7 +168,7 @@ def add_lossy(made: Dataset, header: Dataset, *, instance: Instance) -> None:
 
 
 def start_file(stream: IO[bytes], made: Dataset, *, syntax: UID = ExplicitVRLittleEndian) -> None:
-    """Write preamble, file meta information and the dataset; what follows is appended later."""
+    """Write preamble, file meta information and data set; the caller appends the rest."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = made.SOPClassUID
     meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
@@ -193,9 +182,9 @@ def start_file(stream: IO[bytes], made: Dataset, *, syntax: UID = ExplicitVRLitt
 
 def _add_patient_and_study(made: Dataset, header: Dataset, key: str) -> None:
     for keyword in PATIENT_AND_STUDY:
-        setattr(made, keyword, _copied(header, keyword) or "")
+        setattr(made, keyword, _valid_text(header, keyword) or "")
     for keyword in OPTIONAL:
-        value = _copied(header, keyword)
+        value = _valid_text(header, keyword)
         if value:
             setattr(made, keyword, value)
     methods = header.get("DeidentificationMethodCodeSequence")
@@ -207,8 +196,8 @@ def _add_patient_and_study(made: Dataset, header: Dataset, key: str) -> None:
     made.StudyInstanceUID = usable_uid(study) or derived_uid(study or key, "study")
 
 
-def _copied(header: Dataset, keyword: str) -> str | None:
-    """Return a value as text that its VR allows, else None; what is too long is cut."""
+def _valid_text(header: Dataset, keyword: str) -> str | None:
+    """Return a value as text that is valid for its VR, truncated if too long, else None."""
     if keyword not in header:
         return None
     element = header[keyword]
@@ -218,7 +207,7 @@ def _copied(header: Dataset, keyword: str) -> str | None:
         value = str(element.value).strip()
     except (ValueError, UnicodeError):
         return None
-    value = value[: _LONGEST.get(element.VR, len(value))]
+    value = value[: _MAX_LENGTH.get(element.VR, len(value))]
     try:
         checked = DataElement(element.tag, element.VR, value, validation_mode=config.RAISE)
     except (ValueError, TypeError, OverflowError):  # the latter two: a VR that holds no text
@@ -229,7 +218,7 @@ def _copied(header: Dataset, keyword: str) -> str | None:
 
 
 def _series_number(header: Dataset, role: str) -> int:
-    """Return a number that sorts the result behind its source and apart from other results."""
+    """Return a series number that sorts results behind their source."""
     try:
         number = int(header.get("SeriesNumber") or 0)
     except (TypeError, ValueError):
@@ -247,8 +236,8 @@ def _ratio(header: Dataset, path: Path) -> str:
     pixels = int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
     values = pixels * int(header.get("NumberOfFrames") or 1)
     samples = int(header.get("SamplesPerPixel") or 1)
-    octets = values * samples * (int(header.get("BitsAllocated") or 8) // 8)
-    return f"{max(1.0, octets / max(1, path.stat().st_size)):.4g}"
+    size = values * samples * (int(header.get("BitsAllocated") or 8) // 8)
+    return f"{max(1.0, size / max(1, path.stat().st_size)):.4g}"
 
 
 _ORDER = {"seg": 1, "overlay": 2, "report": 3}
@@ -258,9 +247,9 @@ _LOSSY = {
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",
     "1.2.840.10008.1.2.4.81": "ISO_14495_1",
 }
-"""Transfer syntaxes that always lose, and the defined term of their method (PS3.3 C.7.6.1.1.5.1).
+"""Defined term (PS3.3 C.7.6.1.1.5.1) of transfer syntaxes that are always lossy.
 
-JPEG 2000 and HTJ2K that may lose (...91, ...203) are left to what the header says.
+For JPEG 2000 and HTJ2K that may be lossy (...91, ...203) the header decides.
 """
 
 _LOSSY_VIDEO = {"mpeg": "ISO_13818_2", "h264": "ISO_14496_10", "hevc": "ISO_23008_2"}

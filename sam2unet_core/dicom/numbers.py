@@ -1,8 +1,7 @@
-"""Numbers of a header as careless writers leave them: decimal commas, text, NaN, too many values.
+"""Lenient reading of numbers in headers: decimal commas, text, NaN, wrong number of values.
 
-An element that cannot be read is never the end of a file: whoever reads it decides whether the
-value matters. Where it does not, a caution says so (`Numbers.optional`); where it does, an error
-names the element and what stands in it (`Numbers.required`).
+The caller decides whether an unusable value matters: if not, it is ignored with a caution
+(`Numbers.optional`); if so, an error quotes it (`Numbers.required`).
 """
 
 from __future__ import annotations
@@ -23,33 +22,29 @@ from sam2unet_core.types import Caution
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _PLAIN = re.compile(r"[0-9+\-.,e]{0,16}|[+-]?(nan|inf|infinity)", re.IGNORECASE)
-"""What may be quoted of a value: no text of a person's, whatever element it was put into."""
-_MOST_QUOTED = 6
+"""Values that may be quoted in messages; other text may name a patient."""
+_MAX_QUOTED = 6
 
 Values = tuple[float, ...]
 
 
 @dataclass
 class Numbers:
-    """Reads numbers of a data set or item, and remembers what was wrong with them.
+    """Reads numbers of a data set or item, and collects cautions about them.
 
     Attributes:
         item: the data set.
-        cautions: what was read leniently or left out, in the order of reading.
+        cautions: what was corrected or ignored, in the order of reading.
     """
 
     item: Dataset
     cautions: list[Caution] = field(default_factory=list)
 
     def optional(self, keyword: str, *, count: int | None = None) -> Values | None:
-        """Return an element's values; None where it is absent, empty or unusable.
+        """Return an element's values, or None if it is missing, empty or unusable.
 
-        A decimal comma is read as a point, with a caution; what is no finite number, or not of
-        that count, is left out, with a caution.
-
-        Args:
-            keyword: of the element, such as `PixelSpacing`.
-            count: how many values there have to be; None for any number from 1.
+        Decimal commas are corrected with a caution; non-finite values and a number of values other
+        than `count` are ignored with a caution.
         """
         texts = stored(self.item, keyword)
         if not texts:
@@ -65,7 +60,7 @@ class Numbers:
         return values
 
     def each(self, keyword: str) -> list[float | None]:
-        """Return an element's values one by one, None for those unusable; see `optional`."""
+        """Return an element's values, None for unusable ones; see `optional`."""
         texts = stored(self.item, keyword)
         found: list[float | None] = []
         for text in texts:
@@ -79,19 +74,19 @@ class Numbers:
         return found
 
     def one(self, keyword: str) -> float | None:
-        """Return an element's one value; see `optional`."""
+        """Return an element's single value; see `optional`."""
         values = self.optional(keyword, count=1)
         return None if values is None else values[0]
 
     def positive(self, keyword: str) -> float | None:
-        """Return an element's one value where it is above 0; see `optional`."""
+        """Return an element's single value if it is above 0; see `optional`."""
         value = self.one(keyword)
         if value is not None and value < 0:
             self.ignore(keyword)
         return value if value is not None and value > 0 else None
 
     def whole(self, keyword: str) -> int | None:
-        """Return an element's one value where it is a whole number; see `optional`."""
+        """Return an element's single value if it is an integer; see `optional`."""
         value = self.one(keyword)
         if value is None or not value.is_integer():
             if value is not None:
@@ -100,11 +95,7 @@ class Numbers:
         return int(value)
 
     def required(self, keyword: str, *, absent: float) -> float:
-        """Return an element's one value, or `absent` where there is none.
-
-        Raises:
-            InputError: something else stands there; the message names the element and quotes it.
-        """
+        """Return an element's single value, or `absent`; raise InputError if unusable."""
         texts = stored(self.item, keyword)
         if not texts:
             return absent
@@ -114,9 +105,9 @@ class Numbers:
         return values[0]
 
     def ignore(self, keyword: str) -> None:
-        """Note that what stands in an element was left out."""
+        """Add a caution that an element was ignored."""
         found = quoted(stored(self.item, keyword))
-        self._note("value_ignored", f"{keyword} is {found}; it was left out")
+        self._note("value_ignored", f"{keyword} is {found}; it was ignored")
 
     def _note(self, code: str, message: str) -> None:
         caution = Caution(code, message)
@@ -125,7 +116,7 @@ class Numbers:
 
 
 def stored(item: Dataset, keyword: str) -> tuple[object, ...]:
-    """Return what stands in an element, one by one, unconverted; empty where it has no value."""
+    """Return the unconverted values of an element; empty if it has none."""
     tag = tag_for_keyword(keyword)
     found = None if tag is None or tag not in item else item.get_item(tag)
     value: Any = None
@@ -146,12 +137,12 @@ def stored(item: Dataset, keyword: str) -> tuple[object, ...]:
 
 
 def drop_unreadable(dataset: Dataset) -> None:
-    """Convert every value of a data set, and remove the elements that cannot be, items' too."""
+    """Convert every value of a data set and its items, and remove those that cannot be."""
     for tag in list(dataset.keys()):
         try:
             element = dataset[tag]
             items = element.value if element.VR == "SQ" else ()
-        except Exception:  # whatever stands there, it is no value of its kind
+        except Exception:  # not a valid value
             del dataset[tag]
             continue
         for item in items or ():
@@ -159,7 +150,7 @@ def drop_unreadable(dataset: Dataset) -> None:
 
 
 def unusable(keyword: str, texts: Sequence[object]) -> InputError:
-    """Return the error for an element whose value matters and cannot be used."""
+    """Return the error for a required element that is unusable."""
     return InputError(
         f"{keyword} is {quoted(texts)}; correct that element, or export the file again",
         reason=Reason.CORRUPT,
@@ -167,23 +158,23 @@ def unusable(keyword: str, texts: Sequence[object]) -> InputError:
 
 
 def quoted(texts: Sequence[object]) -> str:
-    """Return what stands in an element, for a message; of text only its length."""
+    """Return the values of an element for a message; of text only its length."""
     parts = [str(each).strip() for each in texts]
     text = "\\".join(parts)
-    if len(parts) <= _MOST_QUOTED and all(_PLAIN.fullmatch(part) for part in parts):
+    if len(parts) <= _MAX_QUOTED and all(_PLAIN.fullmatch(part) for part in parts):
         return f"'{text}'"
-    return f"text of {len(text)} characters, no number"
+    return f"text of {len(text)} characters, not a number"
 
 
 def _binary(item: Dataset, keyword: str) -> object:
     try:
         return item[keyword].value
-    except Exception:  # bytes that do not make up values of that kind
+    except Exception:  # not valid for its VR
         return "unreadable"
 
 
 def _split(value: bytes, item: Dataset, keyword: str) -> tuple[object, ...]:
-    """Return the parts of a text value; numbers where an implicit file has binary ones."""
+    """Return the parts of a text value, or binary numbers of an implicit VR file."""
     from pydicom.datadict import dictionary_VR  # noqa: PLC0415 - only for such files
 
     if dictionary_VR(keyword) not in ("DS", "IS"):

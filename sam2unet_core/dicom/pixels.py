@@ -1,7 +1,7 @@
-"""Decode frames and show them the way a viewer would: stored values to 8-bit RGB.
+"""Decode frames and render them as a viewer would: stored values to 8-bit RGB.
 
-The chain is that of DICOM PS3.3 C.11: modality LUT or rescale, then VOI LUT or window, then the
-photometric interpretation. Colour goes through its palette or colour matrix.
+The pipeline is that of DICOM PS3.3 C.11: modality LUT or rescale, then VOI LUT or window, then the
+photometric interpretation. Colour is converted by its palette or colour matrix.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _LABELS = {
     "YBR_RCT": ("RGB",),
     "YBR_ICT": ("RGB",),
 }
-"""Photometric interpretations of colour, and what a decoder gives for them."""
-_READ = ", ".join(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_LABELS))
+"""Photometric interpretations of colour, and the output of decoders for them."""
+_SUPPORTED = ", ".join(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_LABELS))
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A frame as it is stored, `(H, W)` or `(H, W, 3)`, and its compressed stream, if any.
+    """A frame as stored, `(H, W)` or `(H, W, 3)`, and its compressed stream, if any.
 
-    `syntax` is what the stream is of, empty for what is not compressed; `concealed` whether pixels
-    were made up in decoding it, `cut` the share of pixels that have more bits than Bits Stored.
+    `syntax` is that of the stream, empty if not compressed; `concealed` tells whether the decoder
+    filled in pixels; `clipped` is the share of pixels with more bits than Bits Stored.
     """
 
     index: int
@@ -59,7 +59,7 @@ class _Stored:
     stream: bytes = b""
     syntax: str = ""
     concealed: bool = False
-    cut: float = 0.0
+    clipped: float = 0.0
 
 
 def iterate_frames(
@@ -75,13 +75,13 @@ def iterate_frames(
     Args:
         path: the file.
         dataset: its header, as `open_header` gives it.
-        frames: how many it holds; by default as many as its header says.
+        frames: actual number of frames; by default that of the header.
         window: replaces the file's own for CT.
-        indices: which frames; all by default.
+        indices: frames to decode; all by default.
 
     Yields:
-        The frame's 0-based index, its pixels, `(H, W, 3)` uint8 RGB, and what was guessed or left
-        out in showing it.
+        The frame's 0-based index, its pixels, `(H, W, 3)` uint8 RGB, and what was guessed or
+        ignored.
 
     Raises:
         InputError: no decoder for the transfer syntax, or broken data.
@@ -91,44 +91,43 @@ def iterate_frames(
     done = 0
     try:
         with quiet():
-            show = _Display(dataset, window)
+            render = _Renderer(dataset, window)
         for stored in quietly(_stored(path, dataset, wanted, count)):
             with quiet():
-                pixels, cautions = show(stored)
-            yield stored.index, pixels, (*_of_stream(stored, dataset), *cautions)
+                pixels, cautions = render(stored)
+            yield stored.index, pixels, (*_stream_cautions(stored, dataset), *cautions)
             done += 1
     except InputError:
         raise
     except Exception as error:  # decoders fail in many ways on broken data
-        raise _explained(error, dataset) from error
+        raise _decoding_error(error, dataset) from error
     if done < len(wanted):
         raise InputError(
-            f"{done} of {len(wanted)} frames are there; copy the file again",
+            f"the file holds {done} of {len(wanted)} frames; copy it again",
             reason=Reason.TRUNCATED,
         )
 
 
 def _stored(path: Path, dataset: Dataset, indices: Sequence[int], count: int) -> Iterator[_Stored]:
-    """Yield the frames with these indices, as far as they are there."""
+    """Yield the frames with these indices, up to the end of the file."""
     with ExitStack() as stack:
         syntax = dataset.file_meta.TransferSyntaxUID
         if syntax == DeflatedExplicitVRLittleEndian:
             found = dcmread(path, force=True)["PixelData"]
             inflated, size = found.value, len(found.value)
-            element = PixelElement("PixelData", 0, size, size, found.VR)
-            yield from _native(io.BytesIO(inflated), dataset, element, indices, count)
+            whole = PixelElement("PixelData", 0, size, size, found.VR)
+            yield from _native(io.BytesIO(inflated), dataset, whole, indices, count)
             return
         file = stack.enter_context(path.open("rb"))
         open_header(file)
         if is_encapsulated(syntax):
             yield from _compressed(file, dataset, indices)
             return
-        there = pixel_element(dataset, file)
-        if there is None:
-            raise InputError(
-                "the pixel data are gone; copy the file again", reason=Reason.TRUNCATED
-            )
-        yield from _native(file, dataset, there, indices, count)
+        element = pixel_element(dataset, file)
+        if element is None:
+            message = "the file no longer holds pixel data; copy it again"
+            raise InputError(message, reason=Reason.TRUNCATED)
+        yield from _native(file, dataset, element, indices, count)
 
 
 def _compressed(file: BinaryIO, dataset: Dataset, indices: Sequence[int]) -> Iterator[_Stored]:
@@ -143,29 +142,30 @@ def _compressed(file: BinaryIO, dataset: Dataset, indices: Sequence[int]) -> Ite
         yield _Stored(index, _as_described(values, dataset), stream, syntax, concealed)
 
 
-def _of_stream(stored: _Stored, dataset: Dataset) -> tuple[Caution, ...]:
-    """Return what is to be told of a frame's compressed stream."""
+def _stream_cautions(stored: _Stored, dataset: Dataset) -> tuple[Caution, ...]:
+    """Return the cautions about a frame's encoding."""
     found = []
     stated = str(dataset.file_meta.TransferSyntaxUID)
     if stored.syntax not in ("", stated):
         names = name_of(stated), name_of(stored.syntax)
-        text = f"TransferSyntaxUID is that of {names[0]}; the frames are of {names[1]}"
+        text = f"TransferSyntaxUID is {names[0]}, but the frames are encoded as {names[1]}"
         found.append(Caution("value_ignored", text))
     if stored.concealed:
-        text = "the JPEG stream is damaged, and the decoder has filled in what is missing"
+        text = "the JPEG stream is damaged, and the decoder filled in missing pixels"
         found.append(Caution("pixels_concealed", text))
-    if stored.cut:
+    if stored.clipped:
         text = (
-            f"BitsStored is {dataset.BitsStored}, but {stored.cut:.2%} of the pixels take more bits"
+            f"BitsStored is {dataset.BitsStored}, but {stored.clipped:.2%} of the pixels use more; "
+            "the higher bits were dropped"
         )
-        found.append(Caution("value_ignored", f"{text}; those above it were cut off"))
+        found.append(Caution("value_ignored", text))
     return tuple(found)
 
 
 def _native(
     file: BinaryIO, dataset: Dataset, element: PixelElement, indices: Sequence[int], count: int
 ) -> Iterator[_Stored]:
-    """Yield uncompressed frames: big-endian, one bit, sub-sampled and in planes as they may be."""
+    """Yield uncompressed frames, in any byte order, bit depth, sub-sampling and planar form."""
     if element.keyword in FLOATS:
         yield from _floats(file, dataset, element, indices)
         return
@@ -189,8 +189,8 @@ def _native(
     for index in indices:
         values, _ = decoder.as_array(file, index=index, raw=True, validate=False, **options)
         described = _as_described(values, dataset)
-        cut = 0.0 if _has_overlay_bits(dataset) else _share_cut(values, described)
-        yield _Stored(index, _lowered(described, dataset), cut=cut)
+        clipped = 0.0 if _has_overlay_bits(dataset) else _share_clipped(values, described)
+        yield _Stored(index, _aligned(described, dataset), clipped=clipped)
 
 
 def _floats(
@@ -209,23 +209,20 @@ def _floats(
 
 
 def _as_described(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Give grey values the sign and depth that the header says; colour has no sign.
-
-    Bits above Bits Stored take the value that the sign asks for.
-    """
+    """Give grey values the sign and depth of the header, with sign extension above Bits Stored."""
     if values.ndim == 3 or dataset.BitsAllocated == 1 or values.dtype.kind == "f":
         return values
     kind = "i" if dataset.PixelRepresentation == 1 else "u"
     if values.dtype.kind != kind:
         values = values.view(values.dtype.newbyteorder("=").str.replace(values.dtype.kind, kind))
     if int(dataset.HighBit) >= int(dataset.BitsStored):
-        return values  # they lie higher; see `_lowered`
+        return values  # stored in higher bits; see `_aligned`
     unused = max(0, 8 * values.dtype.itemsize - int(dataset.BitsStored))
     return values << unused >> unused if unused else values
 
 
-def _share_cut(values: NDArray[Any], described: NDArray[Any]) -> float:
-    """Return the share of unsigned values that are no longer what they were."""
+def _share_clipped(values: NDArray[Any], described: NDArray[Any]) -> float:
+    """Return the share of unsigned values that have changed."""
     if values.dtype.kind != "u" or described.dtype.kind != "u":
         return 0.0
     return float((values != described).mean())
@@ -237,8 +234,8 @@ def _has_overlay_bits(dataset: Dataset) -> bool:
     return any(each is not None and each.value for each in positions)
 
 
-def _lowered(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
-    """Bring values that end at a higher bit than the lowest down to it, as old files store them."""
+def _aligned(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Shift values stored in higher bits down to bit 0, as for old files."""
     kept, high = int(dataset.BitsStored), int(dataset.HighBit)
     if values.ndim == 3 or dataset.BitsAllocated == 1 or high < kept:
         return values
@@ -246,8 +243,8 @@ def _lowered(values: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
     return values << above >> above + (high + 1 - kept)
 
 
-class _Display:
-    """Turns the stored frames of one instance into RGB."""
+class _Renderer:
+    """Renders the stored frames of one instance as RGB."""
 
     def __init__(self, dataset: Dataset, window: Window | None) -> None:
         self._dataset = dataset
@@ -262,7 +259,7 @@ class _Display:
             self._grey = GreyChain(dataset, window)
         elif self._photometric not in _LABELS:
             raise InputError(
-                f"the photometric interpretation is not read: expected one of {_READ}",
+                f"unknown photometric interpretation; expected one of {_SUPPORTED}",
                 reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
             )
 
@@ -270,7 +267,7 @@ class _Display:
         values = stored.values
         if values.shape[:2] != self._size:
             raise InputError(
-                f"a frame of {values.shape[:2]} where the header says {self._size}",
+                f"a frame of {values.shape[:2]}, but the header states {self._size}",
                 reason=Reason.CORRUPT,
             )
         if values.ndim == 3:
@@ -281,10 +278,10 @@ class _Display:
         if self._palette is not None:
             channels = [_to_eight_bits(t(values), t.bits) for t in self._palette]
             return np.stack(channels, axis=2), ()
-        return self._grey_after_all(values)
+        return self._mislabelled_grey(values)
 
-    def _grey_after_all(self, values: NDArray[Any]) -> tuple[Pixels, tuple[Caution, ...]]:
-        """Show a stream of one component in a file that is labelled as colour."""
+    def _mislabelled_grey(self, values: NDArray[Any]) -> tuple[Pixels, tuple[Caution, ...]]:
+        """Render frames with one component although the file is labelled as colour."""
         text = f"labelled {self._photometric}, but each pixel has one value; shown as grey"
         grey = _to_eight_bits(values, self._bits(values))
         return np.repeat(grey[:, :, None], 3, axis=2), (Caution("photometric_corrected", text),)
@@ -292,7 +289,7 @@ class _Display:
     def _coloured(self, stored: _Stored) -> tuple[Pixels, tuple[Caution, ...]]:
         if stored.values.shape[2] != 3:
             raise InputError(
-                f"{stored.values.shape[2]} values a pixel; expected 1 or 3", reason=Reason.CORRUPT
+                f"{stored.values.shape[2]} values per pixel; expected 1 or 3", reason=Reason.CORRUPT
             )
         bits = self._bits(stored.values)
         found = self._colours(stored.values, syntax=stored.syntax, stream=stored.stream, bits=bits)
@@ -332,27 +329,27 @@ def _to_eight_bits(values: NDArray[Any], bits: int) -> Pixels:
     return pixels
 
 
-def _explained(error: Exception, dataset: Dataset) -> InputError:
-    """Say why decoding failed; of the error only its kind is given, its text may quote the file."""
+def _decoding_error(error: Exception, dataset: Dataset) -> InputError:
+    """Explain why decoding failed, without the error's text, which may quote the file."""
     syntax = name_of(str(dataset.file_meta.TransferSyntaxUID))
     text = str(error).lower()
     if not is_encapsulated(dataset.file_meta.TransferSyntaxUID) and isinstance(
         error, NotImplementedError
     ):
         return InputError(
-            f"BitsAllocated is {dataset.BitsAllocated}, which is not read; export it with 8 or 16",
+            f"BitsAllocated is {dataset.BitsAllocated}, not supported; export it with 8 or 16",
             reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
-    unread = ("does not support", "not supported", "unsupported", "not implemented")
-    if isinstance(error, NotImplementedError) or any(part in text for part in unread):
+    unsupported = ("does not support", "not supported", "unsupported", "not implemented")
+    if isinstance(error, NotImplementedError) or any(part in text for part in unsupported):
         return InputError(
-            f"no decoder for this form of {syntax}; convert it, for instance with dcmdjpeg",
+            f"no decoder for this form of {syntax}; convert it, for example with dcmdjpeg",
             reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX,
         )
     if isinstance(error, MemoryError):
-        return InputError("not enough memory for a frame", reason=Reason.OUT_OF_MEMORY)
-    short = isinstance(error, EOFError) or "less than expected" in text or "end of" in text
+        return InputError("out of memory for a frame", reason=Reason.OUT_OF_MEMORY)
+    truncated = isinstance(error, EOFError) or "less than expected" in text or "end of" in text
     return InputError(
         f"the pixel data ({syntax}) cannot be decoded ({type(error).__name__}); copy it again",
-        reason=Reason.TRUNCATED if short else Reason.CORRUPT,
+        reason=Reason.TRUNCATED if truncated else Reason.CORRUPT,
     )

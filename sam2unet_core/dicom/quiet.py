@@ -1,4 +1,4 @@
-"""Keep pydicom's warnings out of terminals and logs: they quote what stands in a header."""
+"""Silence pydicom's warnings, which quote header values."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import TypeVar
 _T = TypeVar("_T")
 _lock = threading.Lock()
 _silences: list[warnings.catch_warnings[None]] = []
-_former_modes: list[int] = []
+_previous_modes: list[int] = []
 _log = logging.getLogger("pydicom")
 _users = 0
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings and the check of values while any thread is inside.
+    """Silence warnings and pydicom's validation while any thread is inside.
 
-    pydicom is not imported for it. Where it comes later, the check of values ends with the next
-    block that is entered; all that read headers enter one.
+    pydicom is not imported here. If it is imported later, the next block that is entered turns off
+    its validation; all code that reads headers enters one.
     """
     _enter()
     try:
@@ -33,7 +33,7 @@ def quiet() -> Iterator[None]:
 
 
 def quietly(items: Iterator[_T]) -> Iterator[_T]:
-    """Yield from `items`, quiet while each is made and not while it is used."""
+    """Yield from `items`, quiet while an item is produced but not while it is used."""
     end = object()
     while True:
         with quiet():
@@ -53,10 +53,10 @@ def _enter() -> None:
             _silences.append(silence)
             warnings.simplefilter("ignore")
             _log.disabled = True
-        if not _former_modes and "pydicom" in sys.modules:
-            from pydicom import config  # noqa: PLC0415 - it is there already
+        if not _previous_modes and "pydicom" in sys.modules:
+            from pydicom import config  # noqa: PLC0415 - already imported
 
-            _former_modes.append(config.settings.reading_validation_mode)
+            _previous_modes.append(config.settings.reading_validation_mode)
             config.settings.reading_validation_mode = config.IGNORE
 
 
@@ -65,9 +65,9 @@ def _leave() -> None:
     with _lock:
         _users -= 1
         if _users == 0:
-            if _former_modes:
-                from pydicom import config  # noqa: PLC0415 - it is there already
+            if _previous_modes:
+                from pydicom import config  # noqa: PLC0415 - already imported
 
-                config.settings.reading_validation_mode = _former_modes.pop()
+                config.settings.reading_validation_mode = _previous_modes.pop()
             _log.disabled = False
             _silences.pop().__exit__(None, None, None)

@@ -25,21 +25,21 @@ from sam2unet_core.types import Frame, Indices, Instance, OnError, Series, Skipp
 
 
 def open_study(path: Path | str) -> Iterator[Series]:
-    """Yield the series of a file, a folder tree or a DICOMDIR; other files are passed over.
+    """Yield the series of a file, a folder tree or a DICOMDIR; other files are ignored.
 
     Raises:
-        InputError: there is nothing at `path`.
+        InputError: `path` does not exist.
     """
     return (found for found in scan(path) if isinstance(found, Series))
 
 
 def scan(path: Path | str) -> Iterator[Series | Skipped]:
-    """Yield the series below `path`, and each file that is in none with the reason.
+    """Yield the series below `path`, and each file that is skipped with the reason.
 
-    All headers are read before the first series comes, since a series may lie in any folder.
+    All headers are read before the first series, since a series may be spread over folders.
 
     Raises:
-        InputError: there is nothing at `path`.
+        InputError: `path` does not exist.
     """
     path = Path(path)
     if not path.exists():
@@ -55,7 +55,7 @@ def scan(path: Path | str) -> Iterator[Series | Skipped]:
 
 
 def find_headers(path: Path) -> Iterator[Header | Skipped]:
-    """Yield the header of every picture in a file, a folder tree or a DICOMDIR."""
+    """Yield the header of every image in a file, a folder tree or a DICOMDIR."""
     is_index = path.is_file() and is_directory_file(path)
     source = path.parent if is_index else path
     tree = walk(path) if path.is_dir() else iter([path])
@@ -67,7 +67,7 @@ def find_headers(path: Path) -> Iterator[Header | Skipped]:
 
 
 def series_of(headers: Iterable[Header], source_path: Path) -> Iterator[Series | Skipped]:
-    """Group headers into series; where a header cannot be used, its files are skipped."""
+    """Group headers into series; the files of a series that cannot be used are skipped."""
     source = DicomSource()
     members: Sequence[Header]
     for members in _grouped(list(headers)):
@@ -83,7 +83,7 @@ def series_of(headers: Iterable[Header], source_path: Path) -> Iterator[Series |
 
 
 def _grouped(headers: list[Header]) -> list[list[Header]]:
-    """Group headers; each for itself where they cannot be compared."""
+    """Group headers, or return each alone if grouping fails."""
     try:
         return group(headers)
     except Exception:  # one bad header must not end the scan
@@ -98,14 +98,14 @@ class DicomSource:
     ) -> Iterator[Frame]:
         """Yield frames of the series, decoding one at a time.
 
-        A series has either many instances of one frame each, or one of many frames.
+        A series has either many single-frame instances, or one multi-frame instance.
         """
         single = len(series.instances) == 1
         positions = range(len(series.instances)) if single or indices is None else indices
         for position in positions:
             instance = series.instances[position]
             try:
-                for frame in _decoded(instance, window, indices if single else None):
+                for frame in _decode(instance, window, indices if single else None):
                     place = frame.index if single else position
                     yield replace(frame, index=place, instance=position)
             except InputError as error:
@@ -115,7 +115,7 @@ class DicomSource:
                 on_error(position, named)
 
     def dataset(self, series: Series, instance_index: int) -> Dataset:
-        """Return an instance's header without its pixels, every value of it converted.
+        """Return an instance's header without pixels, with all values converted.
 
         Raises:
             InputError: the file can no longer be read.
@@ -124,19 +124,15 @@ class DicomSource:
         try:
             with quiet():
                 dataset = read_dataset(instance.path, frames=instance.frames)
-                drop_unreadable(dataset)  # now, while it is quiet: a later access would warn
+                drop_unreadable(dataset)  # here, since later access would warn
         except OSError as error:
             message = f"{instance.path.name}: cannot be read ({error.strerror})"
             raise InputError(message, reason=Reason.CORRUPT) from error
         return dataset
 
 
-def _decoded(instance: Instance, window: Window | None, indices: Indices) -> Iterator[Frame]:
-    """Yield an instance's frames, as if it were all of its series.
-
-    Raises:
-        InputError: the file is gone or broken.
-    """
+def _decode(instance: Instance, window: Window | None, indices: Indices) -> Iterator[Frame]:
+    """Yield an instance's frames, indexed within it; raise InputError if it is gone or broken."""
     try:
         dataset = read_dataset(instance.path, frames=instance.frames)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The result as pictures, for viewers that show no segmentation: overlays as secondary capture."""
+"""Overlays as secondary capture, for viewers that cannot show segmentations."""
 
 from __future__ import annotations
 
@@ -42,20 +42,19 @@ _ITEM = b"\xfe\xff\x00\xe0"
 
 
 class SecondaryCaptureWriter(FileWriter):
-    """Writes one overlay object for a series, being given its frames one by one.
+    """Writes one overlay object for a series, frame by frame.
 
-    One frame gives a Secondary Capture, several give a Multi-frame True Color Secondary Capture;
-    JPEG baseline, which every viewer shows. Each picture bears the name of the task, that it is for
-    research, and what else a reader has to know (`Provenance.caption`).
+    One frame gives a Secondary Capture, several a Multi-frame True Color Secondary Capture, in JPEG
+    baseline, which every viewer supports. Each frame has a caption, see `Provenance.caption`.
 
     Args:
-        path: the file; its folder exists. It is there whole or, after an error, not at all.
+        path: the file; its folder exists.
         series: the DICOM source.
         task: gives classes and colours.
-        provenance: gives UIDs, dates and what the algorithm ran with.
+        provenance: gives UIDs, dates and algorithm parameters.
 
     Raises:
-        DataError: the series is not DICOM; at the end: no frame came.
+        DataError: the series is not DICOM, or no frame was added.
     """
 
     def __init__(self, path: Path, series: Series, *, task: Task, provenance: Provenance) -> None:
@@ -71,7 +70,7 @@ class SecondaryCaptureWriter(FileWriter):
         self._spool: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
 
     def add(self, frame: Frame, labels: NDArray[np.uint8]) -> None:
-        """Take one frame and its label map, `(H, W)` uint8: 0 background, k class k."""
+        """Add one frame and its label map, `(H, W)` uint8: 0 background, k class k."""
         drawn = captioned(
             overlay(frame.pixels, labels, self._task.classes),
             self._provenance.caption(self._task.title),
@@ -143,22 +142,22 @@ class SecondaryCaptureWriter(FileWriter):
         return made
 
     def _references(self) -> list[Dataset]:
-        """Return an item for each source instance, with the frames taken of it, in order."""
+        """Return an item for each source instance, with its frame numbers."""
         numbers: dict[int, list[int]] = {}
         for index, number in self._sources:
             numbers.setdefault(index, []).append(number)
         items = []
-        for index, taken in numbers.items():
+        for index, frames in numbers.items():
             instance = self._series.instances[index]
             item = reference(instance)
             if takes_frame_numbers(instance):
-                item.ReferencedFrameNumber = taken
+                item.ReferencedFrameNumber = frames
             item.PurposeOfReferenceCodeSequence = [code_item(PURPOSE)]
             items.append(item)
         return items
 
     def _add_frames(self, made: Dataset, frames: int) -> None:
-        """Say how the frames follow one another: by time, or as pages."""
+        """Add the frame increment: by time, or as pages."""
         made.NumberOfFrames = frames
         if len(self._times) == frames and self._times[-1] > self._times[0]:
             step = (self._times[-1] - self._times[0]) / (frames - 1)

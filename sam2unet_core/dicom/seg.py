@@ -1,9 +1,9 @@
 """DICOM SEG for every kind of source: stacks, volumes, multi-frame objects and video.
 
-Written by us and not by highdicom's `Segmentation`, which takes the whole mask array and only
-single-frame sources without a frame of reference; its parts (descriptions, codes, colours) are
-used. Frames are taken one by one. Each frame that was looked at is in the result, empty ones too:
-`nothing found` and `not looked at` are different answers, and some viewers need all frames.
+highdicom's `Segmentation` needs the whole mask array, and single-frame sources if there is no frame
+of reference, so only its parts (descriptions, codes, colours) are used. Frames are written one by
+one. Empty frames are included: `nothing found` differs from `not segmented`, and some viewers need
+all frames.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sam2unet_core.types import Frame, Series
 SegType = Literal["binary", "fractional", "labelmap"]
 MAX_FRACTIONAL_VALUE = 255
 LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
-"""Label Map Segmentation Storage, which few readers know: SimpleITK 2.5 and dciodvfy do not."""
+"""Label Map Segmentation Storage; not supported by SimpleITK 2.5 and dciodvfy."""
 
 Result = tuple[Frame, NDArray[np.bool_], NDArray[np.float32] | None]
 """A frame, its masks `(K, H, W)` bool and its probabilities `(K, H, W)` in 0 to 1, or None."""
@@ -53,16 +53,16 @@ def write_seg(
     provenance: Provenance,
     seg_type: SegType = "binary",
 ) -> None:
-    """Write one SEG for a series, drawing its results one by one.
+    """Write one SEG for a series from an iterable of results.
 
     Args:
-        path: the file; its folder exists. It is there whole or, after an error, not at all.
+        path: the file; its folder exists.
         series: the DICOM source.
-        results: the frames that were looked at, each once.
+        results: the segmented frames, each once.
         task: gives the classes.
-        provenance: gives UIDs, dates and what the algorithm ran with.
+        provenance: gives UIDs, dates and algorithm parameters.
         seg_type: `binary` masks, `fractional` probabilities in 255 steps, or a `labelmap`, in
-            which a pixel of several classes takes the likeliest.
+            which overlapping classes are resolved by probability.
 
     Raises:
         DataError: see `SegWriter`.
@@ -73,15 +73,11 @@ def write_seg(
 
 
 class SegWriter(FileWriter):
-    """Writes one SEG for a series, being given its results one by one.
-
-    Used as a context: the file appears when the block ends, and not at all if it ends by an error.
-    Arguments as for `write_seg`.
+    """Writes one SEG for a series, frame by frame; arguments as for `write_seg`.
 
     Raises:
-        DataError: the series is not DICOM; later, by `add` and at the end: a mask of another size
-            or number of classes, missing probabilities, no frame at all, or more pixel data than
-            DICOM holds.
+        DataError: the series is not DICOM; a mask of another size or number of classes; missing
+            probabilities; no frame; more pixel data than DICOM allows.
     """
 
     def __init__(
@@ -119,13 +115,13 @@ class SegWriter(FileWriter):
         *,
         probabilities: NDArray[np.float32] | None = None,
     ) -> None:
-        """Take the result of one frame.
+        """Add the result of one frame.
 
         Args:
-            frame: which one; its pixels are not looked at.
+            frame: the frame; its pixels are not used.
             masks: `(K, H, W)` bool.
-            probabilities: `(K, H, W)` in 0 to 1; needed for fractional, and for a label map whose
-                classes overlap.
+            probabilities: `(K, H, W)` in 0 to 1; needed for `fractional`, and for a `labelmap` with
+                overlapping classes.
         """
         if len(masks) != self._task.num_classes:
             raise DataError(
@@ -144,7 +140,7 @@ class SegWriter(FileWriter):
         if self._type == "binary":
             return masks
         if probabilities is None:
-            raise DataError("a fractional segmentation needs the probabilities, and got none")
+            raise DataError("a fractional segmentation needs the probabilities, but got none")
         scaled: NDArray[np.uint8] = np.rint(probabilities * MAX_FRACTIONAL_VALUE).astype(np.uint8)
         return scaled
 
@@ -155,7 +151,7 @@ class SegWriter(FileWriter):
         self._encoded.append(self._items.encoded(frame, segment))
 
     def _finish(self, temporary: Path) -> None:
-        keep = self._kept()
+        keep = self._frames_to_write()
         with temporary.open("wb") as stream:
             start_file(stream, self._dataset(frames=sum(keep)))
             self._write_items(stream, keep)
@@ -167,8 +163,8 @@ class SegWriter(FileWriter):
         self._spool.close()
         super()._release()
 
-    def _kept(self) -> list[bool]:
-        """Return which frames are written: all, or, where DICOM cannot hold all, the filled."""
+    def _frames_to_write(self) -> list[bool]:
+        """Return which frames are written: all, or only non-empty ones if DICOM cannot hold all."""
         filled = self._spool.filled
         if not filled:
             raise DataError("no frame was segmented, so there is nothing to write as SEG")
@@ -178,8 +174,8 @@ class SegWriter(FileWriter):
             return filled
         raise DataError(
             f"{len(filled)} frames of {self._series.rows} x {self._series.columns} pixels as "
-            f"{self._type} take more than the 4 GiB that DICOM pixel data can hold; take every "
-            "so-manyth frame with --stride, or --seg-type binary"
+            f"{self._type} take more than the 4 GiB that DICOM pixel data can hold; segment "
+            "every Nth frame with --stride N, or use --seg-type binary"
         )
 
     def _write_items(self, stream: IO[bytes], keep: list[bool]) -> None:
@@ -191,7 +187,7 @@ class SegWriter(FileWriter):
         stream.write(b"\xfe\xff\xdd\xe0\0\0\0\0")
 
     def _dataset(self, *, frames: int) -> Dataset:
-        """Return everything that comes before the per-frame groups."""
+        """Return the data set up to the per-frame functional groups."""
         sop_class = LABEL_MAP_STORAGE if self._type == "labelmap" else SegmentationStorage
         made = derived_dataset(
             self._header,
@@ -209,7 +205,7 @@ class SegWriter(FileWriter):
         made.ContentCreatorName = ""
         self._add_image(made, frames=frames)
         self._add_segments(made)
-        self._add_place(made)
+        self._add_frame_of_reference(made)
         add_source_series(made, self._series, used=self._used)
         instance = self._series.instances[min(self._used)]
         add_lossy(made, self._header, instance=instance)
@@ -241,11 +237,11 @@ class SegWriter(FileWriter):
         if self._type == "fractional":
             made.SegmentationFractionalType = "PROBABILITY"
             made.MaximumFractionalValue = MAX_FRACTIONAL_VALUE
-        apart = self._task.activation == "softmax" or len(classes) == 1
-        made.SegmentsOverlap = "NO" if apart or self._type == "labelmap" else "UNDEFINED"
+        exclusive = self._task.activation == "softmax" or len(classes) == 1
+        made.SegmentsOverlap = "NO" if exclusive or self._type == "labelmap" else "UNDEFINED"
         made.SegmentSequence = described
 
-    def _add_place(self, made: Dataset) -> None:
+    def _add_frame_of_reference(self, made: Dataset) -> None:
         geometry = self._series.geometry
         if geometry is None:
             made.PatientOrientation = _orientation(self._header)
@@ -259,16 +255,16 @@ class SegWriter(FileWriter):
 def _labels(
     masks: NDArray[np.bool_], probabilities: NDArray[np.float32] | None
 ) -> NDArray[np.uint8]:
-    """Return `(H, W)`: 0 background, k the likeliest class of those whose mask holds the pixel."""
+    """Return `(H, W)`: 0 background, k the most probable class whose mask holds the pixel."""
     if probabilities is None:
         if (masks.sum(axis=0) > 1).any():
             raise DataError("the classes overlap; a label map needs the probabilities to choose")
         probabilities = masks.astype(np.float32)
-    likeliest = np.where(masks, probabilities, -1.0).argmax(axis=0) + 1
-    return np.where(masks.any(axis=0), likeliest, 0).astype(np.uint8)
+    most_probable = np.where(masks, probabilities, -1.0).argmax(axis=0) + 1
+    return np.where(masks.any(axis=0), most_probable, 0).astype(np.uint8)
 
 
 def _orientation(header: Dataset) -> list[str] | str:
-    """Return the source's Patient Orientation, empty where it has none (type 2C)."""
+    """Return the source's Patient Orientation, or empty (type 2C)."""
     given = header.get("PatientOrientation")
     return [str(part) for part in given] if given and len(given) == 2 else ""

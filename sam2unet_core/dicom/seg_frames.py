@@ -1,4 +1,4 @@
-"""Functional groups of a segmentation: what is said of all frames and of each one."""
+"""Functional groups of a segmentation: shared and per frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.valuerep import DSfloat
 
 from sam2unet_core.dicom.modules import derivation
@@ -17,26 +17,26 @@ from sam2unet_core.types import Frame, Series
 
 STACK_ID = "1"
 UNKNOWN_THICKNESS = 1.0
-"""Slice thickness in mm where neither the source nor its spacing has one; SEG requires a value."""
+"""Slice thickness in mm if the source states none; SEG requires a value."""
 
 
 class FrameItems:
-    """Makes the Per-Frame Functional Groups Sequence items of one series.
+    """Builds the Per-Frame Functional Groups Sequence items of one series.
 
-    Frames with a place in the patient are indexed by that place; others, which is all endoscopy
-    and cine, by Stack ID and their place in the series.
+    Frames with a position in the patient are indexed by it; others, such as endoscopy and cine, by
+    Stack ID and their index in the series.
 
     Args:
         series: the source.
         organization_uid: Dimension Organization UID.
-        segments: whether frames belong to one segment each (all types but label maps).
+        segments: whether each frame belongs to one segment (all types except label maps).
     """
 
     def __init__(self, series: Series, *, organization_uid: str, segments: bool) -> None:
         self._series = series
         self._organization = organization_uid
         self._segments = segments
-        self.by_place = series.geometry is not None and not series.geometry.repeated
+        self._by_position = series.geometry is not None and not series.geometry.repeated
         self._ranks = _ranks(series.geometry) if series.geometry is not None else []
 
     def dimensions(self) -> tuple[Dataset, list[Dataset]]:
@@ -46,7 +46,7 @@ class FrameItems:
         pointers = [("ReferencedSegmentNumber", "SegmentIdentificationSequence")]
         if not self._segments:
             pointers = []
-        if self.by_place:
+        if self._by_position:
             pointers.append(("ImagePositionPatient", "PlanePositionSequence"))
         else:
             pointers.append(("StackID", "FrameContentSequence"))
@@ -54,12 +54,7 @@ class FrameItems:
         return organization, [self._index(*names) for names in pointers]
 
     def encoded(self, frame: Frame, segment: int | None) -> bytes:
-        """Return the item of one frame, encoded in Explicit VR Little Endian.
-
-        Args:
-            frame: the source frame.
-            segment: the segment it shows, None for a label map.
-        """
+        """Return the encoded item of one frame; `segment` is None for a label map."""
         return encode_item(self._item(frame, segment))
 
     def shared(self) -> Dataset:
@@ -84,8 +79,8 @@ class FrameItems:
     def _index(self, attribute: str, group: str) -> Dataset:
         item = Dataset()
         item.DimensionOrganizationUID = self._organization
-        item.DimensionIndexPointer = _tag(attribute)
-        item.FunctionalGroupPointer = _tag(group)
+        item.DimensionIndexPointer = Tag(attribute)
+        item.FunctionalGroupPointer = Tag(group)
         item.DimensionDescriptionLabel = attribute
         return item
 
@@ -93,7 +88,7 @@ class FrameItems:
         item = Dataset()
         content = Dataset()
         indices = [] if segment is None else [segment]
-        if self.by_place:
+        if self._by_position:
             content.DimensionIndexValues = [*indices, self._ranks[frame.index]]
         else:
             content.StackID = STACK_ID
@@ -129,12 +124,8 @@ def decimals(values: Sequence[float]) -> list[DSfloat]:
     return [DSfloat(float(value) + 0.0, auto_format=True) for value in values]
 
 
-def _tag(keyword: str) -> BaseTag:
-    return Tag(keyword)
-
-
 def _ranks(geometry: Geometry) -> list[int]:
-    """Return the 1-based place of each frame along the normal."""
+    """Return the 1-based rank of each frame along the normal."""
     order = np.argsort(geometry.offsets_mm, kind="stable")
     ranks = np.empty(len(order), int)
     ranks[order] = np.arange(1, len(order) + 1)
@@ -142,7 +133,7 @@ def _ranks(geometry: Geometry) -> list[int]:
 
 
 def _step(geometry: Geometry) -> float | None:
-    """Return the distance between neighbouring frames where it is one and the same."""
+    """Return the distance between neighbouring frames if it is constant, else None."""
     if len(geometry.positions) < 2 or geometry.uneven:
         return None
     return float(abs(geometry.offsets_mm[-1] - geometry.offsets_mm[0])) / (

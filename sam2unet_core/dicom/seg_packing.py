@@ -1,6 +1,6 @@
-"""Pixel data of a segmentation, taken frame by frame: what is packed goes to a spool on disk.
+"""Pixel data of a segmentation, packed frame by frame into a spool file.
 
-Memory holds one frame. Frames without a finding take no room in the spool.
+Memory holds one frame. Empty frames take no space in the spool.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ LARGEST = 2**32 - 2
 
 
 class FrameSpool:
-    """Frames of one size in the order in which they come, to be written as native Pixel Data.
+    """Frames of one size, to be written as native Pixel Data.
 
     Args:
         shape: (rows, columns).
-        bits: 1, where frames are bool and follow one another without padding, the first pixel in
-            the lowest bit (PS3.5 8.1.1 and D.1), or 8, where they are uint8.
-        folder: where the spool lies; it has no name there and goes with this object.
+        bits: 1 for bool frames, packed without padding, first pixel in the lowest bit (PS3.5 8.1.1
+            and D.1), or 8 for uint8 frames.
+        folder: where the anonymous spool file is created.
     """
 
     def __init__(self, shape: tuple[int, int], *, bits: int, folder: Path) -> None:
@@ -35,14 +35,10 @@ class FrameSpool:
         self._spool: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
 
     def append(self, values: NDArray[np.bool_] | NDArray[np.uint8]) -> None:
-        """Take the next frame, `(rows, columns)` bool or uint8.
-
-        Raises:
-            DataError: its size is not that of the others.
-        """
+        """Add a frame, `(rows, columns)` bool or uint8; raise DataError if its size differs."""
         if values.shape != self.shape:
             raise DataError(
-                f"a mask of {values.shape} for frames of {self.shape}; a segmentation has one size"
+                f"a mask of {values.shape} for frames of {self.shape}; expected equal sizes"
             )
         filled = bool(values.any())
         self.filled.append(filled)
@@ -52,7 +48,7 @@ class FrameSpool:
             self._spool.write(packed.tobytes())
 
     def size(self, frames: int) -> int:
-        """Return how many bytes the Pixel Data of so many frames takes, padded to even."""
+        """Return the bytes of Pixel Data for this number of frames, padded to even."""
         bits = frames * self.shape[0] * self.shape[1] * self.bits
         length = -(-bits // 8)
         return length + length % 2
@@ -60,32 +56,32 @@ class FrameSpool:
     def write(self, stream: IO[bytes], *, keep: list[bool]) -> None:
         """Write the frames for which `keep` is true; the value is padded to even length."""
         self._spool.seek(0)
-        joint = _BitJoint(stream)
+        writer = _BitWriter(stream)
         pixels = self.shape[0] * self.shape[1]
         length = -(-pixels * self.bits // 8)
         empty = np.zeros(length, np.uint8)
         for filled, kept in zip(self.filled, keep, strict=True):
             packed = np.frombuffer(self._spool.read(length), np.uint8) if filled else empty
             if kept:
-                joint.write(packed, bits=pixels * self.bits)
-        joint.finish()
+                writer.write(packed, bits=pixels * self.bits)
+        writer.finish()
 
     def close(self) -> None:
-        """Give the spool's room back."""
+        """Delete the spool."""
         self._spool.close()
 
 
-class _BitJoint:
-    """Writes runs of bits one after another where none need end on a byte."""
+class _BitWriter:
+    """Writes runs of bits without padding between them."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._carry = np.uint8(0)
-        self._used = 0  # bits of the carry that are taken
+        self._used = 0  # number of bits in the carry
         self._written = 0
 
     def write(self, packed: NDArray[np.uint8], *, bits: int) -> None:
-        """Write the first `bits` of `packed`, lowest bit first; the bits beyond are 0."""
+        """Write the first `bits` of `packed`, lowest bit first; further bits must be 0."""
         if self._used:
             low = packed << np.uint8(self._used)
             high = packed >> np.uint8(8 - self._used)

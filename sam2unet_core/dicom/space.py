@@ -1,4 +1,4 @@
-"""Geometry, pixel pitch and clock of DICOM frames, from whichever module states them."""
+"""Geometry, pixel pitch and frame times of DICOM, from whichever module states them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,24 @@ Spacing = tuple[float, float]
 _CENTIMETRES = 3
 _TISSUE = 1
 AT_THE_DETECTOR = "at the detector: sizes in the patient are smaller"
-OF_THE_SCAN = "of the scanned film or picture"
+_OF_THE_SCAN = "of the scanned film or picture"
 
 
 def stack_geometry(
     members: Sequence[Header], dataset: Dataset, cautions: list[Caution]
 ) -> Geometry | None:
-    """Return the geometry of single-frame instances; None where they have no place in space.
+    """Return the geometry of single-frame instances; None if they have no position in space.
 
-    Args:
-        members: the instances, in order.
-        dataset: the header of the first.
-        cautions: gets what was left out or read leniently.
+    `dataset` is the header of the first; `cautions` collects what was corrected or ignored.
 
     Raises:
-        GeometryError: what is stated cannot be: cosines that are no unit vectors, no spacing.
+        GeometryError: invalid cosines, or no spacing.
     """
     first = members[0]
     if first.position is None or first.orientation is None:
         return None
     if first.spacing is None:
-        raise GeometryError("positions, but no pixel spacing")
+        raise GeometryError("there are positions, but no pixel spacing")
     return Geometry(
         positions=np.array([m.position for m in members]),
         row_cosine=np.array(first.orientation[:3]),
@@ -50,39 +47,37 @@ def stack_geometry(
 
 
 def multiframe_geometry(dataset: Dataset, cautions: list[Caution]) -> Geometry | None:
-    """Return the geometry that the functional groups state; None where they state none.
+    """Return the geometry of the functional groups; None if they state none.
 
-    Args:
-        dataset: the header.
-        cautions: gets what was left out or read leniently.
+    `cautions` collects what was corrected or ignored.
 
     Raises:
-        GeometryError: the frames differ in orientation or spacing, or cannot be as stated.
+        GeometryError: the frames differ in orientation or spacing, or the values are invalid.
     """
     count = frame_count(dataset)
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or ()
-    if len(groups) < count:  # frames without a group of their own have no place of their own
+    if len(groups) < count:  # frames without a group have no position
         count = min(count, len(groups) + 1)
-    positions = [_of_frame(dataset, i, *_POSITION, cautions) for i in range(count)]
+    positions = [_frame_numbers(dataset, i, *_POSITION, cautions) for i in range(count)]
     stated = [position for position in positions if position is not None]
     if not stated:
         return None
     if len(stated) < frame_count(dataset):
         raise GeometryError(
-            f"{frame_count(dataset)} frames, of which {len(stated)} have a usable position"
+            f"only {len(stated)} of {frame_count(dataset)} frames have a usable position"
         )
     orientations, spacings = set(), set()
     for index in range(count):
-        cosines = _of_frame(dataset, index, *_ORIENTATION, cautions)
-        pitch = _of_frame(dataset, index, *_SPACING, cautions)
+        cosines = _frame_numbers(dataset, index, *_ORIENTATION, cautions)
+        pitch = _frame_numbers(dataset, index, *_SPACING, cautions)
         if not cosines or not pitch:
-            raise GeometryError("positions, but no orientation or no pixel spacing")
+            raise GeometryError("there are positions, but no orientation or pixel spacing")
         orientations.add(tuple(round(v, 5) for v in cosines))
         spacings.add(pitch)
     if len(orientations) > 1 or len(spacings) > 1:
         raise GeometryError("the frames differ in orientation or in pixel spacing")
     measures = frame_item(dataset, 0, "PixelMeasuresSequence")
-    cosines = _of_frame(dataset, 0, *_ORIENTATION, cautions) or ()
+    cosines = _frame_numbers(dataset, 0, *_ORIENTATION, cautions) or ()
     pitch = spacings.pop()
     return Geometry(
         positions=np.array(stated),
@@ -99,7 +94,7 @@ _ORIENTATION = ("PlaneOrientationSequence", "ImageOrientationPatient", 6)
 _SPACING = ("PixelMeasuresSequence", "PixelSpacing", 2)
 
 
-def _of_frame(
+def _frame_numbers(
     dataset: Dataset,
     index: int,
     sequence: str,
@@ -107,17 +102,13 @@ def _of_frame(
     count: int,
     cautions: list[Caution],
 ) -> tuple[float, ...] | None:
-    """Return numbers of a functional group of a frame; None where there are none to use."""
+    """Return the numbers in a functional group of a frame, or None."""
     item = frame_item(dataset, index, sequence)
     return None if item is None else Numbers(item, cautions).optional(keyword, count=count)
 
 
 def frame_item(dataset: Dataset, index: int, keyword: str) -> Any:
-    """Return the item of a functional group for a frame (0-based), its own before the shared one.
-
-    Returns:
-        item: a Dataset, or None where there is none.
-    """
+    """Return the functional group item of a frame (0-based), else the shared one, else None."""
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or ()
     shared = dataset.get("SharedFunctionalGroupsSequence") or ()
     for group in (*frames[index : index + 1], *shared[:1]):
@@ -128,9 +119,9 @@ def frame_item(dataset: Dataset, index: int, keyword: str) -> Any:
 
 
 def pixel_spacing(dataset: Dataset, cautions: list[Caution]) -> tuple[Spacing | None, str]:
-    """Return the (row, column) pixel pitch in mm and what it means; None where none is stated.
+    """Return the (row, column) pixel pitch in mm, or None, and its meaning.
 
-    `cautions` gets what was left out or read leniently.
+    `cautions` collects what was corrected or ignored.
     """
     measures = frame_item(dataset, 0, "PixelMeasuresSequence")
     spacing = _pair(measures, "PixelSpacing", cautions) if measures is not None else None
@@ -145,12 +136,12 @@ def pixel_spacing(dataset: Dataset, cautions: list[Caution]) -> tuple[Spacing | 
         return detector, AT_THE_DETECTOR
     scanned = _pair(dataset, "NominalScannedPixelSpacing", cautions)
     if scanned:
-        return scanned, OF_THE_SCAN
+        return scanned, _OF_THE_SCAN
     return _ultrasound_spacing(dataset)
 
 
 def frame_times(dataset: Dataset) -> tuple[float, ...] | float | None:
-    """Return seconds from the first frame, one per frame, or a constant step, or None."""
+    """Return the time of each frame in seconds, or a constant step, or None."""
     numbers = Numbers(dataset)
     vector = numbers.optional("FrameTimeVector", count=frame_count(dataset))
     if vector is not None and frame_count(dataset) > 1:
@@ -165,7 +156,7 @@ def frame_times(dataset: Dataset) -> tuple[float, ...] | float | None:
 
 
 def frame_rate(dataset: Dataset) -> float | None:
-    """Return frames per second, the mean where the steps differ."""
+    """Return the mean number of frames per second, or None."""
     times = frame_times(dataset)
     if isinstance(times, tuple):
         return (len(times) - 1) / times[-1] if times[-1] > 0 else None
@@ -173,7 +164,7 @@ def frame_rate(dataset: Dataset) -> float | None:
 
 
 def _ultrasound_spacing(dataset: Dataset) -> tuple[Spacing | None, str]:
-    """Return the pitch of the tissue regions that are calibrated in cm, where they agree."""
+    """Return the pitch of the tissue regions calibrated in cm, if they agree."""
     found = set()
     for region in dataset.get("SequenceOfUltrasoundRegions") or ():
         units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))

@@ -1,4 +1,4 @@
-"""Which DICOM objects are pictures to segment: SOP classes and transfer syntaxes (PS3.4, PS3.6)."""
+"""SOP classes and transfer syntaxes: which DICOM objects are images (PS3.4, PS3.6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VIDEO_SYNTAXES: dict[str, str] = {
     ),
     **dict.fromkeys(("1.2.840.10008.1.2.4.107", "1.2.840.10008.1.2.4.108"), "hevc"),
 }
-"""Transfer syntaxes that hold one video stream, and FFmpeg's name of its bare form."""
+"""Video transfer syntaxes, and the codec of their elementary stream."""
 
 _NATIVE = {
     "1.2.840.10008.1.2",
@@ -23,7 +23,7 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory: a DICOMDIR."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_NEVER = {
+_NON_IMAGES = {
     _STORAGE + "66": "raw data",
     _STORAGE + "77.1.6": "a whole-slide image",
     _STORAGE + "30": "a parametric map",
@@ -40,9 +40,9 @@ _NEVER = {
     _STORAGE + "66.7": "a segmentation",
     "1.2.840.10008.5.1.4.39": "a colour palette",
     "1.2.840.10008.5.1.4.38": "a hanging protocol",
-    DIRECTORY: "a DICOMDIR, an index: the files it names are read for themselves",
+    DIRECTORY: "a DICOMDIR, an index: the files it names are read by themselves",
 }
-"""SOP classes, or how they begin up to a dot, that are never segmented, and what they are."""
+"""SOP classes, or prefixes of them, that are not images to segment."""
 
 _ALWAYS_MULTIFRAME = {
     _STORAGE + suffix
@@ -55,28 +55,28 @@ _ALWAYS_MULTIFRAME = {
 """Enhanced, cine, multi-frame secondary capture and video classes."""
 
 
-def never_segmented(sop_class_uid: str) -> str | None:
-    """Return what an object of this class is, where it is never an input; else None."""
+def non_image_kind(sop_class_uid: str) -> str | None:
+    """Return the kind of object of a SOP class that is not an image, else None."""
     parts = sop_class_uid.split(".")
     for count in range(len(parts), 5, -1):
-        found = _NEVER.get(".".join(parts[:count]))
+        found = _NON_IMAGES.get(".".join(parts[:count]))
         if found:
             return found
     return None
 
 
 def is_multiframe(sop_class_uid: str, frames: int) -> bool:
-    """Whether an instance is a series of frames by itself."""
+    """Whether an instance is multi-frame, by its class or number of frames."""
     return frames > 1 or sop_class_uid in _ALWAYS_MULTIFRAME
 
 
 def is_encapsulated(transfer_syntax_uid: str) -> bool:
-    """Whether pixel data of this transfer syntax are compressed, each frame on its own."""
+    """Whether pixel data of this transfer syntax are encapsulated."""
     return transfer_syntax_uid not in _NATIVE
 
 
 def name_of(uid: str) -> str:
-    """Return the standard's name of a UID, else the UID."""
+    """Return the name of a UID in the standard, else the UID."""
     from pydicom.uid import UID  # noqa: PLC0415 - the tables above are used without pydicom
 
     return str(UID(uid).name)

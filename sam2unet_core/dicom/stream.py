@@ -1,4 +1,4 @@
-"""The video stream inside a DICOM instance: fragments read as one file, then decoded."""
+"""Video in DICOM: the fragments as one stream, then decoded."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from sam2unet_core.media.video import pictures, probe
 from sam2unet_core.types import Caution, Indices
 
 
-def count_frames(path: Path, codec: str, *, announced: int) -> int:
-    """Return how many frames a video instance holds; `announced` where that cannot be told here.
+def count_frames(path: Path, codec: str, *, stated: int) -> int:
+    """Return the number of frames of a video instance; `stated` if it cannot be read.
 
-    Packets are counted; where those are more than announced, as also with a frame in two fields,
-    the stream is decoded.
+    Packets are counted; if there are more than stated, which may be single fields, the stream is
+    decoded.
     """
     try:
         with path.open("rb") as file:
-            there = probe(cast(BinaryIO, FragmentStream(file)), bare=codec).frames
-        if there <= announced:
-            return there
+            packets = probe(cast(BinaryIO, FragmentStream(file)), bare=codec).frames
+        if packets <= stated:
+            return packets
         with path.open("rb") as file:
             stream = cast(BinaryIO, FragmentStream(file))
             return sum(1 for _ in pictures(stream, bare=codec))
     except (InputError, MissingExtraError, OSError):
-        return announced  # what is wrong is told where the frames are read
+        return stated  # the error is reported when the frames are read
 
 
 def iterate_video(
@@ -45,16 +45,15 @@ def iterate_video(
         path: the file.
         dataset: its header.
         codec: `mpeg`, `h264` or `hevc`.
-        frames: how many it holds; by default as many as its header says.
-        indices: which frames; all by default.
+        frames: actual number of frames; by default that of the header.
+        indices: frames to decode; all by default.
 
     Yields:
-        The frame's 0-based index, in the order of display, its pixels, `(H, W, 3)` uint8 RGB, and
-        what the decoder had to conceal in it.
+        The frame's 0-based index in display order, its pixels, `(H, W, 3)` uint8 RGB, and what the
+        decoder concealed.
 
     Raises:
-        InputError: the stream is broken, holds fewer frames than the header says, or PyAV is not
-            installed.
+        InputError: the stream is broken, holds too few frames, or PyAV is not installed.
     """
     count = frames or frame_count(dataset)
     wanted = range(count) if indices is None else indices
@@ -66,8 +65,8 @@ def iterate_video(
             for picture in pictures(stream, indices=wanted, bare=codec):
                 if picture.pixels.shape[:2] != size:
                     raise InputError(
-                        f"the stream holds frames of {picture.pixels.shape[:2]}, the header says "
-                        f"{size}",
+                        f"the stream holds frames of {picture.pixels.shape[:2]}, but the header "
+                        f"states {size}",
                         reason=Reason.CORRUPT,
                     )
                 yield picture.index, picture.pixels, picture.cautions
@@ -76,19 +75,19 @@ def iterate_video(
         raise InputError(str(error), reason=Reason.UNSUPPORTED_TRANSFER_SYNTAX) from error
     if done < len(wanted):
         raise InputError(
-            f"the stream holds {done} of {len(wanted)} frames that the header announces",
+            f"the stream holds {done} of {len(wanted)} frames that the header states",
             reason=Reason.TRUNCATED,
         )
 
 
 class FragmentStream(io.RawIOBase):
-    """The fragments of encapsulated pixel data, one after another, without reading them in.
+    """The concatenated fragments of encapsulated pixel data, read on demand.
 
     Args:
         file: an open DICOM file; it has to stay open.
 
     Raises:
-        InputError: the pixel data are not encapsulated, or end early.
+        InputError: the pixel data are not encapsulated, or truncated.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -107,17 +106,17 @@ class FragmentStream(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return the place in the stream."""
+        """Return the position in the stream."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place in the stream and return it."""
+        """Move to a position in the stream and return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: int(self._ends[-1])}
         self._position = max(0, start[whence] + offset)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, to the end if negative; across fragments."""
+        """Return up to `size` bytes, all if negative, across fragments."""
         remaining = int(self._ends[-1]) - self._position
         size = remaining if size < 0 else min(size, remaining)
         parts = []

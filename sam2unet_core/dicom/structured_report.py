@@ -1,4 +1,4 @@
-"""The result in numbers: a DICOM structured report (TID 1500) of areas and counts."""
+"""Measurements as a DICOM structured report (TID 1500): areas and counts."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from sam2unet_core.task import Task, TaskClass
 from sam2unet_core.types import Frame, Series
 
 MOST_FRAMES = 200
-"""Frames of a class listed one by one, those with the largest areas; the totals count all."""
+"""Frames listed per class, those with the largest areas; the totals cover all."""
 
 AREA = codes.SCT.Area
 REGIONS = Code("246432004", "SCT", "Number of occurrences")
-"""Counts regions that do not touch; the code is in pydicom's dictionary."""
+"""Number of connected regions."""
 FRAMES = codes.DCM.NumberOfFrames
 PIXELS = Code("{pixels}", "UCUM", "pixels")
 COUNT = Code("1", "UCUM", "no units")
@@ -58,8 +58,8 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What one class has in one frame."""
+class _Finding:
+    """Finding of one class in one frame."""
 
     frame: int
     instance: int
@@ -69,20 +69,20 @@ class _Found:
 
 
 class ReportWriter(FileWriter):
-    """Writes one report for a series, being given its masks one by one.
+    """Writes one report for a series, frame by frame.
 
-    For each class: how many frames were looked at and how many hold a finding, the largest area;
-    then area and number of regions of each frame with a finding (`MOST_FRAMES` at most). Areas are
-    in mm2 where a pixel spacing is known, else in pixels.
+    For each class: the number of frames segmented and of frames with a finding, and the largest
+    area; then area and number of regions of each frame with a finding (at most `MOST_FRAMES`).
+    Areas are in mm2 if the pixel spacing is known, else in pixels.
 
     Args:
-        path: the file; its folder exists. It is there whole or, after an error, not at all.
+        path: the file; its folder exists.
         series: the DICOM source.
         task: gives the classes.
-        provenance: gives UIDs, dates and what the algorithm ran with.
+        provenance: gives UIDs, dates and algorithm parameters.
 
     Raises:
-        DataError: the series is not DICOM; at the end: no frame came.
+        DataError: the series is not DICOM, or no frame was added.
     """
 
     def __init__(self, path: Path, series: Series, *, task: Task, provenance: Provenance) -> None:
@@ -91,19 +91,19 @@ class ReportWriter(FileWriter):
         self._task = task
         self._provenance = provenance
         self._header = source_header(series)
-        self._found: dict[int, list[_Found]] = {item.value: [] for item in task.classes}
+        self._found: dict[int, list[_Finding]] = {item.value: [] for item in task.classes}
         self._used: set[int] = set()
         self._frames = 0
 
     def add(self, frame: Frame, masks: NDArray[np.bool_]) -> None:
-        """Take the masks of one frame, `(K, H, W)` bool."""
+        """Add the masks of one frame, `(K, H, W)` bool."""
         self._frames += 1
         self._used.add(frame.instance)
         for item, mask in zip(self._task.classes, masks, strict=True):
             pixels = int(np.count_nonzero(mask))
             if pixels:
                 regions = int(ndimage.label(mask, _EIGHT_NEIGHBOURS)[1])
-                found = _Found(frame.index, frame.instance, frame.number, pixels, regions)
+                found = _Finding(frame.index, frame.instance, frame.number, pixels, regions)
                 self._found[item.value].append(found)
 
     def _finish(self, temporary: Path) -> None:
@@ -129,7 +129,7 @@ class ReportWriter(FileWriter):
             start_file(stream, made)
 
     def _evidence(self, study_uid: str) -> Dataset:
-        """Return the study, series and instances that the report rests on (PS3.3 C.17.2.3)."""
+        """Return the study, series and instances used (PS3.3 C.17.2.3)."""
         used = (reference(self._series.instances[index]) for index in sorted(self._used))
         series = Dataset()
         series.SeriesInstanceUID = source_series_uid(self._series)
@@ -164,11 +164,11 @@ class ReportWriter(FileWriter):
         )
 
     def _summary(
-        self, item: TaskClass, found: Sequence[_Found]
+        self, item: TaskClass, found: Sequence[_Finding]
     ) -> MeasurementsAndQualitativeEvaluations:
-        """Return the group of a class over the whole series; `found` has the largest first."""
+        """Return the group of a class for the series; `found` is sorted by decreasing area."""
         largest = [self._area(found[0], derivation=codes.SCT.Maximum)] if found else []
-        group = self._measured(
+        group = self._measurements(
             item,
             TrackingIdentifier(
                 tracking_uid(item, self._provenance), tracking_id(item, self._provenance)
@@ -177,36 +177,36 @@ class ReportWriter(FileWriter):
             images=found[:1],
             algorithm=self._algorithm(),
         )
-        said = f"{item.label}: found in {len(found)} of {self._frames} frames looked at."
+        text = f"{item.label}: found in {len(found)} of {self._frames} segmented frames."
         if len(found) > MOST_FRAMES:
-            said += f" Only the {MOST_FRAMES} frames with the largest areas are listed."
+            text += f" Only the {MOST_FRAMES} frames with the largest areas are listed."
         if self._series.spacing_note:
-            said += f" Pixel spacing: {self._series.spacing_note}."
+            text += f" Pixel spacing: {self._series.spacing_note}."
         notes = (*self._provenance.notes, *stand_in_note(self._series))
         comment = TextContentItem(
             name=codes.DCM.Comment,
-            value=f"{said} {'. '.join(notes)}.",
+            value=f"{text} {'. '.join(notes)}.",
             relationship_type=RelationshipTypeValues.CONTAINS,
         )
         group[0].ContentSequence.append(comment)
         return group
 
-    def _group(self, item: TaskClass, found: _Found) -> MeasurementsAndQualitativeEvaluations:
-        """Return the group of a class in one frame."""
+    def _group(self, item: TaskClass, found: _Finding) -> MeasurementsAndQualitativeEvaluations:
+        """Return the group of a class for one frame."""
         name = f"{tracking_id(item, self._provenance)} frame {found.frame + 1}"
         uid = derived_uid(self._provenance.key, "tracking", item.name, found.frame)
         count = Measurement(name=REGIONS, value=found.regions, unit=COUNT)
-        return self._measured(
+        return self._measurements(
             item, TrackingIdentifier(uid, name), [self._area(found), count], images=[found]
         )
 
-    def _measured(
+    def _measurements(
         self,
         item: TaskClass,
         tracking: TrackingIdentifier,
         measurements: Sequence[Measurement],
         *,
-        images: Sequence[_Found],
+        images: Sequence[_Finding],
         algorithm: AlgorithmIdentification | None = None,
     ) -> MeasurementsAndQualitativeEvaluations:
         return MeasurementsAndQualitativeEvaluations(
@@ -226,7 +226,7 @@ class ReportWriter(FileWriter):
             parameters=[f"{k}={v}" for k, v in self._provenance.parameters.items()],
         )
 
-    def _area(self, found: _Found, *, derivation: Code | None = None) -> Measurement:
+    def _area(self, found: _Finding, *, derivation: Code | None = None) -> Measurement:
         spacing = self._series.spacing_mm
         if spacing is None:
             return Measurement(name=AREA, value=found.pixels, unit=PIXELS, derivation=derivation)
@@ -234,7 +234,7 @@ class ReportWriter(FileWriter):
         unit = codes.UCUM.SquareMillimeter
         return Measurement(name=AREA, value=area, unit=unit, derivation=derivation)
 
-    def _image(self, found: _Found) -> SourceImageForMeasurementGroup:
+    def _image(self, found: _Finding) -> SourceImageForMeasurementGroup:
         instance = self._series.instances[found.instance]
         item = reference(instance)
         frames = [found.number] if takes_frame_numbers(instance) else None

@@ -1,4 +1,4 @@
-"""Predictions measured against masks: folders, samples or arrays in, tables out."""
+"""Evaluate predictions against masks: folders, samples or arrays in, tables out."""
 
 from sam2unet_core.evaluation.measure import (
     Options,

@@ -1,4 +1,4 @@
-"""Predictions measured against masks, image by image."""
+"""Evaluate predictions against masks, image by image."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ Protocol = Literal["clinical", "paper"]
 
 @dataclass(frozen=True)
 class Options:
-    """How the clinical protocol measures.
+    """Options of the clinical protocol.
 
     Attributes:
-        threshold: turns probability maps into masks; None takes the task's own, and takes masks
-            where there are both.
+        threshold: of probability maps; None uses the task's own, and prefers masks where both are
+            there.
         spacing_mm: (row, column) pixel pitch in mm; None gives distances in pixels.
         lesion_iou: overlap at which a lesion counts as detected.
         seed: of the bootstrap.
-        resamples: of the bootstrap.
+        resamples: number of bootstrap resamples.
     """
 
     threshold: float | None = None
@@ -63,21 +63,21 @@ def evaluate_folders(
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a folder of predictions against a folder of masks, paired by name.
+    """Evaluate a folder of predictions against a folder of masks, paired by name.
 
     Args:
-        pred: what `sam2unet segment` wrote, or files named as the masks are: masks, or
-            probability maps in 8-bit or 16-bit grey.
+        pred: results of `sam2unet segment`, or files with the names of the masks: masks, or 8-bit
+            or 16-bit grey probability maps.
         gt: a data set with `masks/`, or a folder of masks.
-        task: names the classes.
-        protocol: `clinical` measures masks; `paper` measures probability maps.
+        task: the task.
+        protocol: `clinical` evaluates masks, `paper` probability maps.
         groups: CSV with the columns `name` and `group`.
         options: of the clinical protocol.
-        progress: called with (images done, images in all).
+        progress: called with (images done, total).
 
     Raises:
-        DataError: masks without prediction, files that cannot be read or differ in size, all
-            named; masks where probability maps are needed.
+        DataError: names all masks without prediction and all files that cannot be read or differ
+            in size; or masks where probability maps are needed.
     """
     targets = find_targets(Path(gt), groups=groups)
     return _evaluate(
@@ -99,7 +99,7 @@ def evaluate_samples(
     options: Options | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a folder of predictions against the masks of `samples`; see `evaluate_folders`."""
+    """Evaluate a folder of predictions against the masks of `samples`; see `evaluate_folders`."""
     return _evaluate(
         Path(pred),
         targets_of(samples),
@@ -113,10 +113,10 @@ def evaluate_samples(
 def evaluate_arrays(
     cases: Iterable[Case], *, task: Task, options: Options | None = None
 ) -> Evaluation:
-    """Measure masks in memory by the clinical protocol; `cases` are taken one at a time.
+    """Evaluate masks in memory by the clinical protocol, one case at a time.
 
     Raises:
-        DataError: no case, or a prediction and a mask of different sizes, all named.
+        DataError: no case, or cases whose prediction and mask differ in size.
     """
     options = options or Options()
     rows: list[Row] = []
@@ -192,7 +192,7 @@ def _evaluate(
         cases = read_cases(pairs, task=task, probabilities=source.probabilities, progress=progress)
         result = evaluate_arrays(cases, task=task, options=options)
     else:
-        raise DataError(f"protocol {protocol!r}: there are clinical and paper")
+        raise DataError(f"unknown protocol {protocol!r}; choose from clinical, paper")
     if unused:
         names = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
         result = result.with_note(

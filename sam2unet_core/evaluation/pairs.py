@@ -1,4 +1,4 @@
-"""Each mask with the prediction for it, by name; one without a prediction is an error."""
+"""Pair masks with predictions by name; a mask without a prediction is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sam2unet_core.data.groups import composed
 from sam2unet_core.data.samples import by_name
 from sam2unet_core.errors import DataError
 from sam2unet_core.media.image import IMAGE_SUFFIXES, image_files
-from sam2unet_core.media.opening import READ
+from sam2unet_core.media.opening import SUPPORTED_FORMATS
 
 T = TypeVar("T")
 _ENDINGS = re.compile(r"(?P<image>.+)\.(?:mask|overlay|prob(?P<value>\d+))\.png", re.IGNORECASE)
@@ -21,11 +21,11 @@ _ENDINGS = re.compile(r"(?P<image>.+)\.(?:mask|overlay|prob(?P<value>\d+))\.png"
 
 @dataclass(frozen=True)
 class Target:
-    """One mask to measure against.
+    """One reference mask.
 
     Attributes:
         name: relative path without suffix.
-        group: what the bootstrap keeps together.
+        group: unit of the bootstrap, such as a patient.
         mask: the file.
     """
 
@@ -41,7 +41,7 @@ class Predictions:
     Attributes:
         masks: `NAME.mask.png`.
         probabilities: `NAME.prob<k>.png`, by k.
-        plain: files named like the image itself, masks or probability maps.
+        plain: files with the name of the image, masks or probability maps.
     """
 
     masks: dict[str, Path] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def find_targets(gt: Path, *, groups: Path | str | None) -> list[Target]:
     """List the masks below `gt`: a data set (its `masks/` or `labels/`) or a folder of masks.
 
     Raises:
-        DataError: no masks, two of one name, or a mask that `groups` leaves out.
+        DataError: no masks, duplicate names, or a mask missing from `groups`.
     """
     if not gt.is_dir():
         raise DataError(f"{gt}: no such folder of masks")
@@ -69,23 +69,19 @@ def find_targets(gt: Path, *, groups: Path | str | None) -> list[Target]:
         targets.append(Target(name, group or name, path))
     raise_problems(problems, source=str(folder))
     if not targets:
-        raise DataError(f"{folder}: no masks found ({READ})")
+        raise DataError(f"{folder}: no masks found ({SUPPORTED_FORMATS})")
     return targets
 
 
 def targets_of(samples: Sequence[Sample]) -> list[Target]:
-    """Return the masks of `samples`.
-
-    Raises:
-        DataError: a sample has none.
-    """
+    """Return the masks of `samples`; raise DataError if a sample has none."""
     problems = [f"{each.image}: no mask" for each in samples if each.mask is None]
     raise_problems(problems, source=f"{len(samples)} samples")
     return [Target(s.name, s.group, s.mask) for s in samples if s.mask is not None]
 
 
 def find_predictions(pred: Path) -> Predictions:
-    """List the predictions below `pred`, named as `sam2unet segment` does or as the images are.
+    """List the predictions below `pred`, named by `sam2unet segment` or like the images.
 
     Raises:
         DataError: no such folder, no image in it, or two files for one name.
@@ -100,18 +96,18 @@ def find_predictions(pred: Path) -> Predictions:
         match = _ENDINGS.fullmatch(relative)
         name = _without_suffix(match["image"] if match else relative)
         if match is None:
-            doubled = found.plain.setdefault(name, path) != path
+            duplicate = found.plain.setdefault(name, path) != path
         elif match["value"]:
             of_name = found.probabilities.setdefault(name, {})
-            doubled = of_name.setdefault(int(match["value"]), path) != path
+            duplicate = of_name.setdefault(int(match["value"]), path) != path
         else:
             is_mask = relative.lower().endswith(".mask.png")
-            doubled = is_mask and found.masks.setdefault(name, path) != path
-        if doubled:
+            duplicate = is_mask and found.masks.setdefault(name, path) != path
+        if duplicate:
             problems.append(f"{path}: a second prediction for {name}")
     raise_problems(problems, source=str(pred))
     if not files:
-        raise DataError(f"{pred}: no predictions found ({READ})")
+        raise DataError(f"{pred}: no predictions found ({SUPPORTED_FORMATS})")
     return found
 
 
@@ -120,15 +116,14 @@ def match_targets(
 ) -> tuple[list[tuple[Target, T]], list[str]]:
     """Pair every target with its prediction.
 
-    Predictions may lie below `images/`, `masks/` or `masks/images/`, as they do where whole data
-    sets were segmented; and where only a data set's `images/` were, its samples may be named by
-    that folder too.
+    If a whole data set was segmented, predictions lie below `images/`, `masks/` or
+    `masks/images/`; if only its `images/` were, the targets may be named with that folder.
 
     Returns:
         The pairs, and the names of predictions without a target.
 
     Raises:
-        DataError: targets without a prediction, all named.
+        DataError: names all targets without a prediction.
     """
     prefixes = ("", "images/", "masks/", "masks/images/")
     names = {target.name for target in targets}

@@ -1,4 +1,4 @@
-"""The published results of a task beside ours, and why they may not be comparable."""
+"""Published results of a task beside ours, and limits of the comparison."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Comparison:
 
     Attributes:
         source: of the published results.
-        test_set: the published test set that our folder is named after; None for none.
+        test_set: the published test set named by our folder, or None.
         published: metric values by test set.
-        ours: our metric values; None where not measured.
+        ours: our metric values; None if not measured.
         unverified: `SET.METRIC` of the published values not checked against the paper.
-        notes: what keeps the two from being comparable.
+        notes: why the two may not be comparable.
     """
 
     source: str
@@ -66,21 +66,18 @@ class Comparison:
 
 
 def compare_with_paper(evaluation: Evaluation, task: Task, *, gt: Path | str) -> Comparison:
-    """Set an evaluation beside the published results of `task`.
+    """Compare an evaluation with the published results of `task`.
 
-    Args:
-        evaluation: ours, by either protocol.
-        task: one of the paper's, with `paper` in its task.json.
-        gt: the folder of masks; its name tells which test set it is.
+    The name of the folder of masks, `gt`, identifies the test set.
 
     Raises:
-        TaskError: nothing was published for this task.
+        TaskError: there are no published results for this task.
     """
     paper = task.paper
     if not paper.get("test_sets"):
         raise TaskError(
-            f"the task {task.name} is not one of the paper's; polyp, camouflaged, salient, "
-            "marine_animal and mirror are"
+            f"the task {task.name} is not one of the paper's; choose from polyp, camouflaged, "
+            "salient, marine_animal, mirror"
         )
     counts: dict[str, int] = paper["test_sets"]
     results: dict[str, dict[str, float]] = paper.get("results", {})
@@ -117,13 +114,13 @@ def _notes(
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     if test_set is None:
         notes.append(
-            f"{gt} is named like none of the published test sets ({listed}): not the published "
+            f"{gt} does not have the name of a published test set ({listed}): not the published "
             "split, so the rows are not comparable"
         )
     elif images != counts[test_set]:
         notes.append(
-            f"{images} images, the published test set {test_set} has {counts[test_set]}: not the "
-            "published split, so the rows are not comparable"
+            f"{images} images, but the published test set {test_set} has {counts[test_set]}: not "
+            "the published split, so the rows are not comparable"
         )
     else:
         notes.append(
@@ -132,16 +129,16 @@ def _notes(
         )
     if evaluation.protocol != "paper":
         notes.append(
-            "published results follow the paper's protocol, ours here the clinical one: measure "
+            "published results follow the paper's protocol, ours the clinical one: evaluate "
             "probability maps with --protocol paper"
         )
     if not shown:
-        notes.append("no published value is on record for this task")
+        notes.append("no published values are recorded for this task")
     return notes
 
 
 def _test_set(gt: Path, known: list[str]) -> str | None:
-    """Return the test set whose name is part of the folder's name, or of its parent's."""
+    """Return the test set named in the folder's name or its parent's, or None."""
     folder = gt.resolve()
     for name in (folder.name, folder.parent.name):
         words = _words(name)

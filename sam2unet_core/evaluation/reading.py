@@ -1,4 +1,4 @@
-"""Prediction and mask files read into the arrays that the protocols measure."""
+"""Read prediction and mask files into the arrays that the protocols evaluate."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Case:
-    """One image to measure.
+    """One image to evaluate.
 
     Attributes:
         name: of the image.
-        group: what the bootstrap keeps together, such as a patient.
+        group: unit of the bootstrap, such as a patient.
         prediction: `(H, W)` uint8 class indices.
         truth: `(H, W)` uint8 class indices.
     """
@@ -42,10 +42,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Source:
-    """What to read predictions from.
+    """Files to read predictions from.
 
     Attributes:
-        files: a prediction's files by name; probability maps in the order of the classes.
+        files: files of each prediction by name; probability maps in the order of the classes.
         probabilities: whether they are probability maps.
     """
 
@@ -54,10 +54,10 @@ class Source:
 
 
 def choose_masks(found: Predictions, *, task: Task, threshold: float | None, pred: Path) -> Source:
-    """Choose what the clinical protocol measures: masks, or maps if there is a threshold.
+    """Choose the files for the clinical protocol: masks, or probability maps for a threshold.
 
     Raises:
-        DataError: a threshold for masks, or a class without its map.
+        DataError: a threshold for masks, or a class without a map.
     """
     if found.masks and threshold is None:
         return Source({name: [path] for name, path in found.masks.items()}, False)
@@ -67,20 +67,20 @@ def choose_masks(found: Predictions, *, task: Task, threshold: float | None, pre
     if threshold is not None and not soft:
         raise DataError(
             f"{pred}: holds masks, so the threshold {threshold:g} has nothing to act on; write "
-            "probability maps too, or leave the threshold out"
+            "probability maps, or omit the threshold"
         )
     return Source({name: [path] for name, path in found.plain.items()}, soft)
 
 
 def choose_maps(found: Predictions, *, task: Task, pred: Path) -> Source:
-    """Choose what the paper's protocol measures: probability maps, never masks.
+    """Choose the files for the paper's protocol: probability maps, never masks.
 
     Raises:
-        DataError: there are masks only, or the task has several classes.
+        DataError: there are only masks, or the task has several classes.
     """
     if task.num_classes != 1:
         raise DataError(
-            f"the paper's protocol measures one class, {task.name} has {task.num_classes}; use "
+            f"the paper's protocol evaluates one class, {task.name} has {task.num_classes}; use "
             "the clinical protocol"
         )
     if found.probabilities:
@@ -101,7 +101,7 @@ def read_cases(
     probabilities: bool,
     progress: Progress | None,
 ) -> Iterator[Case]:
-    """Read pairs one by one; what cannot be read or differs in size is raised at the end."""
+    """Read pairs one by one; problems are raised together at the end."""
 
     def read(target: Target, files: Sequence[Path]) -> Case:
         truth = read_mask(target.mask, task.classes)
@@ -112,32 +112,28 @@ def read_cases(
         if prediction.shape != truth.shape:
             raise DataError(
                 f"{files[0]}: {_size(prediction)}, the mask {target.mask} {_size(truth)} (rows x "
-                "columns); predict at the frames' own size"
+                "columns); write predictions at the size of the frames"
             )
         return Case(target.name, target.group, prediction, truth)
 
-    return _each(pairs, read, progress=progress)
+    return _read_all(pairs, read, progress=progress)
 
 
 def read_maps(
     pairs: Sequence[tuple[Target, Sequence[Path]]], *, task: Task, progress: Progress | None
 ) -> Iterator[tuple[Target, NDArray[np.float32], NDArray[np.bool_]]]:
-    """Read (target, probability map, mask) one by one; problems are raised at the end."""
+    """Read (target, probability map, mask) one by one; problems are raised together at the end."""
 
     def read(
         target: Target, files: Sequence[Path]
     ) -> tuple[Target, NDArray[np.float32], NDArray[np.bool_]]:
         return target, read_probability(files[0]), _positive(target.mask, task)
 
-    return _each(pairs, read, progress=progress)
+    return _read_all(pairs, read, progress=progress)
 
 
 def with_threshold(task: Task, threshold: float | None) -> Task:
-    """Return the task with another threshold.
-
-    Raises:
-        DataError: not between 0 and 1.
-    """
+    """Return the task with another threshold, if given; raise DataError outside 0 to 1."""
     if threshold is None:
         return task
     if not 0 < threshold < 1:
@@ -145,7 +141,7 @@ def with_threshold(task: Task, threshold: float | None) -> Task:
     return task.with_threshold(threshold)
 
 
-def _each(
+def _read_all(
     pairs: Sequence[tuple[Target, Sequence[Path]]],
     read: Callable[[Target, Sequence[Path]], T],
     *,
@@ -163,7 +159,7 @@ def _each(
 
 
 def _positive(path: Path, task: Task) -> NDArray[np.bool_]:
-    """Return the mask as the paper's protocol takes it: above 128, where it is grey."""
+    """Return the mask by the rule of the paper's protocol: grey above 128."""
     labels = read_mask(path, task.classes)
     try:
         grey = np.rint(read_probability(path) * 255)

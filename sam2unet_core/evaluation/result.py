@@ -1,4 +1,4 @@
-"""What was measured: a row per image and class, a summary, tables and files of them."""
+"""Results of an evaluation: a row per image and class, a summary, tables and files."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _TITLES = {
     "hd95_mm": "Hausdorff 95 %, mm",
     "assd_px": "Mean surface distance, pixels",
     "assd_mm": "Mean surface distance, mm",
-    "lesion_sensitivity": "Lesions detected, of those there",
-    "lesion_precision": "Lesions real, of those predicted",
+    "lesion_sensitivity": "Lesions detected (sensitivity)",
+    "lesion_precision": "Predicted lesions that are real (precision)",
     "false_lesions_per_image": "False lesions per image",
 }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A measurement.
+    """Results of an evaluation.
 
     Attributes:
         protocol: `clinical` or `paper`.
-        rows: one per image and class; NaN where a score is not defined.
-        summary: what `summary.json` holds, NaN as None.
-        notes: what a reader has to know.
+        rows: one per image and class; NaN where a score is undefined.
+        summary: content of `summary.json`, NaN as None.
+        notes: caveats for the reader.
     """
 
     protocol: str
@@ -53,7 +53,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
     def with_note(self, note: str) -> Evaluation:
-        """Return the same with one note more."""
+        """Return the evaluation with one more note."""
         return replace(self, notes=(*self.notes, note))
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,15 +82,7 @@ class Evaluation:
 def summarise_clinical(
     rows: Sequence[Row], *, task: Task, unit: str, seed: int, resamples: int
 ) -> Evaluation:
-    """Summarise clinical scores class by class.
-
-    Args:
-        rows: from `score_class`, named as the columns of `metrics.csv`.
-        task: names the classes.
-        unit: of the distances, `mm` or `px`.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
-    """
+    """Summarise clinical scores by class; distances are in `unit`, `mm` or `px`."""
     classes = {
         each.name: _class_summary(
             [row for row in rows if row["class"] == each.name],
@@ -115,19 +107,12 @@ def summarise_clinical(
 def summarise_paper(
     rows: Sequence[Row], results: dict[str, float], *, task: Task, empty: int
 ) -> Evaluation:
-    """Wrap the results of the paper's protocol.
-
-    Args:
-        rows: the scores of each image.
-        results: the scores over all.
-        task: names what was measured.
-        empty: images whose mask is empty.
-    """
+    """Return the results of the paper's protocol; `empty` is the number of empty masks."""
     notes: list[str] = []
     if empty:
         notes.append(
-            f"{empty} of {len(rows)} masks are empty: this protocol stretches every map to its "
-            "own range, so such images always seem to hold a finding; use the clinical one"
+            f"{empty} of {len(rows)} masks are empty: this protocol stretches every map to its own "
+            "range, so these images always show a finding; use the clinical protocol for them"
         )
     summary = {
         "protocol": "paper",
@@ -217,19 +202,19 @@ def _clinical_table(evaluation: Evaluation) -> Table:
                     table.add_row(name, f"Dice, {each.title}", *_cells(values))
         without, present = found["without_lesion"], found["with_lesion"]
         missed = f"{present['missed_altogether']} of {present['images']}"
-        table.add_row(name, "Images with it, nothing predicted", missed, "", "", "")
+        table.add_row(name, "Images with the class, nothing predicted", missed, "", "", "")
         false = f"{without['with_false_finding']} of {without['images']}"
-        table.add_row(name, "Images without it, false finding", false, "", "", "")
+        table.add_row(name, "Images without the class, false finding", false, "", "", "")
         table.add_section()
     return table
 
 
 def _cells(values: dict[str, Any]) -> tuple[str, str, str, str]:
-    interval = f"{_shown(values['low'])} to {_shown(values['high'])}"
+    interval = f"{_formatted(values['low'])} to {_formatted(values['high'])}"
     return (
-        _shown(values["mean"]),
+        _formatted(values["mean"]),
         interval if values["low"] is not None else "-",
-        _shown(values["median"]),
+        _formatted(values["median"]),
         str(values["count"]),
     )
 
@@ -239,7 +224,7 @@ def _paper_table(evaluation: Evaluation) -> Table:
     table = Table(title=f"{summary['task']}, paper's protocol: {summary['images']} images")
     for name in summary["results"]:
         table.add_column(name, justify="right")
-    table.add_row(*(_shown(value) for value in summary["results"].values()))
+    table.add_row(*(_formatted(value) for value in summary["results"].values()))
     return table
 
 
@@ -255,5 +240,5 @@ def _cell(value: str | float) -> str | float:
     return "" if isinstance(value, float) and math.isnan(value) else value
 
 
-def _shown(value: float | None) -> str:
+def _formatted(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"

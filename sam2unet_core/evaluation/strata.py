@@ -1,4 +1,4 @@
-"""Images set apart by what the mask of a class shows: how much of the frame, how many lesions."""
+"""Strata of images by the mask of a class: share of the frame, number of lesions."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 SMALL = 0.05
 LARGE = 0.2
-"""Shares of the frame: a class is small below the first, large above the second."""
+"""Share of the frame below which a class is small, and above which it is large."""
 
 Row = dict[str, str | float]
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """Some of the images that show a class.
+    """A subset of the images that show a class.
 
     Attributes:
-        title: what they have in common, in words.
-        holds: whether a row of `metrics.csv` is one of them.
+        title: what the images have in common.
+        holds: whether a row of `metrics.csv` belongs to it.
     """
 
     title: str
@@ -36,7 +36,7 @@ STRATA: dict[str, dict[str, Stratum]] = {
         "several": Stratum("several lesions", lambda row: float(row["lesions"]) > 1),
     },
 }
-"""Each divides the images that show the class; by the keys of `summary.json`."""
+"""Partitions of the images that show a class, by their key in `summary.json`."""
 
 
 def _share(row: Row) -> float:

@@ -1,4 +1,4 @@
-"""A line of text at the foot of a picture."""
+"""A line of text at the bottom of a picture."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def captioned(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """Return the picture with a line of text at its foot, on a dark band, as large as fits.
-
-    Args:
-        pixels: `(H, W, 3)` uint8 RGB; left as it is.
-        text: to be written.
-    """
+    """Return `(H, W, 3)` uint8 RGB pixels with a line of text on a dark band at the bottom."""
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image, "RGBA")
     height, width = pixels.shape[:2]

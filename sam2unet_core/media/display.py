@@ -1,4 +1,4 @@
-"""How the values of a volume become greys: a window, the range a file states, or its voxels'."""
+"""Grey range of a volume: a window, the range that the file states, or that of its voxels."""
 
 from __future__ import annotations
 
@@ -15,41 +15,36 @@ if TYPE_CHECKING:
     from sam2unet_core.dicom.grey import GreyWindow
 
 _ONE_IN = 1000
-"""Voxels that are set aside as outliers: one in so many at either end, as in `dicom.grey`."""
-_FEWEST = 64
-"""Volumes of fewer voxels have no outliers."""
-_LEFT_OVER = 0.1
-"""They are outliers where the others fill less than this share of the range."""
-_SAMPLE = 2**22
-"""Voxels that are looked at, evenly spread, to find out."""
+"""At most one in this many voxels is an outlier at either end, as in `dicom.grey`."""
+_MIN_VOXELS = 64
+"""Smaller volumes have no outliers."""
+_MIN_SHARE = 0.1
+"""Outliers are excluded if the others fill less than this share of the range."""
+_SAMPLE_SIZE = 2**22
+"""Number of voxels that are sampled to find outliers."""
 
 
 def display_range(
     values: NDArray[Any], *, stated: tuple[float, float] | None, window: Window | None
 ) -> tuple[GreyWindow | None, tuple[Caution, ...]]:
-    """Return what maps the voxels to greys, and what was guessed; None where they are 8-bit greys.
+    """Return the window that maps voxels to greys, and what was guessed; None for 8-bit greys.
 
-    Without a window and a stated range, greys span the finite voxels from the lowest to the
-    highest. Where a few outliers, one in a thousand at either end, take up nine tenths of that
-    range, they are set aside.
-
-    Args:
-        values: all voxels, of one channel.
-        stated: the (lowest, highest) value to show that the file states, or None.
-        window: the task's.
+    Without a window or a stated range, greys span the range of the finite voxels. Outliers, at most
+    one in a thousand at either end, are excluded if they take up nine tenths of that range.
+    `values` are all voxels, of one channel.
 
     Raises:
-        InputError: no voxel is a number.
+        InputError: no voxel is finite.
     """
     if values.dtype.kind == "c":
-        raise InputError("complex voxels have no grey; save their magnitude", reason=Reason.CORRUPT)
+        raise InputError("complex voxels; save their magnitude", reason=Reason.CORRUPT)
     if window is None and values.dtype == np.uint8:
         return None, ()
     from sam2unet_core.dicom.grey import GreyWindow  # noqa: PLC0415 - imports pydicom
 
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if not finite.size:
-        raise InputError("no voxel is a number: all are NaN or infinite", reason=Reason.CORRUPT)
+        raise InputError("no voxel is finite: all are NaN or infinite", reason=Reason.CORRUPT)
     if window is not None:
         return GreyWindow(window.center, window.width), ()
     low, high, cautions = _range(finite) if stated is None else (*stated, ())
@@ -59,11 +54,9 @@ def display_range(
 def to_pixels(
     plane: NDArray[Any], shown: GreyWindow | None
 ) -> tuple[NDArray[np.uint8], tuple[Caution, ...]]:
-    """Return a slice as `(H, W, 3)` uint8, and a caution where it holds what is no number.
+    """Return a slice as `(H, W, 3)` uint8, with a caution if it has non-finite values.
 
-    Args:
-        plane: `(H, W)` greys or `(H, W, 3)` colours.
-        shown: maps greys to 8 bits; None where they are.
+    `plane` is `(H, W)` greys, which `shown` maps to 8 bits, or `(H, W, 3)` colours.
     """
     if plane.ndim == 3:
         return np.ascontiguousarray(plane.astype(np.uint8)), ()
@@ -83,18 +76,18 @@ def to_pixels(
 def _range(finite: NDArray[Any]) -> tuple[float, float, tuple[Caution, ...]]:
     low, high = float(finite.min()), float(finite.max())
     flat = finite.reshape(-1)
-    sample = flat[:: max(1, flat.size // _SAMPLE)]
-    if sample.size < _FEWEST or not high > low:
+    sample = flat[:: max(1, flat.size // _SAMPLE_SIZE)]
+    if sample.size < _MIN_VOXELS or not high > low:
         return low, high, ()
-    aside = max(1, round((sample.size - 1) / _ONE_IN))
-    ordered = np.partition(sample, [aside, sample.size - 1 - aside])
-    inner_low, inner_high = float(ordered[aside]), float(ordered[-1 - aside])
+    outliers = max(1, round((sample.size - 1) / _ONE_IN))
+    ordered = np.partition(sample, [outliers, sample.size - 1 - outliers])
+    inner_low, inner_high = float(ordered[outliers]), float(ordered[-1 - outliers])
     span = inner_high - inner_low
-    if span <= 0 or span >= _LEFT_OVER * (high - low):  # where all others are alike: they matter
+    if span <= 0 or span >= _MIN_SHARE * (high - low):  # span 0: all others are equal
         return low, high, ()
     message = (
-        f"a few voxels (about one in {_ONE_IN} at most) stretch the range to {low:g} to {high:g}: "
-        f"shown from {inner_low:g} to {inner_high:g}, between which the others lie"
+        f"outliers (at most one voxel in {_ONE_IN} at either end) extend the range to {low:g} to "
+        f"{high:g}: shown from {inner_low:g} to {inner_high:g}"
     )
     return inner_low, inner_high, (Caution("window_guessed", message),)
 
@@ -102,6 +95,6 @@ def _range(finite: NDArray[Any]) -> tuple[float, float, tuple[Caution, ...]]:
 def _not_finite(bad: NDArray[np.bool_]) -> tuple[Caution, ...]:
     if not bad.any():
         return ()
-    every = "every voxel is" if bad.all() else "voxels are"
-    message = f"{every} no number (NaN or infinite): shown as the lowest value"
+    which = "all voxels" if bad.all() else "some voxels"
+    message = f"{which} are not finite (NaN or infinite): shown as the lowest value"
     return (Caution("not_finite", message),)

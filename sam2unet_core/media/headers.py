@@ -1,4 +1,4 @@
-"""What image decoders do not tell: read from the first bytes of the file itself."""
+"""Facts about image files that decoders do not report, read from their headers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
-_BEGINNINGS = {
+_SIGNATURES = {
     PNG: "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"II*\0": "TIFF",
@@ -33,13 +33,13 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 """JPEG 2000 without a container."""
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _EXIF_IN_TEXT = b"Raw profile type exif"
-_LARGEST_EXIF = 2**17
-_JPEG_IN_TIFF = ("jpeg", "tiff_jpeg", "webp", "jpeg2000")
+_MAX_EXIF = 2**17
+_LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp", "jpeg2000")
 
 
 @dataclass(frozen=True)
 class PngHeader:
-    """Of a PNG: bits a sample, whether it is grey alone, and the significant bits if stated."""
+    """Bits per sample of a PNG, whether it is plain grey, and the significant bits if stated."""
 
     bits: int
     grey: bool
@@ -47,32 +47,32 @@ class PngHeader:
 
 
 class WatchedFile(io.FileIO):
-    """A file that notes whether more was asked for than it holds."""
+    """A file that records whether a read went past its end."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.ran_out = False
+        self.read_past_end = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as a file does."""
         found = super().read(-1 if size is None else size) or b""
         if size is not None and size > len(found):
-            self.ran_out = True
+            self.read_past_end = True
         return found
 
 
 def formats_by_content(path: Path) -> list[str]:
-    """Return the formats whose first bytes a file has, or begins to have before it ends."""
+    """Return the formats whose signature a file starts with, or would if it were not truncated."""
     with path.open("rb") as stream:
         start = stream.read(12)
     if start[4:8] == b"ftyp":
         return ["AVIF"]
-    found = (name for b, name in _BEGINNINGS.items() if start[: len(b)] == b[: len(start)])
+    found = (name for b, name in _SIGNATURES.items() if start[: len(b)] == b[: len(start)])
     return list(dict.fromkeys(found))
 
 
-def overruns(path: Path) -> bool:
-    """Whether a WebP, AVIF or JPEG 2000 file ends before it says so."""
+def is_truncated(path: Path) -> bool:
+    """Whether a WebP, AVIF or JPEG 2000 file is shorter than it states."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(8)
@@ -84,19 +84,19 @@ def overruns(path: Path) -> bool:
         if start[4:] not in (b"ftyp", b"jP  "):
             return False
         place = 0
-        while place < size:  # from box to box
+        while place < size:  # box by box
             stream.seek(place)
             head = stream.read(16)
             length = int.from_bytes(head[:4], "big")
             length = int.from_bytes(head[8:16], "big") if length == 1 else length
-            if length < 8:  # 0: up to the end of the file
+            if length < 8:  # 0: to the end of the file
                 return length != 0
             place += length
     return place > size
 
 
 def png_header(path: Path) -> PngHeader:
-    """Return what IHDR and sBIT say; 8 bits where the file ends before."""
+    """Return the content of IHDR and sBIT; 8 bits if the file ends before them."""
     bits, colour, significant = 8, 2, None
     with path.open("rb") as stream:
         for name, length in _png_chunks(stream):
@@ -110,9 +110,9 @@ def png_header(path: Path) -> PngHeader:
 
 
 def png_without_text(path: Path) -> bytes | None:
-    """Return a PNG without its text and colour profile; None if the file is no PNG.
+    """Return a PNG without its text and colour profile; None if the file is not a PNG.
 
-    EXIF that is kept as text stays: it may say how the picture lies.
+    EXIF stored as text stays, since it may hold the orientation.
     """
     with path.open("rb") as stream:
         if stream.read(len(PNG)) != PNG:
@@ -122,7 +122,7 @@ def png_without_text(path: Path) -> bytes | None:
         for name, length in _png_chunks(stream):
             place = stream.tell()
             start = stream.read(min(length, len(_EXIF_IN_TEXT)))
-            exif = start == _EXIF_IN_TEXT and length < _LARGEST_EXIF
+            exif = start == _EXIF_IN_TEXT and length < _MAX_EXIF
             if name not in _PNG_TEXT or exif:
                 stream.seek(place - 8)
                 kept.append(stream.read(12 + length))
@@ -130,7 +130,7 @@ def png_without_text(path: Path) -> bytes | None:
 
 
 def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yield name and length of each chunk, the stream being at its content."""
+    """Yield name and length of each chunk, with the stream at its content."""
     place = len(PNG)
     while True:
         stream.seek(place)
@@ -143,16 +143,16 @@ def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
 
 
 def largest_pnm_value(path: Path) -> int:
-    """Return what a PNM file gives as its largest sample; 255 where it gives none (PBM, PAM)."""
+    """Return the maximum sample value stated in a PNM file; 255 if none is (PBM, PAM)."""
     with path.open("rb") as stream:
         start = stream.read(4096)
     words = re.sub(rb"#[^\n]*\n", b" ", start).split(maxsplit=4)
-    numbered = len(words) > 3 and words[0] in (b"P2", b"P3", b"P5", b"P6") and words[3].isdigit()
-    return int(words[3]) if numbered else 255
+    has_maximum = len(words) > 3 and words[0] in (b"P2", b"P3", b"P5", b"P6") and words[3].isdigit()
+    return int(words[3]) if has_maximum else 255
 
 
 def jpeg2000_depth(path: Path) -> int:
-    """Return the bits of a JPEG 2000 file's first component; 8 where it is signed or unknown."""
+    """Return the bits of a JPEG 2000 file's first component; 8 if it is signed or unknown."""
     with path.open("rb") as stream:
         start = stream.read(2**16)
     sizes = start.find(b"\xff\x4f\xff\x51") + 2  # SIZ
@@ -161,11 +161,11 @@ def jpeg2000_depth(path: Path) -> int:
 
 
 def is_lossy(path: Path, image: Image.Image) -> bool:
-    """Whether an image was compressed in a way that does not keep its pixels."""
+    """Whether an image was compressed with loss."""
     if image.format in ("JPEG", "MPO", "AVIF"):
         return True
     if image.format == "TIFF":
-        return str(image.info.get("compression")) in _JPEG_IN_TIFF
+        return str(image.info.get("compression")) in _LOSSY_IN_TIFF
     if image.format not in ("WEBP", "JPEG2000"):
         return False
     with path.open("rb") as stream:

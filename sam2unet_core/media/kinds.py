@@ -1,4 +1,4 @@
-"""Which medium a file is: by its content where that is plain, else by its suffix."""
+"""Recognise the medium of a file by its content, else by its suffix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sam2unet_core.media.volume import PAIR_SUFFIXES, VOLUME_SUFFIXES, is_pair, 
 Medium = Literal["image", "video", "volume"]
 _START = 4096
 _PACKETS = (188, 192, 204)
-"""Bytes of a packet of MPEG-TS: plain, with a clock (M2TS), with error correction."""
+"""Packet sizes of MPEG-TS: plain, with timestamps (M2TS), with error correction."""
 _IMAGES = (
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff",
@@ -35,16 +35,16 @@ _MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"wide")
 _IMAGE_BRANDS = (b"avif", b"avis")
 _OTHER_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"crx ", b"M4A ", b"M4B ")
 _ALSO_TEXT = frozenset({".ts", ".mts", ".vob", ".mod", ".dv", ".qt"})
-"""Suffixes of video that are at least as often those of text, as TypeScript's."""
+"""Video suffixes that text files use as well, such as TypeScript."""
 _APPLE_DOUBLE = (b"\0\5\x16\7", b"\0\5\x16\0")
 
 
 def medium_of(path: Path) -> Medium | None:
-    """Return the medium of a file that is not DICOM; None where it is none of them.
+    """Return the medium of a file that is not DICOM, or None.
 
-    A picture or video is found by its content if its suffix is that of another medium or there is
-    no suffix, video also behind suffixes that nobody knows. What is named like one and begins like
-    none is taken at its name, so that it is told to be damaged; text in a `.ts` file is not.
+    Pictures and videos are recognised by content if they have the suffix of the other or none,
+    videos also with unknown suffixes. A file with a known suffix but unknown content is reported as
+    that medium, so that reading it reports the damage; text in a `.ts` file is not.
 
     Raises:
         OSError: it cannot be read.
@@ -65,20 +65,20 @@ def medium_of(path: Path) -> Medium | None:
     return "video" if suffix and not (suffix in _ALSO_TEXT and _is_text(start)) else None
 
 
-def why_no_medium(path: Path) -> str:
-    """Return what a file is of which `medium_of` knows no medium, for people."""
+def unknown_medium(path: Path) -> str:
+    """Return why `medium_of` returns None for a file, in words."""
     if is_companion(path):
-        return "kept by macOS beside another file, no picture of its own"
+        return "a macOS companion file, not a picture"
     voxels = voxel_file(path)
     if voxels is not None:
-        return f"the header of {voxels.name}, and read with it"
+        return f"the header of {voxels.name}, which is read with it"
     if path.name.lower().endswith(PAIR_SUFFIXES):
         return "no NIfTI or Analyze header (.hdr) beside it"
     return "not an image, a video, a volume or DICOM"
 
 
 def is_companion(path: Path) -> bool:
-    """Whether a file is what macOS lays beside another one: `._a.png`, or within `__MACOSX`.
+    """Whether macOS created the file beside another one: `._a.png`, or in `__MACOSX`.
 
     Raises:
         OSError: it cannot be read.
@@ -86,8 +86,8 @@ def is_companion(path: Path) -> bool:
     start = _start(path)
     if start.startswith(_APPLE_DOUBLE):
         return True
-    named_so = path.name.startswith("._") or "__MACOSX" in path.parts
-    return named_so and start[128:132] != b"DICM" and not _by_content(start)
+    macos_name = path.name.startswith("._") or "__MACOSX" in path.parts
+    return macos_name and start[128:132] != b"DICM" and not _by_content(start)
 
 
 def _start(path: Path) -> bytes:
@@ -107,7 +107,7 @@ def _by_content(start: bytes) -> Medium | None:
 
 
 def _is_transport_stream(start: bytes) -> bool:
-    """Whether the byte 0x47 comes at the distance of packets, five times in a row."""
+    """Whether the sync byte 0x47 repeats five times at the distance of a packet."""
     return any(
         all(start[first + n * size : first + n * size + 1] == b"\x47" for n in range(5))
         for size in _PACKETS

@@ -1,6 +1,8 @@
-"""What the stored values of a mask mean: greys, palettes and colours turned into class indices.
+"""Turn the stored values of a mask (greys, palettes, colours) into class indices.
 
-Nothing is guessed: values that fit no rule are refused with what was found and what is expected.
+Nothing is guessed: values that match no rule raise a DataError with the values found and expected.
+In all functions `classes` are the task's classes, with values 1 to K, `name` is the file, for error
+messages, and the labels returned are `(H, W)` uint8, 0 for background.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from sam2unet_core.task import TaskClass
 Colour = tuple[int, int, int]
 BLACK: Colour = (0, 0, 0)
 _GREY_TOLERANCE = 12
-"""JPEG stores colour differences coarsely: this far apart, three channels still are a grey."""
+"""Largest difference between the channels of a grey pixel after JPEG compression."""
 
 
 def labels_from_greys(
@@ -27,25 +29,11 @@ def labels_from_greys(
     full_scale: int = 255,
     lossy: bool = False,
 ) -> NDArray[np.uint8]:
-    """Turn grey values into class indices.
+    """Turn grey values, `(H, W)` unsigned, into class indices.
 
-    Values that all are class indices are taken as such. For a task of one class anything else is
-    split at half of full scale, if it reaches that.
-
-    Args:
-        values: `(H, W)` unsigned.
-        classes: the task's classes, values 1 to K.
-        name: the file, for the error.
-        full_scale: largest value of the file's bit depth; 16-bit files that stay within 0 to 255
-            are read as 8-bit ones.
-        lossy: the values went through JPEG, so they are no exact indices: dark ones may be those
-            of a mask of indices as well as noise, and are refused.
-
-    Returns:
-        labels: `(H, W)` uint8.
-
-    Raises:
-        DataError: the values fit no rule.
+    If all values are class indices, they are returned. For a task of one class other values are
+    split at half of `full_scale`, if they reach it; 16-bit files with values up to 255 are read as
+    8-bit. After JPEG (`lossy`), low values may be indices as well as noise and are refused.
     """
     found = np.unique(values)
     highest = int(found[-1])
@@ -73,21 +61,9 @@ def labels_from_palette(
 ) -> NDArray[np.uint8]:
     """Turn a palette image into class indices: by index, else by the palette's colours.
 
-    Indices that all are class values are taken as such, unless the palette shows that 0 is not
-    the background there (one of 1 to K is black and 0 is not, as in an inverted 1-bit palette).
-
-    Args:
-        indices: `(H, W)` uint8.
-        palette: `(n, 4)` uint8 RGB and how opaque each entry is; a transparent one is background
-            where colours are looked up, and an index is an index, however it is shown.
-        classes: the task's classes, values 1 to K.
-        name: the file, for the error.
-
-    Returns:
-        labels: `(H, W)` uint8.
-
-    Raises:
-        DataError: neither indices nor colours name classes.
+    Indices are used if all are class values, unless the palette shows that 0 is not the background
+    (one of 1 to K is black and 0 is not, as in an inverted 1-bit palette). The palette is `(n, 4)`
+    uint8 RGBA; where colours are used, transparent entries are background.
     """
     highest = int(indices.max())
     black = [not entry[:3].any() for entry in palette[: len(classes) + 1]]
@@ -107,37 +83,24 @@ def labels_from_palette(
 def labels_from_transparency(
     pixels: NDArray[np.uint8], classes: Sequence[TaskClass], *, name: str, lossy: bool
 ) -> NDArray[np.uint8]:
-    """Turn RGB or RGBA into class indices.
+    """Turn RGB or RGBA, `(H, W, 3)` or `(H, W, 4)` uint8, into class indices.
 
-    What is transparent is background. For a task of one class, where all that can be seen has one
-    colour, the transparency is the mask.
-
-    Args:
-        pixels: `(H, W, 3)` or `(H, W, 4)` uint8.
-        classes: the task's classes, values 1 to K.
-        name: the file, for the error.
-        lossy: the colours went through JPEG or the like.
-
-    Returns:
-        labels: `(H, W)` uint8.
-
-    Raises:
-        DataError: the colours name no classes, coloured pixels all are transparent, or class
-            values are half transparent.
+    Transparent pixels are background. For a task of one class, if all visible pixels have one
+    colour, the transparency is the mask. `lossy`: the colours were compressed as JPEG or the like.
     """
     colours = np.ascontiguousarray(pixels[..., :3])
     alpha = pixels[..., 3] if pixels.shape[2] == 4 else np.full(pixels.shape[:2], 255, np.uint8)
     if alpha.min() == 255:
         return labels_from_colours(colours, classes, name=name, lossy=lossy)
-    seen = alpha > 0
-    if not seen.any() and colours.any():
+    visible = alpha > 0
+    if not visible.any() and colours.any():
         raise DataError(
             f"{name}: mask with colours, all of which are transparent; save it without an alpha "
             "channel"
         )
-    if len(classes) == 1 and seen.any() and (colours[seen] == colours[seen][0]).all():
+    if len(classes) == 1 and visible.any() and (colours[visible] == colours[visible][0]).all():
         return labels_from_greys(alpha, classes, name=f"{name} (transparency)", lossy=lossy)
-    half = seen & (alpha < 255)
+    half = visible & (alpha < 255)
     if half.any() and (len(classes) > 1 or int(colours.max()) <= 1):
         raise DataError(
             f"{name}: class values in half-transparent pixels (alpha "
@@ -154,16 +117,10 @@ def indices_of_white_zero(
     name: str,
     full_scale: int,
 ) -> NDArray[np.integer]:
-    """Return the values of a TIFF with white as zero: class indices as stored, else as shown.
+    """Return the values of a WhiteIsZero TIFF: class indices as stored, else as displayed.
 
-    Args:
-        values: `(H, W)`, as shown: white is high.
-        classes: the task's classes, values 1 to K.
-        name: the file, for the error.
-        full_scale: largest value of the file's bit depth.
-
-    Raises:
-        DataError: nothing but zeros, which may mean none and all.
+    `values` are `(H, W)` as displayed (white is high), up to `full_scale`. A mask of zeros raises
+    DataError, since it may mean all background or all foreground.
     """
     stored = full_scale - values
     if int(stored.max()) > len(classes):
@@ -171,7 +128,7 @@ def indices_of_white_zero(
     if len(classes) == 1 and not stored.any():
         raise DataError(
             f"{name}: mask of zeros alone, stored with white as zero: all background as class "
-            "values, all foreground as it is shown; save it with black as zero"
+            "values, but all foreground as displayed; save it with black as zero"
         )
     return stored
 
@@ -179,18 +136,11 @@ def indices_of_white_zero(
 def deep_colours_as_bytes(
     deep: NDArray[np.integer], classes: Sequence[TaskClass], *, name: str
 ) -> NDArray[np.uint8]:
-    """Return colours of 16 bits as 8 bits that mean the same classes.
+    """Return 16-bit colours, `(H, W, 3)` or `(H, W, 4)`, as 8 bits with the same classes.
 
-    Values up to 255 stay; multiples of 257 and of 256 are scaled 8-bit values. For a task of one
-    class anything else is scaled by its depth, and nothing but 0 becomes 0.
-
-    Args:
-        deep: `(H, W, 3)` RGB or `(H, W, 4)` RGBA, 0 to 65535.
-        classes: the task's classes, values 1 to K.
-        name: the file, for the error.
-
-    Raises:
-        DataError: scaling would change class values.
+    Values up to 255 stay; multiples of 257 or 256 are scaled 8-bit values. For a task of one class
+    other values are scaled by depth, and only 0 becomes 0; for several classes they raise
+    DataError.
     """
     colours = deep[..., :3].astype(np.int64)
     if int(colours.max()) > 255:
@@ -218,34 +168,24 @@ def labels_from_colours(
     name: str,
     lossy: bool = False,
 ) -> NDArray[np.uint8]:
-    """Turn RGB into class indices: the classes' colours, greys, or one colour on black.
+    """Turn `(H, W, 3)` uint8 RGB into indices: class colours, greys, or one colour on black.
 
-    Args:
-        pixels: `(H, W, 3)` uint8 RGB.
-        classes: the task's classes, values 1 to K.
-        name: the file, for the error.
-        lossy: the colours went through JPEG; only greys can be read then.
-
-    Returns:
-        labels: `(H, W)` uint8.
-
-    Raises:
-        DataError: the colours name no classes.
+    After JPEG (`lossy`), only greys are supported.
     """
     spread = int((pixels.max(axis=2).astype(int) - pixels.min(axis=2)).max(initial=0))
     if lossy and spread <= _GREY_TOLERANCE:
-        return labels_from_greys(_green(pixels), classes, name=name, lossy=True)
+        return labels_from_greys(pixels[:, :, 1], classes, name=name, lossy=True)
     packed: NDArray[np.uint32] = _pack(pixels)
     found = np.unique(packed)
     wanted = {_pack_one(each.rgb): each.value for each in classes if each.rgb != BLACK}
     wanted[0] = 0
     distinct = len({each.rgb for each in classes}) == len(classes)
     if not lossy and distinct and set(found.tolist()) <= set(wanted):
-        return _looked_up(packed, wanted)
+        return _map_colours(packed, wanted)
     if not lossy and spread == 0:
-        return labels_from_greys(_green(pixels), classes, name=name)
+        return labels_from_greys(pixels[:, :, 1], classes, name=name)
     if not lossy and len(classes) == 1 and len(found) == 2 and found[0] == 0:
-        return _looked_up(packed, {0: 0, int(found[1]): 1})
+        return _map_colours(packed, {0: 0, int(found[1]): 1})
     raise DataError(
         f"{name}: {'JPEG ' if lossy else ''}mask with the colours "
         f"{_listed([_unpack(v) for v in found.tolist()])}; {_expected(classes, lossy=lossy)}"
@@ -253,7 +193,7 @@ def labels_from_colours(
 
 
 def _void(found: NDArray[np.integer], full_scale: int) -> bool:
-    """Whether 255 next to 1 may mean `not labelled`, as in Pascal VOC: then 1 is the class."""
+    """Whether 255 may mean `unlabelled` beside class 1, as in Pascal VOC."""
     return 1 in found and full_scale > 2 and set(found.tolist()) <= {0, 1, 255, full_scale}
 
 
@@ -275,11 +215,7 @@ def _listed(values: Sequence[object], *, most: int = 8) -> str:
     return ", ".join(str(value) for value in values[:most]) + more
 
 
-def _green(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return pixels[:, :, 1]
-
-
-def _looked_up(packed: NDArray[np.uint32], values: dict[int, int]) -> NDArray[np.uint8]:
+def _map_colours(packed: NDArray[np.uint32], values: dict[int, int]) -> NDArray[np.uint8]:
     labels = np.zeros(packed.shape, np.uint8)
     for colour, value in values.items():
         labels[packed == colour] = value

@@ -1,8 +1,8 @@
-"""NIfTI-1, NIfTI-2, Analyze and MGH files: header, place in space and voxels.
+"""NIfTI-1, NIfTI-2, Analyze and MGH files: header, geometry and voxels.
 
-nibabel reads them; what it refuses for one bad value in the header (a quaternion, an intercept) is
-left out here and told. Compression is told by content, and files are handed over as streams, since
-a name need not be UTF-8.
+nibabel reads them. Bad header values for which nibabel refuses a file (a quaternion, an intercept)
+are ignored with a caution. Compression is detected by content, and files are passed as streams,
+since their names need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.types import Caution
 
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001, 0: 1.0}
-"""By NIfTI's code of spatial units: metres, millimetres, micrometres, not said."""
+"""By NIfTI code of spatial units: metre, millimetre, micrometre, unknown."""
 _GZIP = b"\x1f\x8b"
 _Analyze = nibabel.spm2analyze.Spm2AnalyzeHeader
 
 
 @dataclass(frozen=True)
 class NiftiFile:
-    """A file as it describes itself.
+    """The header of a file.
 
     Attributes:
         header: nibabel's header; `Nifti1Header` and `Nifti2Header` for NIfTI, also of pairs.
-        shape: voxels along the file's axes, all of them.
+        shape: voxels along all axes of the file.
         dtype: of the stored voxels.
-        affine: `(4, 4)` index to RAS+ in mm, or None where it is not said or cannot be.
-        zooms_mm: voxel size along the first two axes; None where it is not said or cannot be.
+        affine: `(4, 4)` index to RAS+ in mm, or None if missing or invalid.
+        zooms_mm: voxel size along the first two axes, or None if missing or invalid.
         shown: the (lowest, highest) value to show that the file states, or None.
-        unusable: of `qform` and `sform`, those that are stated and cannot be.
-        cautions: what was left out.
-        warnings: what a person should know besides.
+        unusable: those of `qform` and `sform` that are stated but invalid.
+        cautions: what was ignored.
+        warnings: other facts that a user should know.
     """
 
     header: Any
@@ -55,10 +55,10 @@ class NiftiFile:
     _data: tuple[Path, int, float, float] | None = field(default=None, repr=False)
 
     def values(self) -> NDArray[Any]:
-        """Read the voxels, in the file's shape, scaled as the header says.
+        """Read the voxels in the shape of the file, scaled by the header.
 
         Raises:
-            OSError, EOFError, ValueError: the file ends early or is broken.
+            OSError, EOFError, ValueError: the file is truncated or broken.
         """
         if self._data is None:
             raise ValueError("a header without voxels")
@@ -69,17 +69,17 @@ class NiftiFile:
 
 
 def opened(path: Path) -> IO[bytes]:
-    """Open a file for reading, through gzip where it is compressed, whatever its suffix."""
+    """Open a file for reading, through gzip if its content is compressed."""
     with path.open("rb") as stream:
         packed = stream.read(2) == _GZIP
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
 
 
 def read_nifti(path: Path) -> NiftiFile:
-    """Read a header; of a pair, `path` is the file with the voxels.
+    """Read a header; for a pair, `path` is the file with the voxels.
 
     Raises:
-        InputError: it is none, or it has no voxels.
+        InputError: not such a file, or the header is missing.
         OSError: it cannot be read.
     """
     if path.name.lower().endswith((".mgh", ".mgz")):
@@ -101,7 +101,7 @@ def read_nifti(path: Path) -> NiftiFile:
 
 
 def header_file(path: Path) -> Path:
-    """Return the file with the header: for `a.img` `a.hdr` beside it, else the file itself."""
+    """Return the file with the header: `a.hdr` for `a.img`, else the file itself."""
     lower = path.name.lower()
     ending = next((e for e in (".img.gz", ".img") if lower.endswith(e)), None)
     if ending is None:
@@ -113,7 +113,7 @@ def header_file(path: Path) -> Path:
 
 
 def beside(path: Path, ending: str, other: str) -> Path | None:
-    """Return the file beside `path` that ends in `other` in place of `ending`, in either case."""
+    """Return the file with suffix `other` instead of `ending`, case-insensitively, or None."""
     stem = path.name[: -len(ending)]
     forms = (other, other.upper(), other.removesuffix(".gz"), other.removesuffix(".gz") + ".gz")
     places = [path.with_name(stem + form) for form in forms]
@@ -121,7 +121,7 @@ def beside(path: Path, ending: str, other: str) -> Path | None:
 
 
 def is_header(path: Path) -> bool:
-    """Whether a file begins with a NIfTI or Analyze header.
+    """Whether a file starts with a NIfTI or Analyze header.
 
     Raises:
         OSError: it cannot be read.
@@ -158,7 +158,7 @@ def _mgh(path: Path) -> NiftiFile:
         header.get_data_dtype(),
         affine if usable else None,
         _positive(zooms),
-        cautions=() if usable else (_no_place("its axes have no length"),),
+        cautions=() if usable else (_no_geometry("its axes have no length"),),
         _data=(path, int(header.get_data_offset()), 1.0, 0.0),
     )
 
@@ -172,7 +172,7 @@ def _analyze(header: Any, path: Path) -> NiftiFile:
         header.get_data_dtype(),
         None,
         _positive(zooms),
-        cautions=(_no_place("an Analyze header has no word on it"),),
+        cautions=(_no_geometry("Analyze headers do not state it"),),
         _data=(path, int(header["vox_offset"]), 1.0 if slope is None else float(slope), 0.0),
     )
 
@@ -181,7 +181,7 @@ def _nifti(header: Any, path: Path) -> NiftiFile:
     scale, units = _units(header)
     slope, inter, scaling = _scaling(header)
     shown, display = _shown(header)
-    affine, unusable, place, warnings = _place(header)
+    affine, unusable, geometry, warnings = _affine(header)
     if affine is not None:
         affine = np.diag([scale, scale, scale, 1.0]) @ affine
     zooms = tuple(abs(float(v)) * scale for v in (*header.get_zooms(), 1.0, 1.0)[:2])
@@ -193,7 +193,7 @@ def _nifti(header: Any, path: Path) -> NiftiFile:
         _positive(zooms),
         shown,
         unusable,
-        (*units, *scaling, *display, *place),
+        (*units, *scaling, *display, *geometry),
         warnings,
         (path, int(header.get_data_offset()), slope, inter),
     )
@@ -203,12 +203,12 @@ def _units(header: Any) -> tuple[float, tuple[Caution, ...]]:
     code = int(header["xyzt_units"]) & 7
     if code in _MILLIMETRES:
         return _MILLIMETRES[code], ()
-    message = f"the header's unit of length is {code}, which is none: millimetres are taken"
+    message = f"the header's unit of length has the unknown code {code}: millimetres were assumed"
     return 1.0, (Caution("value_ignored", message),)
 
 
 def _scaling(header: Any) -> tuple[float, float, tuple[Caution, ...]]:
-    """Return slope and intercept; 0 and, by many programs, NaN mean that there are none."""
+    """Return slope and intercept; a slope of 0 or, in many files, NaN means no scaling."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     unset = slope == 0 or np.isnan(slope)
     if unset and (slope == 0 or not np.isfinite(inter) or inter == 0):
@@ -216,57 +216,56 @@ def _scaling(header: Any) -> tuple[float, float, tuple[Caution, ...]]:
     if np.isfinite(slope) and np.isfinite(inter) and not unset:
         return slope, inter, ()
     message = (
-        f"the header scales voxels by {slope:g} and adds {inter:g}, which cannot be: what is no "
-        "number was left out"
+        f"the header scales voxels by {slope:g} and adds {inter:g}: the value that is not finite "
+        "was ignored"
     )
     kept = (slope, 0.0) if np.isfinite(slope) else (1.0, 0.0)
     return (*kept, (Caution("value_ignored", message),))
 
 
 def _shown(header: Any) -> tuple[tuple[float, float] | None, tuple[Caution, ...]]:
-    """Return the display range; 0 to 0 means that there is none."""
+    """Return the display range; 0 to 0 means none."""
     low, high = float(header["cal_min"]), float(header["cal_max"])
     if np.isfinite([low, high]).all() and high > low:
         return (low, high), ()
     if low == high == 0:
         return None, ()
     message = (
-        f"the header's display range from {low:g} to {high:g} cannot be shown: the range of the "
-        "voxels was taken"
+        f"the header's display range from {low:g} to {high:g} is invalid: the range of the voxels "
+        "was used"
     )
     return None, (Caution("value_ignored", message),)
 
 
-def _place(
+def _affine(
     header: Any,
 ) -> tuple[NDArray[np.float64] | None, frozenset[str], tuple[Caution, ...], tuple[str, ...]]:
-    """Return the sform, else the qform, as stored; which of them cannot be, and what to say."""
+    """Return the sform, else the qform, as stored; which are invalid; cautions and warnings."""
     stated = {name for name in ("sform", "qform") if int(header[f"{name}_code"]) > 0}
-    found = {name: _usable(_form(header, name)) for name in stated}
+    found = {name: _usable(_matrix(header, name)) for name in stated}
     usable = {name: matrix for name, matrix in found.items() if matrix is not None}
     unusable = frozenset(stated - usable.keys())
     if not stated:
-        why = "the codes of qform and sform are 0"
-        return None, unusable, (_no_place(why),), ()
+        return None, unusable, (_no_geometry("the codes of qform and sform are 0"),), ()
     if not usable:
-        why = f"its {' and '.join(sorted(unusable))} cannot be: axes of no length, or no numbers"
-        return None, unusable, (_no_place(why),), ()
+        why = f"invalid {' and '.join(sorted(unusable))}: axes without length, or not finite"
+        return None, unusable, (_no_geometry(why),), ()
     cautions: tuple[Caution, ...] = ()
     if unusable:
         (bad,), (good,) = unusable, usable
-        message = f"the header's {bad} is no place in space: its {good} was taken"
+        message = f"the header's {bad} is invalid: its {good} was used"
         cautions = (Caution("value_ignored", message),)
     warnings: tuple[str, ...] = ()
     if len(usable) == 2 and not np.allclose(usable["sform"], usable["qform"], rtol=1e-3, atol=1e-2):
-        warnings = ("the file gives two places in space, qform and sform: here sform is taken",)
+        warnings = ("qform and sform of the file differ: sform is used",)
     return usable.get("sform", usable.get("qform")), unusable, cautions, warnings
 
 
-def _form(header: Any, name: str) -> Any:
+def _matrix(header: Any, name: str) -> Any:
     try:
         return header.get_sform() if name == "sform" else header.get_qform()
     except (ValueError, ArithmeticError, HeaderDataError):
-        return None  # a quaternion that is longer than 1
+        return None  # a quaternion longer than 1
 
 
 def _usable(matrix: Any) -> NDArray[np.float64] | None:
@@ -277,7 +276,7 @@ def _usable(matrix: Any) -> NDArray[np.float64] | None:
     if not np.isfinite(found).all() or not (lengths > 0).all():
         return None
     volume = abs(float(np.linalg.det(found[:3, :3] / lengths)))
-    return found if volume > 1e-6 else None  # else two axes run alongside
+    return found if volume > 1e-6 else None  # else two axes are parallel
 
 
 def _positive(zooms: tuple[float, ...]) -> tuple[float, float] | None:
@@ -285,6 +284,6 @@ def _positive(zooms: tuple[float, ...]) -> tuple[float, float] | None:
     return (zooms[0], zooms[1]) if good else None
 
 
-def _no_place(why: str) -> Caution:
-    message = f"the file does not say where the volume lies ({why}): only its voxel size was taken"
+def _no_geometry(why: str) -> Caution:
+    message = f"the file has no usable position in space ({why}): only its voxel size is used"
     return Caution("geometry_ignored", message)

@@ -1,8 +1,8 @@
-"""Image files opened: decoded, upright, with what the file says of its samples.
+"""Open image files: decoded, upright, with the properties of their samples.
 
-Pillow decodes; it keeps 8 bits of colours of 16, so those of a PNG are decoded by OpenCV and
-compared with what Pillow sees, and those of a TIFF by `media.tiff`. Files are opened as streams:
-Pillow maps a TIFF that it is given by name, and turns such a picture wrongly.
+Pillow decodes, but keeps only 8 bits of 16-bit colours: those of a PNG are decoded by OpenCV and
+compared with Pillow's, those of a TIFF by `media.tiff`. Files are opened as streams, since Pillow
+memory-maps a TIFF given by name and then applies the orientation wrongly.
 """
 
 from __future__ import annotations
@@ -25,15 +25,22 @@ from sam2unet_core.media.headers import (
     WatchedFile,
     formats_by_content,
     is_lossy,
+    is_truncated,
     jpeg2000_depth,
     largest_pnm_value,
-    overruns,
     png_header,
     png_without_text,
 )
-from sam2unet_core.media.tiff import UPRIGHT, WHITE_IS_ZERO, deep_samples, deep_tags, is_cut
+from sam2unet_core.media.tiff import (
+    UPRIGHT,
+    WHITE_IS_ZERO,
+    deep_samples,
+    deep_tags,
+    is_truncated_tiff,
+    unsupported_depth,
+)
 
-READ = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF or PNM"
+SUPPORTED_FORMATS = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF or PNM"
 T = TypeVar("T")
 
 
@@ -42,13 +49,13 @@ class Opened:
     """A decoded image file.
 
     Attributes:
-        image: what Pillow makes of it, upright; 8 bits where `deep` is not None.
+        image: Pillow's image, upright; 8 bits if `deep` is not None.
         deep: samples of more than 8 bits, upright, 0 black: `(H, W)` grey, or `(H, W, 3)` RGB or
             `(H, W, 4)` RGBA uint16 (grey with transparency has three equal channels); else None.
-        full_scale: largest value that a stored sample can have: 255, 65535, 3 for 2 bits.
-        stated_bits: how many bits of a sample the file says to be significant, or None.
-        white_is_zero: the file stores white as 0; `image` and `deep` show it as white.
-        lossy: the pixels went through a compression that does not keep them.
+        full_scale: largest possible sample value: 255, 65535, 3 for 2 bits.
+        stated_bits: number of significant bits that the file states, or None.
+        white_is_zero: the file stores white as 0; in `image` and `deep` white is high.
+        lossy: the pixels were compressed with loss.
         transparent: the grey, colour or palette entries that a PNG or GIF marks as transparent.
     """
 
@@ -62,36 +69,36 @@ class Opened:
 
     @property
     def grey_deep(self) -> bool:
-        """Whether it is grey of more than 8 bits."""
+        """Whether it is grey with more than 8 bits."""
         return self.deep is not None and self.deep.ndim == 2
 
 
 class TruncatedError(DataError):
-    """An image file that ends early."""
+    """A truncated image file."""
 
 
 def open_image(path: Path) -> Opened:
     """Decode an image file.
 
     Raises:
-        TruncatedError: it is empty or ends early.
+        TruncatedError: it is empty or truncated.
         DataError: missing, unreadable, too large, several frames, or floating point.
     """
-    return _whatever_its_text(path, lambda stream: _decoded(path, stream))
+    return _read_with_fallback(path, lambda stream: _decoded(path, stream))
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Return (columns, rows) as `open_image` will give them, from the header alone.
+    """Return (columns, rows) of the upright image, from the header alone.
 
     Raises:
         TruncatedError: the file is empty or ends within its header.
         DataError: not an image that can be read, or too large.
     """
-    return _whatever_its_text(path, lambda stream: _size(path, stream))
+    return _read_with_fallback(path, lambda stream: _size(path, stream))
 
 
-def _whatever_its_text(path: Path, read: Callable[[IO[bytes]], T]) -> T:
-    """Read a file; a PNG whose text is longer than Pillow takes is read without its text."""
+def _read_with_fallback(path: Path, read: Callable[[IO[bytes]], T]) -> T:
+    """Read a file; a PNG with more text than Pillow accepts is read without its text."""
     with _named_errors(path), path.open("rb") as stream:
         if not stream.read(1):
             raise TruncatedError(f"{path}: the file is empty (0 bytes)")
@@ -108,17 +115,17 @@ def _whatever_its_text(path: Path, read: Callable[[IO[bytes]], T]) -> T:
 def _decoded(path: Path, stream: IO[bytes]) -> Opened:
     with _recognised(path, stream) as image:
         if image is None:
-            return _deep_tiff(path)
+            return _open_deep_tiff(path)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":
             raise DataError(f"{path}: holds {frames} frames; save each as a file of its own")
         tags = _tiff_tags(image)
         image.load()
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        ImageOps.exif_transpose(image, in_place=True)  # else it copies what lies upright, too
+        ImageOps.exif_transpose(image, in_place=True)  # without it, upright images are copied
         if image.format == "PNG":
-            return _of_png(path, image, png_header(path), orientation)
-        return _of_other(path, image, tags)
+            return _open_png(path, image, png_header(path), orientation)
+        return _open_other(path, image, tags)
 
 
 def _size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
@@ -126,18 +133,18 @@ def _size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
         if image is None:
             tags = deep_tags(path)
             columns, rows = int(tags[256]), int(tags[257])
-            turned = int(tags.get(274, 1)) >= 5
+            rotated = int(tags.get(274, 1)) >= 5
         else:
-            (columns, rows), turned = image.size, _orientation(image) >= 5
+            (columns, rows), rotated = image.size, _orientation(image) >= 5
             tags = _tiff_tags(image)
-            if tags:  # Pillow may have turned the size already
-                turned = turned and (columns, rows) == (tags.get(256), tags.get(257))
-        return (rows, columns) if turned else (columns, rows)
+            if tags:  # Pillow may have swapped the size already
+                rotated = rotated and (columns, rows) == (tags.get(256), tags.get(257))
+        return (rows, columns) if rotated else (columns, rows)
 
 
 @contextmanager
 def _recognised(path: Path, stream: IO[bytes]) -> Iterator[Image.Image | None]:
-    """Give Pillow's image, or None for a TIFF that only `media.tiff` reads."""
+    """Yield Pillow's image, or None for a TIFF that only `media.tiff` reads."""
     try:
         image = Image.open(stream)
     except UnidentifiedImageError:
@@ -151,33 +158,33 @@ def _recognised(path: Path, stream: IO[bytes]) -> Iterator[Image.Image | None]:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Turn whatever decoders raise into one error that names the file and the reason."""
+    """Turn decoder errors into one error that names the file and the reason."""
     try:
         yield
     except DataError:
         raise
     except Exception as error:  # decoders fail in many ways on broken input
-        if _ends_early(path, error):
-            message = f"{path}: cannot be decoded (truncated: the file ends early); copy it again"
+        if _is_truncated(path, error):
+            message = f"{path}: cannot be decoded (truncated); copy it again"
             raise TruncatedError(message) from error
         raise DataError(f"{path}: {_reason(error)}") from error
 
 
-def _ends_early(path: Path, error: Exception) -> bool:
-    """Whether a decoder failed since there was no more to read."""
+def _is_truncated(path: Path, error: Exception) -> bool:
+    """Whether a decoder failed because the file is truncated."""
     if isinstance(error, Image.DecompressionBombError | FileNotFoundError | MemoryError):
         return False
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
         return True
     try:
         formats = formats_by_content(path)
-        if not formats or overruns(path) or is_cut(path):
+        if not formats or is_truncated(path) or is_truncated_tiff(path):
             return bool(formats)
         with WatchedFile(path) as stream:
             try:
                 Image.open(stream, formats=formats)
-            except Exception:  # the same again; what matters is how far it read
-                return stream.ran_out
+            except Exception:  # the same error; only how far it read matters
+                return stream.read_past_end
     except OSError:  # it cannot even be opened
         pass
     return False
@@ -187,7 +194,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
-        return f"not an image that can be read ({READ} are)"
+        return f"not a supported image ({SUPPORTED_FORMATS})"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large to open safely ({error}); crop it or scale it down"
     if isinstance(error, MemoryError):
@@ -196,14 +203,14 @@ def _reason(error: Exception) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation without decoding the pixels, as asking a PNG for it would."""
+    """Return the EXIF orientation; for a PNG, without `getexif`, which decodes the pixels."""
     exif = image.getexif() if image.format != "PNG" else Image.Exif()
     if image.format == "PNG" and "exif" in image.info:
         exif.load(image.info["exif"])
     return int(exif.get(ExifTags.Base.Orientation, 1))
 
 
-def _of_png(path: Path, image: Image.Image, header: PngHeader, orientation: int) -> Opened:
+def _open_png(path: Path, image: Image.Image, header: PngHeader, orientation: int) -> Opened:
     deep = None
     if header.bits == 16:
         deep = _grey(image, path) if header.grey else _deep_colours(path, image, orientation)
@@ -218,8 +225,8 @@ def _of_png(path: Path, image: Image.Image, header: PngHeader, orientation: int)
     )
 
 
-def _of_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
-    """Return a TIFF (it has tags) or a file of another format."""
+def _open_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
+    """Return a TIFF (it has tags) or a file in another format than PNG."""
     deep: NDArray[np.integer[Any]] | None
     largest = _largest(path, image)
     if largest > 255 or (image.format == "PPM" and image.mode != "F"):
@@ -259,7 +266,7 @@ def _largest(path: Path, image: Image.Image) -> int:
 def _all_bits(path: Path, image: Image.Image, largest: int) -> NDArray[np.integer[Any]]:
     """Return all bits of a PNM or JPEG 2000 file, which Pillow scales to 8 or 16.
 
-    It also rounds the brightest colours of JPEG 2000 up to 256, which is 0.
+    Pillow also overflows the brightest colours of JPEG 2000 from 255 to 0.
     """
     if image.format == "PPM" and image.mode != "RGB":
         greys: NDArray[np.int32] = np.rint(_grey(image, path) * (largest / 65535)).astype(np.int32)
@@ -278,14 +285,7 @@ def _all_bits(path: Path, image: Image.Image, largest: int) -> NDArray[np.intege
         off = np.abs(found * (scale / largest) - shown.astype(np.float64))
         if (off[shown > 0] <= scale / 255 + 1).all():
             return np.ascontiguousarray(found)
-    raise _unread(path)
-
-
-def _unread(path: Path) -> DataError:
-    return DataError(
-        f"{path}: colours of more than 8 bits, stored in a way that is not read; save it with 8 "
-        "bits, or as PNG"
-    )
+    raise unsupported_depth(path)
 
 
 def _tiff_tags(image: Image.Image) -> dict[int, Any]:
@@ -294,7 +294,7 @@ def _tiff_tags(image: Image.Image) -> dict[int, Any]:
 
 
 def _stated_bits(tags: dict[int, Any]) -> int | None:
-    """Return the bits that hold what a TIFF gives as its largest sample; the tag is seldom set."""
+    """Return the number of bits of the maximum sample value that a TIFF states, or None."""
     largest = tags.get(341, tags.get(281))  # SMaxSampleValue, MaxSampleValue
     largest = max(largest) if isinstance(largest, tuple) else largest
     return int(largest).bit_length() if isinstance(largest, int) and largest > 255 else None
@@ -312,7 +312,7 @@ def _grey(image: Image.Image, path: Path) -> NDArray[np.int32]:
 
 
 def _deep_colours(path: Path, image: Image.Image, orientation: int) -> NDArray[np.uint16]:
-    """Return `(H, W, 3)` or `(H, W, 4)` samples of 16 bits; their high bytes are Pillow's."""
+    """Return `(H, W, 3)` or `(H, W, 4)` 16-bit samples, whose high bytes equal Pillow's."""
     found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     shown = np.asarray(image)
     if found is not None and found.dtype == np.uint16 and found.ndim == 3:
@@ -321,11 +321,11 @@ def _deep_colours(path: Path, image: Image.Image, orientation: int) -> NDArray[n
         deep: NDArray[np.uint16] = np.array(turn(found[..., [2, 1, 0, 3][:channels]]), np.uint16)
         if deep.shape == shown.shape and np.array_equal(deep >> 8, shown):
             return deep
-    raise _unread(path)
+    raise unsupported_depth(path)
 
 
-def _deep_tiff(path: Path) -> Opened:
-    """Decode what `deep_tags` has found and Pillow does not know."""
+def _open_deep_tiff(path: Path) -> Opened:
+    """Decode a TIFF that Pillow does not support."""
     tags = deep_tags(path)
     deep = deep_samples(path, tags)
     full_scale = 2 ** max(tags[258]) - 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def picture_series(path: Path, *, source_path: Path, relative: str) -> Series | Skipped:
-    """Describe an image file from its header; one that is none comes back as skipped."""
+    """Describe an image file from its header; a file that is not an image is skipped."""
     try:
         columns, rows = upright_size(path)
     except (DataError, OSError) as error:
@@ -41,7 +41,7 @@ class PictureSource:
     def frames(
         self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield the frame; the grey window does not apply to plain images, which is said."""
+        """Yield the frame; a caution reports that the grey window does not apply."""
         if indices is not None and 0 not in indices:
             return
         path = series.instances[0].path

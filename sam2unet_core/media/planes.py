@@ -1,4 +1,4 @@
-"""Look at a volume in another plane, and bring what was found back to its own frames."""
+"""Reslice a volume to another plane, and map results back to its own frames."""
 
 from __future__ import annotations
 
@@ -19,33 +19,31 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 Plane = Literal["axial", "coronal", "sagittal"]
-_WAYS: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
+_DISPLAY_AXES: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
     "axial": ((2, 1), (1, 1), (0, 1)),
     "coronal": ((1, 1), (2, -1), (0, 1)),
     "sagittal": ((0, 1), (2, -1), (1, 1)),
 }
-"""For frames, rows and columns: the patient's axis (L, P, S) they follow and in which sense, as
-pictures are hung: head or front up, the patient's left or back on the right."""
+"""Patient axis (L, P, S) and direction of frames, rows and columns in radiological display: head or
+front up, the patient's left or back on the right."""
 
 
 def reslice(series: Series, plane: Plane) -> Series:
-    """Return the volume as frames in `plane`; the series itself where it lies that way already.
+    """Return the volume as frames in `plane`; the series itself if it has that orientation.
 
-    Args:
-        series: a volume; its voxels are held in memory while the frames are read.
-        plane: which patient plane; the volume's own axes nearest to it are taken, nothing is
-            interpolated.
+    The nearest axes of the volume are used, without interpolation. Its voxels are held in memory
+    while the frames are read.
 
     Raises:
-        InputError: no upright grid describes the frames, so no other plane can be cut from them.
+        InputError: the frames do not form a rectangular grid.
     """
     if series.geometry is None:
         raise InputError(
-            "frames without a place in space cannot be cut in another plane",
+            "frames without a position in space cannot be resliced",
             reason=Reason.INCONSISTENT_GEOMETRY,
         )
-    turn = _Turn.to(plane, series.geometry)
-    if turn.order == (0, 1, 2) and not any(turn.flipped):
+    reorientation = _Reorientation.to(plane, series.geometry)
+    if reorientation.order == (0, 1, 2) and not any(reorientation.flipped):
         return series
     try:
         affine = series.geometry.affine()
@@ -54,11 +52,11 @@ def reslice(series: Series, plane: Plane) -> Series:
             f"no {plane} planes: {error}", reason=Reason.INCONSISTENT_GEOMETRY
         ) from error
     shape = (series.frame_count, series.rows, series.columns)
-    frames, rows, columns = (shape[axis] for axis in turn.order)
-    geometry = turn.geometry(affine, shape, series.geometry)
+    frames, rows, columns = (shape[axis] for axis in reorientation.order)
+    geometry = reorientation.geometry(affine, shape, series.geometry)
     return replace(
         series,
-        source=PlaneSource(series, turn),
+        source=PlaneSource(series, reorientation),
         rows=rows,
         columns=columns,
         frame_count=frames,
@@ -68,40 +66,36 @@ def reslice(series: Series, plane: Plane) -> Series:
 
 
 def source_series(series: Series) -> Series:
-    """Return the series that frames were cut from; the series itself where they were not."""
+    """Return the series that was resliced; the series itself if it was not."""
     return series.source.base if isinstance(series.source, PlaneSource) else series
 
 
 def stored_frame(series: Series, index: int) -> Frame:
-    """Return a frame of a series by its place, without its pixels: what writers refer to."""
+    """Return a frame of a series by index, without its pixels, for references in outputs."""
     one_each = len(series.instances) == series.frame_count
     instance, number = (index, 1) if one_each else (0, index + 1)
     return Frame(np.zeros((1, 1, 3), np.uint8), index, instance, number)
 
 
 def to_source(series: Series, volume: NDArray[Any]) -> NDArray[Any]:
-    """Bring `(N, H, W)` values, or `(N, H, W, ...)`, to the frames of `source_series(series)`."""
-    return series.source.turn.undo(volume) if isinstance(series.source, PlaneSource) else volume
+    """Map `(N, H, W)` or `(N, H, W, ...)` values to the frames of `source_series(series)`."""
+    source = series.source
+    return source.reorientation.undo(volume) if isinstance(source, PlaneSource) else volume
 
 
 class PlaneSource:
-    """Cuts frames from the volume that the base series' frames make up.
+    """Reslices the volume of a base series, whose axes are mapped to those of the frames."""
 
-    Args:
-        base: the series as it is stored.
-        turn: how its axes become those of the frames.
-    """
-
-    def __init__(self, base: Series, turn: _Turn) -> None:
+    def __init__(self, base: Series, reorientation: _Reorientation) -> None:
         self.base = base
-        self.turn = turn
+        self.reorientation = reorientation
 
     def frames(
         self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield frames; a base frame that cannot be read ends the series.
+        """Yield frames, or none if a base frame cannot be read.
 
-        `Frame.instance` is 0 throughout: a cut goes through all instances.
+        `Frame.instance` is always 0, since a slice crosses all instances.
         """
         base = self.base
         volume = np.empty((base.frame_count, base.rows, base.columns, 3), np.uint8)
@@ -118,10 +112,10 @@ class PlaneSource:
             volume[frame.index] = frame.pixels
             cautions.update(dict.fromkeys(frame.cautions))
         if failed:
-            return  # a hole in the volume: no frame of another plane is whole
-        turned = self.turn.apply(volume)
+            return  # every frame of the other plane would be incomplete
+        turned = self.reorientation.apply(volume)
         for index in range(len(turned)) if indices is None else indices:
-            pixels = np.ascontiguousarray(turned[index])  # each cut goes through all base frames
+            pixels = np.ascontiguousarray(turned[index])
             yield Frame(pixels, index, 0, index + 1, cautions=tuple(cautions))
 
     def dataset(self, series: Series, instance_index: int) -> Dataset | None:
@@ -130,26 +124,26 @@ class PlaneSource:
 
 
 @dataclass(frozen=True)
-class _Turn:
-    """Axes of a volume (frame, row, column), reordered and then flipped.
+class _Reorientation:
+    """Axes of a volume (frame, row, column), permuted and then flipped.
 
     Attributes:
         order: for each new axis, the old one.
-        flipped: for each new axis, whether it runs the other way.
+        flipped: for each new axis, whether its direction is reversed.
     """
 
     order: tuple[int, int, int]
     flipped: tuple[bool, bool, bool]
 
     @classmethod
-    def to(cls, plane: Plane, geometry: Geometry) -> _Turn:
-        """Find the old axes that are nearest to the plane's."""
+    def to(cls, plane: Plane, geometry: Geometry) -> _Reorientation:
+        """Find the axes nearest to those of the plane."""
         frame = geometry.positions[-1] - geometry.positions[0]
         length = float(np.linalg.norm(frame))
         frame = frame / length if length else geometry.normal
         old = np.array([frame, geometry.column_cosine, geometry.row_cosine])
-        ways = _WAYS[plane]
-        along = np.array([[old[axis][p] * sense for axis in range(3)] for p, sense in ways])
+        wanted = _DISPLAY_AXES[plane]
+        along = np.array([[old[axis][p] * sense for axis in range(3)] for p, sense in wanted])
         best = max(permutations(range(3)), key=lambda o: sum(abs(along[i, o[i]]) for i in range(3)))
         first, second, third = best
         return cls(
@@ -174,19 +168,19 @@ class _Turn:
     ) -> Geometry:
         """Return the geometry of the new frames from the affine of (column, row, frame)."""
         axes = affine[:3, [2, 1, 0]]  # as frame, row, column
-        origin, ways = affine[:3, 3].copy(), []
+        origin, vectors = affine[:3, 3].copy(), []
         for new, old in enumerate(self.order):
-            way = axes[:, old]
+            vector = axes[:, old]
             if self.flipped[new]:
-                origin = origin + way * (shape[old] - 1)
-                way = -way
-            ways.append(way)
-        pitch = [float(np.linalg.norm(way)) for way in ways]
+                origin = origin + vector * (shape[old] - 1)
+                vector = -vector
+            vectors.append(vector)
+        pitch = [float(np.linalg.norm(vector)) for vector in vectors]
         steps = np.arange(shape[self.order[0]])[:, None]
         return Geometry(
-            positions=origin + steps * ways[0],
-            row_cosine=ways[2] / pitch[2],
-            column_cosine=ways[1] / pitch[1],
+            positions=origin + steps * vectors[0],
+            row_cosine=vectors[2] / pitch[2],
+            column_cosine=vectors[1] / pitch[1],
             spacing_mm=(pitch[1], pitch[2]),
             thickness_mm=pitch[0],
             frame_of_reference_uid=base.frame_of_reference_uid,

@@ -1,7 +1,7 @@
-"""Recordings joined end to end in one file, where FFmpeg reads no further than the first.
+"""Recordings joined end to end in one file.
 
-FFmpeg reads on in MPEG streams and Matroska; in MP4 and QuickTime, FLV, ASF and MXF it stops, and
-in AVI the clock does not show it.
+FFmpeg reads all of them in MPEG streams and Matroska, but only the first in MP4, QuickTime, FLV,
+ASF and MXF; in AVI the timestamps do not show the joint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOV = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 class PartOfFile(io.RawIOBase):
-    """The bytes of a file from one place to another, as a stream."""
+    """A range of bytes of a file, as a stream."""
 
     def __init__(self, path: Path, start: int, end: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class PartOfFile(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read from the part alone."""
+        """Read within the range."""
         left = max(0, self._size - self._place)
         size = left if size is None or size < 0 else min(size, left)
         self._stream.seek(self._start + self._place)
@@ -42,13 +42,13 @@ class PartOfFile(io.RawIOBase):
         return found
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to a place within the part."""
+        """Move to a position within the range."""
         base = (0, self._place, self._size)[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def tell(self) -> int:
-        """Return the place within the part."""
+        """Return the position within the range."""
         return self._place
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class PartOfFile(io.RawIOBase):
 
 
 def recordings(path: Path) -> list[tuple[int, int]]:
-    """Return where the recordings of a file begin and end; the whole file where it holds one.
+    """Return the (start, end) of each recording; the whole file if it holds one.
 
     Raises:
         OSError: the file cannot be read.
@@ -72,14 +72,14 @@ def recordings(path: Path) -> list[tuple[int, int]]:
     elif start[:4] == b"RIFF":
         places = _avi(path, size)
     elif start.startswith(b"FLV\x01"):
-        places = _found(path, start[:4] + start[4:9])
+        places = _find_all(path, start[:9])
     elif start.startswith((_ASF, _MXF)):
-        places = _found(path, _ASF if start.startswith(_ASF) else _MXF)
+        places = _find_all(path, _ASF if start.startswith(_ASF) else _MXF)
     return list(zip(places, [*places[1:], size], strict=True))
 
 
 def _mov(path: Path, size: int) -> list[int]:
-    """Return where the boxes of a recording begin: at each `ftyp` after a `moov`."""
+    """Return the start of each recording: a `ftyp` box after a `moov`."""
     places, has_index, place = [0], False, 0
     with path.open("rb") as stream:
         while place + 8 <= size:
@@ -98,7 +98,7 @@ def _mov(path: Path, size: int) -> list[int]:
 
 
 def _avi(path: Path, size: int) -> list[int]:
-    """Return where the lists `AVI ` begin; `AVIX` goes on with the one before."""
+    """Return the start of each `AVI ` list; `AVIX` continues the previous one."""
     places, place = [], 0
     with path.open("rb") as stream:
         while place + 12 <= size:
@@ -113,8 +113,8 @@ def _avi(path: Path, size: int) -> list[int]:
     return places or [0]
 
 
-def _found(path: Path, header: bytes) -> list[int]:
-    """Return every place of a file's own first bytes."""
+def _find_all(path: Path, header: bytes) -> list[int]:
+    """Return all positions of a file's header."""
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         places, place = [], 0
         while (place := whole.find(header, place)) >= 0:

@@ -1,7 +1,7 @@
-"""TIFF files of 9 to 16 bits a sample: their tags, and all bits of their samples.
+"""TIFF files of 9 to 16 bits per sample: tags, and samples with all bits.
 
-Pillow keeps 8 bits of colours of 16, and does not know every way in which greys are stored;
-libtiff, by imagecodecs, does.
+Pillow keeps only 8 bits of 16-bit colours and does not support every grey format; libtiff, by
+imagecodecs, does.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ UNSIGNED = 1
 _PHOTOMETRIC, _BITS, _COLUMNS, _ROWS, _SAMPLES, _PLANES = 262, 258, 256, 257, 277, 284
 _ORIENTATION, _EXTRA, _FORMAT = 274, 338, 339
 _STRIPS_AND_TILES = ((273, 279), (324, 325))
-_NOT_MULTIPLIED = 2
-"""Extra samples that are an alpha by which the colours were not multiplied yet."""
+_UNASSOCIATED_ALPHA = 2
+"""ExtraSamples: alpha that is not multiplied into the colours."""
 Turn = Callable[[NDArray[Any]], NDArray[Any]]
 UPRIGHT: dict[int, Turn] = {
     2: lambda p: p[:, ::-1],
@@ -33,14 +33,14 @@ UPRIGHT: dict[int, Turn] = {
     7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
     8: lambda p: np.rot90(p, 1),
 }
-"""How stored pixels are turned, by EXIF orientation."""
+"""Transforms that turn stored pixels upright, by EXIF orientation."""
 
 
 def deep_tags(path: Path) -> dict[int, Any]:
     """Return the tags of a TIFF that `deep_samples` reads; empty for any other file.
 
     Raises:
-        DataError: such a file that holds more than one picture.
+        DataError: such a file with more than one picture.
     """
     tags, following = _directory(path)
     sized = all(isinstance(tags.get(tag), int) for tag in (_COLUMNS, _ROWS))
@@ -51,8 +51,8 @@ def deep_tags(path: Path) -> dict[int, Any]:
     return tags
 
 
-def is_cut(path: Path) -> bool:
-    """Whether the samples of a TIFF would lie beyond its end; False for any other file."""
+def is_truncated_tiff(path: Path) -> bool:
+    """Whether the samples of a TIFF lie beyond the end of the file; False for other files."""
     tags, _ = _directory(path)
     size = path.stat().st_size
     for starts, lengths in _STRIPS_AND_TILES:
@@ -68,19 +68,16 @@ def deep_samples(path: Path, tags: dict[int, Any]) -> NDArray[np.uint16]:
     """Decode the samples of a TIFF, upright and with 0 as black.
 
     Returns:
-        samples: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA of as many bits as the file
-            states; grey with transparency has three equal channels.
+        samples: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, 4)` RGBA at the bit depth of the file;
+            grey with transparency has three equal channels.
 
     Raises:
-        DataError: too many pixels, or stored in a way that is not read.
+        DataError: too many pixels, or an unsupported format.
     """
     if int(tags[_COLUMNS]) * int(tags[_ROWS]) > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError(f"{tags[_COLUMNS]} x {tags[_ROWS]} pixels")
     if not _is_deep(tags):
-        raise DataError(
-            f"{path}: colours of more than 8 bits, stored in a way that is not read; save it with "
-            "8 bits, or as PNG"
-        )
+        raise unsupported_depth(path)
     import imagecodecs  # noqa: PLC0415 - takes a tenth of a second, and few files need it
 
     found: NDArray[np.uint16] = imagecodecs.tiff_decode(path.read_bytes())
@@ -96,8 +93,16 @@ def deep_samples(path: Path, tags: dict[int, Any]) -> NDArray[np.uint16]:
     return np.ascontiguousarray(turn(shown))
 
 
+def unsupported_depth(path: Path) -> DataError:
+    """Return the error for samples of more than 8 bits that cannot be decoded in full."""
+    return DataError(
+        f"{path}: colours of more than 8 bits in an unsupported format; save it with 8 bits, or as "
+        "PNG"
+    )
+
+
 def _directory(path: Path) -> tuple[dict[int, Any], int]:
-    """Return the first directory's tags and the place of the next, 0 for none; nothing, else."""
+    """Return the tags of the first directory and the offset of the next, 0 for none."""
     try:
         with path.open("rb") as stream:
             head = stream.read(8)
@@ -108,16 +113,16 @@ def _directory(path: Path) -> tuple[dict[int, Any], int]:
             directory.load(stream)
             following = directory.next
             return dict(directory), 0 if following == first else following
-    except Exception:  # whatever it is, it is no such file
+    except Exception:  # not a TIFF
         return {}, 0
 
 
 def _with_alpha(
     colours: NDArray[np.uint16], extra: NDArray[np.uint16], tags: dict[int, Any]
 ) -> NDArray[np.uint16]:
-    """Return colours with the first extra sample if it is an alpha that is still to be applied."""
+    """Return colours with the first extra sample if it is an unassociated alpha."""
     kind = (*np.atleast_1d(tags.get(_EXTRA, ())), 0)[0]
-    if kind != _NOT_MULTIPLIED or not extra.shape[2]:
+    if kind != _UNASSOCIATED_ALPHA or not extra.shape[2]:
         return colours[..., 0] if colours.shape[2] == 1 else colours
     rgb = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours
     return np.concatenate([rgb, extra[..., :1]], axis=2)

@@ -28,23 +28,23 @@ VIDEO_SUFFIXES = frozenset(
     | {".ts", ".mts", ".m2ts", ".m2t", ".ogv", ".dv", ".y4m", ".h264", ".264", ".h265", ".265"}
     | {".hevc"}
 )
-_BARE = {"h264": "h264", "hevc": "hevc", "mpeg": "mpegvideo"}
-"""FFmpeg's readers of a stream without a container."""
+_ELEMENTARY = {"h264": "h264", "hevc": "hevc", "mpeg": "mpegvideo"}
+"""FFmpeg demuxers of elementary streams, by codec."""
 _HD_HEIGHT, _HD_WIDTH = 577, 1025
-"""From these sizes on, video that does not state its colour matrix is ITU-R BT.709, else BT.601."""
+"""Minimum size at which video without a stated colour matrix is ITU-R BT.709, not BT.601."""
 
-_STATE_TIME = frozenset({"matroska", "flv", "asf", "mxf"})
-"""Containers that state how long they last, in place of the number of frames."""
-_PACKETS_OF_FIELDS = frozenset({"mpegts", "mpeg", "h264", "mpegvideo"})
-"""Streams whose packets are one field each where a camera codes the two fields apart."""
+_STATE_DURATION = frozenset({"matroska", "flv", "asf", "mxf"})
+"""Containers that state their duration instead of the number of frames."""
+_MAY_HOLD_FIELDS = frozenset({"mpegts", "mpeg", "h264", "mpegvideo"})
+"""Formats whose packets may hold one field each."""
 _COVER = 0x400
-"""FFmpeg's mark (`attached_pic`) of a picture that lies with sound or video."""
+"""FFmpeg's disposition `attached_pic`: a cover picture."""
 _OVERLAP_S = Fraction(1, 2)
 _RESTARTED = Caution(
-    "clock_restarted", "the video's clock starts again, as in recordings joined end to end"
+    "clock_restarted", "the video's clock restarts, as in recordings joined end to end"
 )
 _CONCEALED = Caution("pixels_concealed", "the decoder filled in damaged parts of the picture")
-_BUILT_ON_DAMAGE = Caution("pixels_concealed", "the picture is built on a damaged one before it")
+_BUILT_ON_DAMAGE = Caution("pixels_concealed", "the picture depends on an earlier damaged one")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Picture:
 
     Attributes:
         pixels: `(H, W, 3)` uint8 RGB, upright.
-        index: 0-based, in the order of display.
-        time_s: seconds from the first frame; None for a bare stream, which has no clock.
-        cautions: damage that the decoder has concealed, a clock that starts again.
+        index: 0-based, in display order.
+        time_s: seconds from the first frame; None for elementary streams, which have no clock.
+        cautions: concealed damage, a clock that restarts.
     """
 
     pixels: NDArray[np.uint8]
@@ -66,9 +66,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Recording:
-    """What one recording holds: its packets with frames, and their mean rate per second.
+    """Number and mean rate of the packets of one recording.
 
-    `may_hold_fields` says that a packet of interlaced video may be every other line of a frame.
+    `may_hold_fields`: in interlaced video a packet may hold one field of a frame.
     """
 
     frames: int
@@ -79,9 +79,9 @@ class _Recording:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video holds: size of its upright frames, their count and their mean rate per second.
+    """Size of the upright frames of a video, their number and mean rate.
 
-    `cautions` say where the file announces another number of frames, or a longer time.
+    `cautions` report a stated number of frames or duration that differs.
     """
 
     rows: int
@@ -92,10 +92,7 @@ class VideoInfo:
 
 
 def video_series(path: Path, *, source_path: Path, relative: str) -> Series | Skipped:
-    """Describe a video file, which is read through once to count its frames.
-
-    A file that cannot be opened comes back as skipped.
-    """
+    """Describe a video file; it is read once to count its frames."""
     try:
         info = probe(path)
     except (InputError, MissingExtraError, OSError) as error:
@@ -121,26 +118,24 @@ class VideoSource:
     def frames(
         self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
-        """Yield frames; the grey window does not apply to video.
-
-        Frames of another size than the first are left out, and told at the end.
-        """
+        """Yield frames; those of another size are skipped and reported at the end."""
         path = series.instances[0].path
         try:
             shape = (series.rows, series.columns, 3)
-            done, others, first = 0, 0, None
+            done, skipped, first = 0, 0, None
             for picture in pictures(path, indices=indices):
                 done += 1
                 if picture.pixels.shape == shape:
                     yield _frame(picture)
                 else:
-                    others, first = others + 1, first or _other_size(picture, series)
-            if others:
-                message = f"{others} frames were left out: {first}"
+                    skipped, first = skipped + 1, first or _other_size(picture, series)
+            if skipped:
+                message = f"{skipped} frames were skipped: {first}"
                 raise InputError(message, reason=Reason.INCONSISTENT_GEOMETRY)
             wanted = series.frame_count if indices is None else len(indices)
             if done < wanted:
-                raise InputError(f"only {done} of {wanted} frames decode", reason=Reason.CORRUPT)
+                message = f"only {done} of {wanted} frames can be decoded"
+                raise InputError(message, reason=Reason.CORRUPT)
         except (InputError, MissingExtraError, OSError) as error:
             reason = getattr(error, "reason", Reason.UNSUPPORTED_TRANSFER_SYNTAX)
             reason = Reason.CORRUPT if isinstance(error, OSError) else reason
@@ -157,19 +152,19 @@ class VideoSource:
 def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
     """Count frames; see `pictures` for the arguments.
 
-    They are decoded for it only in interlaced MPEG streams, where a packet may hold half of one.
+    Only interlaced MPEG streams are decoded for this, since their packets may hold half a frame.
 
     Raises:
-        InputError: no video that can be read.
+        InputError: not a supported video.
         MissingExtraError: PyAV is not installed.
     """
-    av = _library()
+    av = load_av()
     found = []
     for part in _parts(source):
         with _opened(av, part, bare) as container:
             found.append(_count(av, container))
     if not found[0].frames:
-        raise InputError("holds no video frames that can be read", reason=Reason.CORRUPT)
+        raise InputError("no readable video frames", reason=Reason.CORRUPT)
     rows, columns, interlaced = _first_picture(av, source, bare)
     frames = sum(each.frames for each in found)
     if interlaced and all(each.may_hold_fields for each in found):
@@ -186,22 +181,22 @@ def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
 def pictures(
     source: Path | BinaryIO, *, indices: Indices = None, bare: str | None = None
 ) -> Iterator[Picture]:
-    """Decode a video one frame at a time, in the order of display.
+    """Decode a video one frame at a time, in display order.
 
-    Colours go through the matrix and range that the stream states; where it states none, BT.709
-    for HD and BT.601 below, in video range. A rotation that a camera noted is applied. Recordings
-    joined end to end are one video: times go on where a clock starts again.
+    Colours are converted by the matrix and range that the stream states; by default BT.709 for HD
+    and BT.601 below, in video range. The rotation in the metadata is applied. Recordings joined end
+    to end are one video; times continue where a clock restarts.
 
     Args:
-        source: a file, or a stream that can be read and sought.
-        indices: which frames; decoding ends after the last of them.
-        bare: `mpeg`, `h264` or `hevc`: what the stream is if it has no container.
+        source: a file, or a seekable stream.
+        indices: frames to yield; decoding ends after the last of them.
+        bare: codec of an elementary stream without container: `mpeg`, `h264` or `hevc`.
 
     Raises:
         InputError: the stream cannot be decoded.
         MissingExtraError: PyAV is not installed.
     """
-    av = _library()
+    av = load_av()
     clock, damage, pending = Clock(), Damage(), dict[Caution, None]()
     index, wanted = 0, itertools.count() if indices is None else iter(indices)
     following = next(wanted, None)
@@ -232,21 +227,21 @@ def _decoded(av: Any, source: Path | BinaryIO, bare: str | None) -> Iterator[Any
 
 
 class Clock:
-    """Gives times that grow from frame to frame, whatever the stream's own clock does."""
+    """Increasing frame times from the possibly restarting clock of a stream."""
 
     def __init__(self) -> None:
-        self._first: Fraction | None = None  # of the recording, by its own clock
-        self._began = Fraction(0)  # when the recording began, by ours
-        self._own: Fraction | None = None  # the last frame's time by its own clock
-        self._last: Fraction | None = None  # and by ours
+        self._first: Fraction | None = None  # start of the recording, by its own clock
+        self._began = Fraction(0)  # start of the recording, by our clock
+        self._own: Fraction | None = None  # time of the last frame, by its own clock
+        self._last: Fraction | None = None  # and by our clock
         self._step = Fraction(1, 25)
 
     def restart(self) -> None:
-        """Expect another recording."""
+        """Start another recording."""
         self._own = None
 
     def time_of(self, frame: Any) -> tuple[float | None, tuple[Caution, ...]]:
-        """Return seconds from the first frame, and a caution where the clock starts again."""
+        """Return seconds from the first frame, and a caution if the clock restarts."""
         if frame.pts is None or frame.time_base is None:
             return None, ()
         own = Fraction(frame.pts * frame.time_base)
@@ -257,25 +252,25 @@ class Clock:
         elif self._own is not None and own > self._own:
             self._step = own - self._own
         time = self._began + own - self._first
-        if self._last is not None and time <= self._last:  # two frames at once: one a bit later
+        if self._last is not None and time <= self._last:  # equal times: move one slightly
             time = self._last + self._step / 16
         self._own, self._last = own, time
         return float(time), (_RESTARTED,) if again else ()
 
     def _goes_back(self, own: Fraction, before: Fraction) -> bool:
-        """Whether a clock went back: to where it began, or by more than its frames may overlap."""
+        """Whether a clock went back to its start, or by more than frames may overlap."""
         began = self._first is not None and own <= self._first + self._step
         return before - own > (self._step if began else _OVERLAP_S)
 
 
 class Damage:
-    """Notes frames that the decoder marks as damaged, and those that are built on them."""
+    """Tracks frames that the decoder marks as damaged, and those that depend on them."""
 
     def __init__(self) -> None:
         self._since_damage = False
 
     def of(self, frame: Any) -> tuple[Caution, ...]:
-        """Return what to say of a frame; frames come in the order of display."""
+        """Return the cautions of the next frame in display order."""
         if getattr(frame, "is_corrupt", False):
             self._since_damage = True
             return (_CONCEALED,)
@@ -291,13 +286,13 @@ def _frame(picture: Picture) -> Frame:
 def _other_size(picture: Picture, series: Series) -> str:
     height, width = picture.pixels.shape[:2]
     return (
-        f"from frame {picture.index + 1} on they are of another size ({width} x {height}, the "
-        f"first {series.columns} x {series.rows}); cut the video where the size changes"
+        f"frame {picture.index + 1} has another size ({width} x {height}) than the first "
+        f"({series.columns} x {series.rows}); split the video where the size changes"
     )
 
 
 def _parts(source: Path | BinaryIO) -> list[Path | BinaryIO]:
-    """Return what to open one after the other: the file itself, or the recordings in it."""
+    """Return what to open in sequence: the file itself, or the recordings in it."""
     if not isinstance(source, Path):
         return [source]
     found = recordings(source)
@@ -307,7 +302,7 @@ def _parts(source: Path | BinaryIO) -> list[Path | BinaryIO]:
 
 
 def _count(av: Any, container: Any) -> _Recording:
-    """Count the frames of a recording, which may be none."""
+    """Count the frames of a recording."""
     stream = _video_stream(container)
     packets = shown = 0
     first: Fraction | None = None
@@ -323,32 +318,33 @@ def _count(av: Any, container: Any) -> _Recording:
     except av.FFmpegError as error:
         raise InputError(_reason(error), reason=Reason.CORRUPT) from error
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    lasts = None if first is None else float(end - first)
-    cautions = _announced(container, stream, packets, lasts)
-    fields = container.format.name in _PACKETS_OF_FIELDS
+    duration = None if first is None else float(end - first)
+    cautions = _check_stated(container, stream, packets, duration)
+    fields = container.format.name in _MAY_HOLD_FIELDS
     return _Recording(shown, float(rate) if rate else None, cautions, fields)
 
 
-def _announced(
-    container: Any, stream: Any, packets: int, lasts: float | None
+def _check_stated(
+    container: Any, stream: Any, packets: int, duration: float | None
 ) -> tuple[Caution, ...]:
-    """Compare what a file announces with what it holds."""
+    """Compare the stated number of frames, or duration, with the actual one."""
     announced = int(stream.frames or 0)
     if announced and announced != packets:
-        message = f"the file announces {announced} frames and holds {packets}"
+        message = f"the file states {announced} frames and holds {packets}"
         return (Caution("frame_count_differs", message),)
-    states_time = set(container.format.name.split(",")) & _STATE_TIME
-    if announced or lasts is None or not states_time or not container.duration:
+    states_time = set(container.format.name.split(",")) & _STATE_DURATION
+    if announced or duration is None or not states_time or not container.duration:
         return ()
     stated = container.duration / 1_000_000
-    alone = len(container.streams) == 1  # else another stream may go on for longer
-    if stated - lasts <= (0.2 if alone else max(1.0, stated / 20)):
+    alone = len(container.streams) == 1  # another stream may be longer
+    if stated - duration <= (0.2 if alone else max(1.0, stated / 20)):
         return ()
-    message = f"the file announces {stated:.1f} s and holds video for {lasts:.1f} s"
+    message = f"the file states {stated:.1f} s and holds {duration:.1f} s of video"
     return (Caution("frame_count_differs", message),)
 
 
-def _library() -> Any:
+def load_av() -> Any:
+    """Return PyAV; raise MissingExtraError if it is not installed."""
     try:
         return importlib.import_module("av")
     except ImportError as error:
@@ -359,7 +355,7 @@ def _library() -> Any:
 
 @contextmanager
 def _opened(av: Any, source: Path | BinaryIO, bare: str | None) -> Iterator[Any]:
-    """Open a container; a stream that none is found for is read as a bare one."""
+    """Open a container, or `bare` as an elementary stream."""
     with ExitStack() as stack:
         stream: str | BinaryIO
         if not isinstance(source, Path):
@@ -367,12 +363,12 @@ def _opened(av: Any, source: Path | BinaryIO, bare: str | None) -> Iterator[Any]
         elif not source.stat().st_size:
             raise InputError("the file is empty", reason=Reason.TRUNCATED)
         else:
-            stream = _named(source) or stack.enter_context(source.open("rb"))
+            stream = _ffmpeg_name(source) or stack.enter_context(source.open("rb"))
         yield stack.enter_context(_container(av, stream, bare))
 
 
-def _named(path: Path) -> str | None:
-    """Return a name that FFmpeg takes, or None where it is no UTF-8."""
+def _ffmpeg_name(path: Path) -> str | None:
+    """Return the path as text, or None if it is not UTF-8, which FFmpeg requires."""
     try:
         return str(path) if str(path).encode() else None
     except UnicodeEncodeError:
@@ -380,7 +376,7 @@ def _named(path: Path) -> str | None:
 
 
 def _container(av: Any, stream: str | BinaryIO, bare: str | None) -> Any:
-    attempts = [None] if bare is None else [None, _BARE[bare]]
+    attempts = [None] if bare is None else [None, _ELEMENTARY[bare]]
     failure: Exception | None = None
     for form in attempts:
         if not isinstance(stream, str):
@@ -395,25 +391,25 @@ def _container(av: Any, stream: str | BinaryIO, bare: str | None) -> Any:
             return container
         container.close()
     raise InputError(
-        f"no video that can be read ({_reason(failure) if failure else 'no video stream'})",
+        f"not a supported video ({_reason(failure) if failure else 'no video stream'})",
         reason=Reason.CORRUPT if failure else Reason.NOT_AN_IMAGE,
     )
 
 
 def _video_stream(container: Any) -> Any:
-    """Return the first video that is no picture on the cover; None where there is none."""
+    """Return the first video stream that is not a cover picture, or None."""
     shown = (s for s in container.streams.video if not int(s.disposition) & _COVER)
     return next(shown, None)
 
 
 def _first_picture(av: Any, source: Path | BinaryIO, bare: str | None) -> tuple[int, int, bool]:
-    """Return rows, columns and whether it is interlaced, whatever the container says."""
+    """Return rows, columns and whether it is interlaced, from the first decoded frame."""
     for frame in _decoded(av, _parts(source)[0], bare):
         rows, columns = int(frame.height), int(frame.width)
-        turned = int(getattr(frame, "rotation", 0) or 0) % 180
-        size = (columns, rows) if turned else (rows, columns)
+        rotated = int(getattr(frame, "rotation", 0) or 0) % 180
+        size = (columns, rows) if rotated else (rows, columns)
         return (*size, bool(frame.interlaced_frame))
-    raise InputError("holds no video frames that decode", reason=Reason.CORRUPT)
+    raise InputError("no video frame can be decoded", reason=Reason.CORRUPT)
 
 
 def _rgb(frame: Any) -> NDArray[np.uint8]:
@@ -436,7 +432,7 @@ def _rgb(frame: Any) -> NDArray[np.uint8]:
 
 
 def _text(error: Exception) -> str:
-    """Return what an error says, without a path."""
+    """Return the message of an error, without a path."""
     return (error.strerror or "cannot be read") if isinstance(error, OSError) else str(error)
 
 

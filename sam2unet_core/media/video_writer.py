@@ -1,8 +1,7 @@
-"""A video as mp4 with the classes drawn over it (extra `video`)."""
+"""Annotated video: mp4 with the classes drawn over the frames (extra `video`)."""
 
 from __future__ import annotations
 
-import importlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,41 +9,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.errors import DataError, MissingExtraError
+from sam2unet_core.errors import DataError
 from sam2unet_core.media.caption import captioned
 from sam2unet_core.media.image import overlay
+from sam2unet_core.media.video import load_av
 from sam2unet_core.media.writer import FileWriter
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame, Series
 
 _TICKS = 90_000
-"""Units of time a second: whole for 24, 25, 30, 50 and 60 frames a second and for 30/1.001."""
+"""Time base per second; divisible by 24, 25, 30, 50, 60 and 30/1.001 frames per second."""
 _RATE = 25.0
-"""Frames a second where the source has no clock."""
+"""Frames per second if the source has no clock."""
 _ENCODER = {"crf": "20", "preset": "veryfast", "threads": "2", "flags": "+bitexact"}
 _CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}
 
 
 class AnnotatedVideoWriter(FileWriter):
-    """Writes one mp4 (H.264, BT.709) for a series, being given its frames one by one.
+    """Writes one mp4 (H.264, BT.709, no sound) for a series, frame by frame.
 
-    Each frame is shown at its own time, so that a stride keeps the pace. A frame of odd size gets
-    its last row or column twice, as H.264 in 4:2:0 needs even sizes. There is no sound.
+    Each frame keeps its time, so a stride does not speed up the video. Odd sizes are padded to even
+    ones, which H.264 in 4:2:0 requires.
 
     Args:
-        path: the file; its folder exists. It is there whole or, after an error, not at all.
+        path: the file; its folder exists.
         series: the source.
         task: gives classes and colours.
-        caption: written at the foot of each frame; none if empty.
+        caption: text at the bottom of each frame, or empty.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        DataError: at the end: no frame came; by `add`: frames out of order.
+        DataError: frames out of order, or no frame at all.
     """
 
     def __init__(self, path: Path, series: Series, *, task: Task, caption: str = "") -> None:
         super().__init__(path)
-        self._av = _library()
+        self._av = load_av()
         self._series = series
         self._task = task
         self._caption = caption
@@ -55,7 +55,7 @@ class AnnotatedVideoWriter(FileWriter):
         self._stream = self._open_stream()
 
     def add(self, frame: Frame, labels: NDArray[np.uint8]) -> None:
-        """Take one frame and its label map, `(H, W)` uint8: 0 background, k class k."""
+        """Add one frame and its label map, `(H, W)` uint8: 0 background, k class k."""
         drawn = overlay(frame.pixels, labels, self._task.classes)
         if self._caption:
             drawn = captioned(drawn, self._caption)
@@ -104,12 +104,3 @@ class AnnotatedVideoWriter(FileWriter):
     def _release(self) -> None:
         self._container.close()
         super()._release()
-
-
-def _library() -> Any:
-    try:
-        return importlib.import_module("av")
-    except ImportError as error:
-        raise MissingExtraError(
-            "an annotated video needs PyAV, which is not installed: pip install 'sam2unet[video]'"
-        ) from error

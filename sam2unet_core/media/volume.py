@@ -1,7 +1,6 @@
 """Volumes in NIfTI, NRRD and MetaImage files, as series of slices in LPS, mm.
 
-The libraries that read them are imported with the first volume, not with this module: every run
-asks it for its suffixes.
+The libraries are imported with the first volume, since every run imports this module.
 """
 
 from __future__ import annotations
@@ -32,34 +31,34 @@ if TYPE_CHECKING:
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
 PAIR_SUFFIXES = (".img", ".img.gz")
-"""NIfTI and Analyze in two files: these hold the voxels, `.hdr` beside them the header."""
+"""Voxel files of NIfTI and Analyze pairs; `.hdr` beside them is the header."""
 _PAIR_HEADERS = (".hdr", ".hdr.gz")
 _NEEDS_OTHER_FILES = (".nhdr", ".mhd")
 _NRRD = (".nrrd", ".nhdr")
 _ASSUMED_SPACE = Caution(
     "value_assumed",
-    "the file does not say which way its axes go (no `space`): left, back, head was taken",
+    "the file does not state the direction of its axes (no `space`): LPS was assumed",
 )
 LARGEST_BYTES = 2**34
-_LARGEST_TEXT = 1 << 16
+_MAX_TEXT = 1 << 16
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class VolumeHeader:
-    """What a file says of its volume.
+    """Header of a volume.
 
     Attributes:
         shape: voxels along the file's axes (column, row, slice).
         colour: whether voxels are RGB.
-        affine: `(4, 4)` index (column, row, slice) to LPS in mm, or None where the file has none;
-            that of a picture has a slice axis of 1 mm.
+        affine: `(4, 4)` index (column, row, slice) to LPS in mm, or None; for a picture the slice
+            axis is 1 mm long.
         spacing_mm: (row, column) pitch, or None.
-        axes: how many the file has: 2 for a picture.
+        axes: number of axes in the file: 2 for a picture.
         shown: the (lowest, highest) value to show that the file states, or None.
-        nifti: what more NIfTI, Analyze and MGH say; None for other formats.
-        cautions: what was guessed or left out.
-        warnings: what a person should know besides.
+        nifti: the header of NIfTI, Analyze and MGH; None for other formats.
+        cautions: what was guessed or ignored.
+        warnings: other facts that a user should know.
     """
 
     shape: tuple[int, int, int]
@@ -76,19 +75,19 @@ class VolumeHeader:
 def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | Skipped:
     """Describe a volume: one frame per slice, as stored; see `media.planes` for other planes.
 
-    Column and row index are the file's first and second axis, so the orientation is the file's
-    own and `Series.geometry` says which that is. A file that cannot be used comes back as skipped.
+    Column and row index are the first and second axis of the file, so the orientation is that of
+    the file; see `Series.geometry`. A file that cannot be used is returned as skipped.
     """
     try:
         header = read_volume_header(path)
     except InputError as error:
         return Skipped(path, error.reason, f"{path.name}: {error}", relative)
     geometry, cautions = _geometry(header)
-    placeless = bool(cautions)
+    invalid = bool(cautions)
     if geometry is not None:
         warnings = geometry.problems
     else:
-        warnings = () if placeless else ("the file does not say where it lies",)
+        warnings = () if invalid else ("the file does not state its position in space",)
     columns, rows, slices = header.shape
     cautions = (*header.cautions, *cautions)
     return Series(
@@ -101,13 +100,13 @@ def volume_series(path: Path, *, source_path: Path, relative: str) -> Series | S
         columns=columns,
         frame_count=slices,
         geometry=geometry,
-        spacing_mm=None if geometry is None and placeless else header.spacing_mm,
+        spacing_mm=None if geometry is None and invalid else header.spacing_mm,
         warnings=(*header.warnings, *warnings),
     )
 
 
 class VolumeSource:
-    """Reads the slices of a volume file; the file's volume is held while they are read."""
+    """Reads the slices of a volume file; the volume is held in memory meanwhile."""
 
     def frames(
         self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
@@ -142,23 +141,25 @@ def read_volume_header(path: Path) -> VolumeHeader:
     """Read a header without the voxels.
 
     Raises:
-        InputError: not readable, not three-dimensional, or too large.
+        InputError: not readable, more than three axes, or too large.
     """
     try:
         header, voxel_bytes = (_nifti if _is_nifti(path) else _itk)(path)
     except InputError:
         raise
     except EOFError as error:
-        raise InputError("the file ends within its header", reason=Reason.TRUNCATED) from error
+        raise InputError(
+            "the file ends within its header; copy it again", reason=Reason.TRUNCATED
+        ) from error
     except Exception as error:  # the readers fail in many ways on broken files
         reason = Reason.TRUNCATED if path.is_file() and not path.stat().st_size else Reason.CORRUPT
         raise InputError(
-            f"not a volume that can be read ({type(error).__name__})", reason=reason
+            f"not a supported volume ({type(error).__name__})", reason=reason
         ) from error
     size = int(np.prod(header.shape, dtype=np.float64)) * voxel_bytes
     if size > LARGEST_BYTES:
         raise InputError(
-            f"{size / 2**30:.0f} GiB of voxels are too many; the limit is "
+            f"{size / 2**30:.0f} GiB of voxels are too large; the limit is "
             f"{LARGEST_BYTES / 2**30:.0f} GiB",
             reason=Reason.TOO_LARGE,
         )
@@ -169,7 +170,7 @@ def read_volume(path: Path) -> NDArray[Any]:
     """Read the voxels, `(column, row, slice)` or `(column, row, slice, 3)`.
 
     Raises:
-        InputError: the file ends early or is broken.
+        InputError: the file is truncated or broken.
     """
     try:
         values: NDArray[Any]
@@ -179,11 +180,11 @@ def read_volume(path: Path) -> NDArray[Any]:
             values = read_nifti(path).values()
             if values.dtype.names:
                 values = np.stack([values[n] for n in values.dtype.names[:3]], axis=-1)
-                return values.reshape(*_three(values.shape[:-1]), 3)
-            return values.reshape(_three(values.shape))
+                return values.reshape(*_as_3d(values.shape[:-1]), 3)
+            return values.reshape(_as_3d(values.shape))
         import SimpleITK as sitk  # noqa: N813, PLC0415 - its customary name; see above
 
-        with _named_for_itk(path) as name:
+        with _itk_name(path) as name:
             image = sitk.ReadImage(name)
         values = np.asarray(sitk.GetArrayFromImage(image))  # (slice, row, column[, channel])
         if image.GetDimension() == 2:
@@ -194,7 +195,7 @@ def read_volume(path: Path) -> NDArray[Any]:
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError("not enough memory for the volume", reason=Reason.OUT_OF_MEMORY) from error
+        raise InputError("out of memory for the volume", reason=Reason.OUT_OF_MEMORY) from error
     except Exception as error:
         raise InputError(
             f"the voxels cannot be read ({type(error).__name__}); copy the file again",
@@ -203,7 +204,7 @@ def read_volume(path: Path) -> NDArray[Any]:
 
 
 def voxel_file(path: Path) -> Path | None:
-    """Return the file with the voxels that a header (`a.hdr`) belongs to; None for other files.
+    """Return the voxel file of a header (`a.hdr`); None for other files.
 
     Raises:
         OSError: the file cannot be read.
@@ -219,7 +220,7 @@ def voxel_file(path: Path) -> Path | None:
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """Return the other files that a volume file needs: a pair's header, voxels kept apart."""
+    """Return the other files of a volume: the header of a pair, or detached voxels."""
     lower = path.name.lower()
     if lower.endswith(PAIR_SUFFIXES):
         from sam2unet_core.media.nifti import header_file  # noqa: PLC0415 - see above
@@ -227,14 +228,14 @@ def companions(path: Path) -> tuple[Path, ...]:
         return (header_file(path),)
     if not lower.endswith((".mhd", ".nhdr")):
         return ()
-    text = path.read_bytes()[:_LARGEST_TEXT].decode("utf-8", "surrogateescape")
+    text = path.read_bytes()[:_MAX_TEXT].decode("utf-8", "surrogateescape")
     named = re.findall(r"^(?:ElementDataFile\s*=|data ?file:)\s*(\S.*?)\s*$", text, re.M | re.I)
     found = (path.parent / os.path.basename(name) for name in named)  # noqa: PTH119
     return tuple(each for each in found if each.is_file())
 
 
 def is_pair(path: Path) -> bool:
-    """Whether a file (`a.img`) holds the voxels of a NIfTI or Analyze header beside it.
+    """Whether a file (`a.img`) holds the voxels of a NIfTI or Analyze pair.
 
     Raises:
         OSError: the header cannot be read.
@@ -259,7 +260,7 @@ def _nifti(path: Path) -> tuple[VolumeHeader, int]:
     found = read_nifti(path)
     zooms = found.zooms_mm
     header = VolumeHeader(
-        shape=_three(found.shape),
+        shape=_as_3d(found.shape),
         colour=bool(found.dtype.names),
         affine=None if found.affine is None else _RAS_TO_LPS @ found.affine,
         spacing_mm=None if zooms is None else (zooms[1], zooms[0]),
@@ -275,11 +276,11 @@ def _itk(path: Path) -> tuple[VolumeHeader, int]:
     import SimpleITK as sitk  # noqa: N813, PLC0415 - its customary name; see above
 
     reader = sitk.ImageFileReader()
-    with _named_for_itk(path) as name:
+    with _itk_name(path) as name:
         reader.SetFileName(name)
         reader.ReadImageInformation()
     size = reader.GetSize()
-    shape = _three(size)
+    shape = _as_3d(size)
     channels = reader.GetNumberOfComponents()
     if channels not in (1, 3, 4):
         raise InputError(
@@ -291,8 +292,8 @@ def _itk(path: Path) -> tuple[VolumeHeader, int]:
     direction = np.reshape(reader.GetDirection(), (len(size), len(size)))[:axes, :axes]
     affine[:axes, :axes] = direction * np.array(pitch[:axes])
     affine[:axes, 3] = reader.GetOrigin()[:axes]
-    said = reader.HasMetaDataKey("NRRD_space") or not path.name.lower().endswith(_NRRD)
-    cautions = () if said else (_ASSUMED_SPACE,)
+    stated = reader.HasMetaDataKey("NRRD_space") or not path.name.lower().endswith(_NRRD)
+    cautions = () if stated else (_ASSUMED_SPACE,)
     header = VolumeHeader(
         shape, channels > 1, affine, (pitch[1], pitch[0]), axes, cautions=cautions
     )
@@ -300,11 +301,11 @@ def _itk(path: Path) -> tuple[VolumeHeader, int]:
 
 
 @contextmanager
-def _named_for_itk(path: Path) -> Iterator[str]:
-    """Give a name that ITK takes: bytes that are no UTF-8 would end the process.
+def _itk_name(path: Path) -> Iterator[str]:
+    """Yield a name in UTF-8; other bytes would crash ITK.
 
     Raises:
-        InputError: the file needs others beside it, which such a name cannot lead to.
+        InputError: the name is not UTF-8, and the file refers to others beside it.
     """
     try:
         str(path).encode()
@@ -321,16 +322,12 @@ def _named_for_itk(path: Path) -> Iterator[str]:
         yield str(link)
 
 
-def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return a shape with three axes; further ones have to be of length 1.
-
-    Raises:
-        InputError: there are more, as in a time series.
-    """
+def _as_3d(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return a shape with three axes; raise InputError for more, as in a time series."""
     if len(shape) < 2 or any(n != 1 for n in shape[3:]) or min(shape) < 1:
         raise InputError(
-            f"of shape {' x '.join(str(n) for n in shape)}: a time series or more volumes in one "
-            "file; save each as a file of its own",
+            f"shape {' x '.join(str(n) for n in shape)}: a time series or several volumes in one "
+            "file; save each volume as a file of its own",
             reason=Reason.INCONSISTENT_GEOMETRY,
         )
     first, second, third = (*shape, 1)[:3]
@@ -338,7 +335,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _geometry(header: VolumeHeader) -> tuple[Geometry | None, tuple[Caution, ...]]:
-    """Return where the slices lie; None, with the reason, where no upright slices lie there."""
+    """Return the geometry of the slices; None, with a caution if the affine is invalid."""
     if header.affine is None or header.axes < 3:
         return None, ()
     affine = header.affine
@@ -346,7 +343,7 @@ def _geometry(header: VolumeHeader) -> tuple[Geometry | None, tuple[Caution, ...
     steps = np.arange(header.shape[2])[:, None]
     try:
         if not (np.isfinite(affine).all() and (lengths > 0).all()):
-            raise GeometryError("axes of no length, or no numbers")
+            raise GeometryError("axes without length, or not finite")
         return Geometry(
             positions=affine[:3, 3] + steps * affine[:3, 2],
             row_cosine=affine[:3, 0] / lengths[0],
@@ -356,7 +353,7 @@ def _geometry(header: VolumeHeader) -> tuple[Geometry | None, tuple[Caution, ...
         ), ()
     except GeometryError:
         message = (
-            "the axes of the slices are no upright grid (not at right angles, of no length or no "
-            "numbers): areas are in pixels, other planes cannot be cut"
+            "the axes do not form a rectangular grid (not orthogonal, without length or not "
+            "finite): areas are in pixels, and the volume cannot be resliced"
         )
         return None, (Caution("geometry_ignored", message),)

@@ -1,4 +1,4 @@
-"""A file made from frames that come one by one, there whole or not at all."""
+"""Base of writers that write a file frame by frame, atomically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sam2unet_core.files import unfinished
 
 
 class FileWriter(ABC):
-    """Context in which frames are added; the file appears under its name when the block ends.
+    """Context manager to which frames are added; the file appears when the block ends.
 
-    If the block ends by an error nothing appears. What is not finished has a hidden name that ends
-    in `.part`; only a killed process leaves such a file behind.
+    After an error there is no file. The unfinished file has a hidden name that ends in `.part`;
+    only a killed process leaves one behind.
 
     Args:
         path: the file; its folder exists.
@@ -49,4 +49,4 @@ class FileWriter(ABC):
         """Complete the file `temporary`."""
 
     def _release(self) -> None:  # noqa: B027
-        """Close what is open; called after `_finish`, or in its place."""
+        """Close open files; called after `_finish`, or instead of it after an error."""

@@ -1,4 +1,4 @@
-"""How good a segmentation is: overlap, surfaces, lesions, intervals, and the paper's protocol."""
+"""Segmentation metrics: overlap, surface distance, lesions, intervals, the paper's protocol."""
 
 from sam2unet_core.metrics.clinical import ClassScores, score_class
 from sam2unet_core.metrics.intervals import Summary, ratio, summarise

@@ -1,4 +1,4 @@
-"""One class in one image: overlap, surface distances, lesions."""
+"""Scores of one class in one image: overlap, surface distances, lesions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from sam2unet_core.metrics.lesions import LesionCounts, count_lesions
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class in one image; NaN where a score is not defined.
+    """Scores of one class in one image; NaN where a score is undefined.
 
     Attributes:
-        dice: 2 tp / (2 tp + fp + fn); 1 where mask and prediction both are empty.
-        iou: tp / (tp + fp + fn); 1 where both are empty.
-        precision: tp / (tp + fp); NaN where nothing was predicted.
-        recall: tp / (tp + fn); NaN where the mask is empty.
-        specificity: tn / (tn + fp); NaN where the mask fills the image.
-        hd95: 95th percentile Hausdorff distance, the larger of the two directions; NaN where the
-            mask or the prediction is empty. In mm where the spacing is known, else in pixels.
+        dice: 2 tp / (2 tp + fp + fn); 1 if mask and prediction are both empty.
+        iou: tp / (tp + fp + fn); 1 if both are empty.
+        precision: tp / (tp + fp); NaN if the prediction is empty.
+        recall: tp / (tp + fn); NaN if the mask is empty.
+        specificity: tn / (tn + fp); NaN if the mask fills the image.
+        hd95: 95th percentile Hausdorff distance, the larger of the two directions; NaN if the
+            mask or the prediction is empty. In mm if the spacing is known, else in pixels.
         assd: average symmetric surface distance; likewise.
         truth: whether the mask has foreground.
-        predicted: whether the prediction has.
-        lesions: connected components found, missed and made up.
+        predicted: whether the prediction has foreground.
+        lesions: lesion counts.
     """
 
     dice: float
@@ -57,14 +57,16 @@ def score_class(
     Args:
         prediction: `(H, W)` or `(D, H, W)` bool.
         truth: the mask, of the same shape.
-        spacing_mm: distance of neighbouring pixels along each axis, in mm; None for pixels.
-        lesion_iou: overlap at which a lesion counts as detected, see `count_lesions`.
+        spacing_mm: pixel pitch along each axis in mm; None gives distances in pixels.
+        lesion_iou: `min_iou` of `count_lesions`.
 
     Raises:
-        DataError: the shapes or the number of spacings differ.
+        DataError: the shapes or the number of axes differ.
     """
     if prediction.shape != truth.shape:
-        raise DataError(f"a prediction of {prediction.shape} for a mask of {truth.shape}")
+        raise DataError(
+            f"a prediction of {prediction.shape} for a mask of {truth.shape}; expected equal shapes"
+        )
     if spacing_mm is not None and len(spacing_mm) != truth.ndim:
         raise DataError(f"spacing {tuple(spacing_mm)}, expected {truth.ndim} values, one per axis")
     tp, fp, tn, fn = _confusion(prediction, truth)
@@ -88,7 +90,7 @@ def score_class(
 def _confusion(
     prediction: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> tuple[int, int, int, int]:
-    """Return pixel counts (tp, fp, tn, fn); integers, as float32 is exact to 16 million only."""
+    """Return pixel counts (tp, fp, tn, fn); integers, since float32 is exact to 16 million only."""
     tp = int(np.count_nonzero(prediction & truth))
     fp = int(np.count_nonzero(prediction)) - tp
     fn = int(np.count_nonzero(truth)) - tp

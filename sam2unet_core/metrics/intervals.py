@@ -1,4 +1,4 @@
-"""Mean, median and a bootstrap interval that respects what belongs together."""
+"""Mean, median and a bootstrap interval over groups of images."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Summary:
-    """A score over images; NaN where it cannot be told.
+    """A score over images; NaN where it is undefined.
 
     Attributes:
         mean: over the images where the score is defined.
-        median: likewise; of a rate, NaN.
+        median: likewise; NaN for a rate.
         low: lower end of the 95 % bootstrap interval of the mean.
         high: its upper end.
-        count: images (of a rate, its denominator) that it rests on.
-        groups: groups that were resampled.
+        count: number of images, or the denominator of a rate.
+        groups: number of groups that were resampled.
     """
 
     mean: float
@@ -37,15 +37,10 @@ class Summary:
 def summarise(
     values: Sequence[float], groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Summary:
-    """Summarise one score over images; an image where it is NaN counts for nothing.
+    """Summarise one score over images, ignoring NaN.
 
-    The interval resamples whole groups, since images of one patient are no independent evidence.
-
-    Args:
-        values: the score of each image.
-        groups: the group of each image.
-        seed: of the resampling.
-        resamples: how many.
+    `groups` gives the group of each image. The bootstrap resamples whole groups, since images of
+    one patient are not independent.
     """
     kept = [(v, g) for v, g in zip(values, groups, strict=True) if not math.isnan(v)]
     if not kept:
@@ -69,14 +64,9 @@ def ratio(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Summary:
-    """Summarise sum(parts) / sum(wholes) over images, such as lesions detected of those there.
+    """Summarise sum(parts) / sum(wholes) over images, such as the share of detected lesions.
 
-    Args:
-        parts: the numerator of each image.
-        wholes: its denominator; images of 0 count for nothing.
-        groups: the group of each image.
-        seed: of the resampling.
-        resamples: how many.
+    Images with a denominator of 0 are ignored; see `summarise` for the groups.
     """
     members: dict[str, list[int]] = {}
     for index, (whole, group) in enumerate(zip(wholes, groups, strict=True)):
@@ -85,28 +75,28 @@ def ratio(
     if not members:
         return Summary(math.nan, math.nan, math.nan, math.nan, 0, 0)
     ordered = [members[name] for name in sorted(members)]
-    tops = np.array([math.fsum(parts[i] for i in each) for each in ordered])
-    bottoms = np.array([float(sum(wholes[i] for i in each)) for each in ordered])
-    low, high = _interval(tops, bottoms, seed=seed, resamples=resamples)
-    mean = float(math.fsum(tops) / bottoms.sum())
-    return Summary(mean, math.nan, low, high, int(bottoms.sum()), len(ordered))
+    numerators = np.array([math.fsum(parts[i] for i in each) for each in ordered])
+    denominators = np.array([float(sum(wholes[i] for i in each)) for each in ordered])
+    low, high = _interval(numerators, denominators, seed=seed, resamples=resamples)
+    mean = float(math.fsum(numerators) / denominators.sum())
+    return Summary(mean, math.nan, low, high, int(denominators.sum()), len(ordered))
 
 
 def _interval(
-    tops: NDArray[np.float64], bottoms: NDArray[np.float64], *, seed: int, resamples: int
+    numerators: NDArray[np.float64], denominators: NDArray[np.float64], *, seed: int, resamples: int
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval of sum(tops) / sum(bottoms) over resampled groups."""
-    if len(tops) < 2:
+    """Return the 95 % percentile bootstrap interval of the ratio of sums over groups."""
+    if len(numerators) < 2:
         return math.nan, math.nan
 
     def pooled(
-        top: NDArray[np.float64], bottom: NDArray[np.float64], axis: int = -1
+        numerator: NDArray[np.float64], denominator: NDArray[np.float64], axis: int = -1
     ) -> NDArray[np.float64]:
-        quotient: NDArray[np.float64] = top.sum(axis=axis) / bottom.sum(axis=axis)
+        quotient: NDArray[np.float64] = numerator.sum(axis=axis) / denominator.sum(axis=axis)
         return quotient
 
     found = stats.bootstrap(
-        (tops, bottoms),
+        (numerators, denominators),
         pooled,
         paired=True,
         vectorized=True,

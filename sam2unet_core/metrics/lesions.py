@@ -1,4 +1,4 @@
-"""Lesions as connected components: detected, missed, made up."""
+"""Lesions as connected components: detected, missed and false."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LesionCounts:
     Attributes:
         truth: lesions in the mask.
         predicted: lesions in the prediction.
-        detected: lesions of the mask that have a partner in the prediction.
+        detected: lesions of the mask that match one in the prediction.
     """
 
     truth: int
@@ -26,23 +26,23 @@ class LesionCounts:
 
     @property
     def missed(self) -> int:
-        """Lesions of the mask without a partner."""
+        """Lesions of the mask without a match."""
         return self.truth - self.detected
 
     @property
     def false(self) -> int:
-        """Predicted lesions without a partner."""
+        """Predicted lesions without a match."""
         return self.predicted - self.detected
 
 
 def count_lesions(
     prediction: NDArray[np.bool_], truth: NDArray[np.bool_], *, min_iou: float = 0.5
 ) -> LesionCounts:
-    """Pair the lesions of a prediction with those of the mask.
+    """Match the lesions of a prediction with those of the mask.
 
     A lesion is a connected component, diagonal neighbours included (8 in an image, 26 in a
-    volume). One of the mask is detected if a predicted one overlaps it with an IoU of at least
-    `min_iou`; each has one partner at most, chosen so that as many as possible have one.
+    volume). A lesion of the mask is detected if a predicted one overlaps it with an IoU of at least
+    `min_iou`. Matches are one to one; the matching has the maximum number of pairs.
 
     Args:
         prediction: `(H, W)` or `(D, H, W)` bool.
@@ -59,9 +59,9 @@ def count_lesions(
     shared = shared.reshape(lesions + 1, predicted + 1)  # row 0 and column 0: background
     intersection = shared[1:, 1:]
     union = shared[1:].sum(axis=1)[:, None] + shared[:, 1:].sum(axis=0)[None, :] - intersection
-    partners = intersection >= min_iou * union
-    partners &= intersection > 0
-    rows, columns = linear_sum_assignment(partners, maximize=True)
+    matches = intersection >= min_iou * union
+    matches &= intersection > 0
+    rows, columns = linear_sum_assignment(matches, maximize=True)
     return LesionCounts(
-        truth=lesions, predicted=predicted, detected=int(partners[rows, columns].sum())
+        truth=lesions, predicted=predicted, detected=int(matches[rows, columns].sum())
     )

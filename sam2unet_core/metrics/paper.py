@@ -1,8 +1,7 @@
-"""The measurement protocol of the paper (arXiv 2408.08870), by pysodmetrics.
+"""The evaluation protocol of the paper (arXiv 2408.08870), by pysodmetrics.
 
-It stretches every probability map to its own minimum and maximum, so an image without the object
-looks like a finding. That is right for setting a result beside the published ones, and wrong for
-anything else.
+It stretches every probability map to its own range, so an image without the object looks like a
+finding. Use it only to compare with published results.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from sam2unet_core.errors import DataError
 
 
 class PaperProtocol:
-    """Collects images one by one; `results` averages over them.
+    """Accumulates scores image by image; `results` averages them.
 
     - mDice, mIoU: means over 256 thresholds of the curve averaged over images.
     - S: S-measure (alpha 0.5). wF: weighted F. E: mean E over the thresholds. MAE.
     - adaptive F: beta squared 0.3, at twice the map's mean.
-    - IoU: at 0.5 of the stretched map. F: largest over the thresholds of the averaged curve. The
-      paper names these two without their thresholds; these are the ones usual for mirrors.
+    - IoU: at 0.5 of the stretched map. F: maximum of the averaged curve. The paper does not give
+      these thresholds; they are the usual ones for mirror segmentation.
     """
 
     NAMES = ("mDice", "mIoU", "S", "wF", "adaptive F", "E", "MAE", "IoU", "F")
 
     def __init__(self) -> None:
-        """Start with no image."""
+        """Create the metrics of pysodmetrics."""
         import py_sod_metrics as sod  # noqa: PLC0415 - takes seconds
 
         self._dice = sod.DICEHandler(with_dynamic=True, with_adaptive=False)
@@ -47,12 +46,11 @@ class PaperProtocol:
         """Measure one image.
 
         Args:
-            probability: `(h, w)` in [0, 1]; resized to the mask, bilinear, where it differs.
+            probability: `(h, w)` in [0, 1]; resized to the mask.
             truth: `(H, W)` bool.
 
         Returns:
-            The image's own scores, under NAMES; of adaptive F, and of F at the threshold that is
-            best for this image alone.
+            The scores of this image, by NAMES; F at the best threshold for this image.
         """
         grey = stretched(resized(probability, truth.shape))
         mask = truth.astype(np.uint8) * 255
@@ -72,7 +70,7 @@ class PaperProtocol:
         }
 
     def results(self) -> dict[str, float]:
-        """Return the scores over all images, under NAMES; NaN without images."""
+        """Return the scores over all images, by NAMES; NaN without images."""
         if not self.count:
             return dict.fromkeys(self.NAMES, math.nan)
         curves = self._curves.get_results()
@@ -90,7 +88,7 @@ class PaperProtocol:
 
 
 def resized(probability: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the map at `size` (height, width): bilinear, corners not aligned, no antialias.
+    """Resize a map to `size` (height, width): bilinear, corners not aligned, no antialiasing.
 
     Raises:
         DataError: the map is not two-dimensional.
@@ -107,7 +105,7 @@ def resized(probability: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[
 
 
 def stretched(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the map from its own minimum to its own maximum as 0 to 255, truncated."""
+    """Scale the map from its own range to 0 to 255, truncating."""
     low, high = float(probability.min()), float(probability.max())
     if high == low:
         return np.zeros(probability.shape, np.uint8)

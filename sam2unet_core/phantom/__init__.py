@@ -1,4 +1,4 @@
-"""Colonoscopy-like frames with exact masks, drawn from a seed: no patient is in them."""
+"""Synthetic colonoscopy frames with exact masks, drawn from a seed."""
 
 from sam2unet_core.phantom.dataset import WrittenFrame, iterate_dataset, write_dataset
 from sam2unet_core.phantom.frame import draw_frame

@@ -1,4 +1,4 @@
-"""Write phantom frames as a data set: images, masks and the groups that no split may cut."""
+"""Write phantom frames as a data set: images, masks and groups."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class WrittenFrame:
     """One frame of a data set.
 
     Attributes:
-        image: its picture, an RGB PNG.
-        mask: its mask, a grey PNG of 0 and 255.
+        image: RGB PNG.
+        mask: grey PNG of 0 and 255.
         group: the simulated patient.
-        has_polyp: whether the mask holds anything.
+        has_polyp: whether the mask has foreground.
     """
 
     image: Path
@@ -54,21 +54,20 @@ def iterate_dataset(
 ) -> Iterator[WrittenFrame]:
     """Write `images/NNNN.png`, `masks/NNNN.png` and `groups.csv` (name, group), frame by frame.
 
-    Frames in fours come from one simulated patient and share a group and a look. A frame depends
-    on the seed and its number alone, so a longer data set begins with the shorter one of the same
-    seed.
+    Each group of four frames comes from one simulated patient. A frame depends only on the seed and
+    its number, so a longer data set starts with the frames of a shorter one.
 
     Args:
-        out: folder to write; it may exist if it is empty.
-        frames: how many, from 1.
-        seed: from 0; the same seed gives the same pictures.
+        out: folder to write; new or empty.
+        frames: number of frames, from 1.
+        seed: from 0; the same seed gives the same frames.
         size: (height, width) in pixels, each at least 32.
 
     Yields:
-        Each frame when it is on disk.
+        Each frame once it is written.
 
     Raises:
-        DataError: the folder holds something, or a number is out of range; nothing is written.
+        DataError: the folder is not empty or a number is out of range; nothing is written.
     """
     out = Path(out)
     _check(out, frames=frames, seed=seed, size=size)
@@ -87,7 +86,10 @@ def _check(out: Path, *, frames: int, seed: int, size: tuple[int, int]) -> None:
     if frames < 1 or seed < 0:
         raise DataError(f"frames is {frames} and seed is {seed}: expected from 1 and from 0")
     if min(size) < SMALLEST:
-        raise DataError(f"phantom frames of {size[0]} x {size[1]} pixels: {SMALLEST} is the least")
+        raise DataError(
+            f"phantom frames of {size[0]} x {size[1]} pixels: the minimum is {SMALLEST} x "
+            f"{SMALLEST}"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: not an empty folder; name a new one")
 

@@ -1,6 +1,6 @@
 """Phantom endoscopy as DICOM: single frames, a multi-frame object and a video, with exact masks.
 
-Nothing in them is of a patient; UIDs, dates and pixels follow from the seed alone.
+UIDs and pixels depend only on the seed; no real patient is involved.
 """
 
 from __future__ import annotations
@@ -63,21 +63,21 @@ def write_studies(
     size: tuple[int, int] = (256, 256),
     video: bool = True,
 ) -> list[WrittenStudy]:
-    """Write three studies to `out/studies`, and their masks to `out/masks`, by the same names.
+    """Write three studies to `out/studies`, and their masks to `out/masks`, with the same names.
 
     `endoscopy` holds single VL Endoscopic frames, uncompressed; `cine` one multi-frame true colour
     secondary capture in JPEG baseline; `video` one Video Endoscopic object in H.264.
 
     Args:
-        out: folder to write; it may exist if it is empty.
-        frames: how many in each study, from 1.
+        out: folder to write; new or empty.
+        frames: frames per study, from 1.
         seed: from 0; the same seed gives the same studies.
         size: (height, width) in pixels, even and at least 32.
         video: also write the video, which needs the extra `video`.
 
     Raises:
-        DataError: the folder holds something, or a number is out of range; nothing is written.
-        MissingExtraError: a video is asked for and PyAV is not installed; nothing is written.
+        DataError: the folder is not empty or a number is out of range; nothing is written.
+        MissingExtraError: `video` is set and PyAV is not installed; nothing is written.
     """
     out = Path(out)
     _check(out, frames=frames, seed=seed, size=size)
@@ -105,15 +105,15 @@ def _check(out: Path, *, frames: int, seed: int, size: tuple[int, int]) -> None:
         raise DataError(f"frames is {frames} and seed is {seed}: expected from 1 and from 0")
     if min(size) < SMALLEST or size[0] % 2 or size[1] % 2:
         raise DataError(
-            f"phantom studies of {size[0]} x {size[1]} pixels: {SMALLEST} is the least, and video "
-            "needs even numbers"
+            f"phantom studies of {size[0]} x {size[1]} pixels: the minimum is {SMALLEST} x "
+            f"{SMALLEST}, and both numbers must be even"
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: not an empty folder; name a new one")
 
 
 def _clip(rng: np.random.Generator, *, frames: int, size: tuple[int, int]) -> Iterator[Picture]:
-    """Yield frames as a camera sees them that moves across a larger scene, and their masks."""
+    """Yield the frames and masks of a camera that moves across a larger scene."""
     height, width = size
     wide, mask = draw_frame(rng, size=(height * 3 // 2, width * 3 // 2), polyps=1)
     spare = (wide.shape[0] - height, wide.shape[1] - width)
@@ -157,7 +157,7 @@ def _write_cine(folder: Path, pictures: list[Picture], seed: int) -> tuple[Path,
     dataset = _dataset("cine", shape, seed=seed, number=1, sop=TRUE_COLOUR_CAPTURE)
     dataset.PhotometricInterpretation = "YBR_FULL_422"
     dataset.ConversionType, dataset.Laterality = "DV", ""
-    _say_lossy(dataset, raw=len(pictures) * pictures[0][0].size, coded=sum(map(len, coded)))
+    _mark_lossy(dataset, raw=len(pictures) * pictures[0][0].size, coded=sum(map(len, coded)))
     dataset.LossyImageCompressionMethod = "ISO_10918_1"
     dataset.BurnedInAnnotation = "NO"
     _add_clock(dataset, len(pictures))
@@ -173,7 +173,7 @@ def _write_video(folder: Path, pictures: list[Picture], seed: int) -> tuple[Path
     dataset = _dataset("video", shape, seed=seed, number=1, sop=VIDEO_ENDOSCOPIC)
     dataset.PhotometricInterpretation = "YBR_PARTIAL_420"
     _add_endoscopy(dataset)
-    _say_lossy(dataset, raw=len(pictures) * pictures[0][0].size, coded=len(stream))
+    _mark_lossy(dataset, raw=len(pictures) * pictures[0][0].size, coded=len(stream))
     dataset.LossyImageCompressionMethod = "ISO_14496_10"
     _add_clock(dataset, len(pictures))
     dataset.PixelData = encapsulate([stream], has_bot=False)
@@ -209,7 +209,7 @@ def _h264(frames: list[NDArray[np.uint8]]) -> bytes:
 
 
 def _dataset(study: str, shape: tuple[int, ...], *, seed: int, number: int, sop: UID) -> Dataset:
-    """Return a data set with everything but the pixels and what goes with their encoding."""
+    """Return a data set without the pixels and the attributes of their encoding."""
     dataset = Dataset()
     dataset.SOPClassUID = sop
     dataset.SOPInstanceUID = _uid(seed, study, number)
@@ -246,7 +246,7 @@ def _add_endoscopy(dataset: Dataset) -> None:
     dataset.AcquisitionContextSequence = []
 
 
-def _say_lossy(dataset: Dataset, *, raw: int, coded: int) -> None:
+def _mark_lossy(dataset: Dataset, *, raw: int, coded: int) -> None:
     dataset.LossyImageCompression = "01"
     dataset.LossyImageCompressionRatio = f"{raw / coded:.4g}"
 

@@ -1,4 +1,4 @@
-"""Draw one phantom frame: a lit tube with folds, vessels and polyps seen through an endoscope."""
+"""Draw one phantom frame: the colon with folds, vessels and polyps, seen by an endoscope."""
 
 from __future__ import annotations
 
@@ -24,19 +24,22 @@ def draw_frame(
     """Draw a frame and its mask.
 
     Args:
-        rng: a generator, or the seed of one.
+        rng: a generator, or its seed.
         size: (height, width) in pixels, each at least 32.
-        polyps: how many polyps; None draws 0 (in `EMPTY_FRACTION` of frames), 1 or 2.
-        patient: the look that frames of one sequence share; None draws one.
+        polyps: number of polyps; None draws 0 (in `EMPTY_FRACTION` of frames), 1 or 2.
+        patient: appearance shared by the frames of a sequence; None draws one.
 
     Returns:
-        Pixels `(H, W, 3)` uint8 RGB and mask `(H, W)` uint8, 1 where a polyp is seen, else 0.
+        Pixels `(H, W, 3)` uint8 RGB and mask `(H, W)` uint8, 1 where a polyp is visible.
 
     Raises:
         DataError: the size is too small.
     """
     if min(size) < SMALLEST:
-        raise DataError(f"phantom frames of {size[0]} x {size[1]} pixels: {SMALLEST} is the least")
+        raise DataError(
+            f"phantom frames of {size[0]} x {size[1]} pixels: the minimum is {SMALLEST} x "
+            f"{SMALLEST}"
+        )
     rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
     patient = patient or Patient.draw(rng)
     canvas = _Canvas.blank(size)
@@ -58,11 +61,11 @@ def draw_frame(
 
 @dataclass
 class _Canvas:
-    """The surface as it is painted; all are `(H, W)` float64 but `albedo`, `(H, W, 3)`.
+    """The painted surface; all arrays are `(H, W)` float64 except `albedo`, `(H, W, 3)`.
 
-    `x`, `y` are in units of half the shorter side from the centre; `height` in the same unit
-    towards the camera; `light` is a factor on the illumination, `wall_light` the same before any
-    polyp threw its shadow.
+    `x` and `y` are in units of half the shorter side from the centre; `height` is in the same unit
+    towards the camera; `light` is a factor on the illumination, `wall_light` the same without the
+    shadows of polyps.
     """
 
     x: Field
@@ -104,14 +107,14 @@ def _draw_count(rng: np.random.Generator) -> int:
 
 
 def _paint_wall(canvas: _Canvas, rng: np.random.Generator, *, patient: Patient) -> None:
-    """Paint lumen, haustral folds, the mucosa's blotches and its vessels."""
+    """Paint lumen, haustral folds, mucosa and vessels."""
     size = canvas.size
     shift, bearing = uniform(rng, 0.05, 0.95), uniform(rng, 0, 2 * np.pi)
     sway = 0.16
     u = canvas.x - shift * np.cos(bearing) + sway * smooth_noise(rng, size, cells=3)
     v = canvas.y - shift * np.sin(bearing) + sway * smooth_noise(rng, size, cells=3)
     r = np.sqrt(u * u + v * v) + 1e-12
-    # Three bands of muscle pull the tube to a triangle: a wave of three periods around it.
+    # The taeniae coli give the lumen a triangular outline: three periods around it.
     roll = uniform(rng, 0, 2 * np.pi)
     cos_3, sin_3 = (4 * (u / r) ** 2 - 3) * (u / r), (3 - 4 * (v / r) ** 2) * (v / r)
     r *= 1 + 0.13 * (np.cos(roll) * cos_3 - np.sin(roll) * sin_3)
@@ -150,7 +153,7 @@ def _paint_vessels(canvas: _Canvas, rng: np.random.Generator, *, strength: Field
 
 
 def _paint_polyp(canvas: _Canvas, rng: np.random.Generator, *, polyp: Polyp) -> NDArray[np.bool_]:
-    """Paint a polyp over what is there and return the pixels it covers."""
+    """Paint a polyp over the canvas and return the pixels it covers."""
     level = polyp.level(canvas.x, canvas.y)
     radius = min(polyp.radii)
     inside = level < 1
@@ -185,8 +188,8 @@ def _cover(
     rise: Field,
     mottle: Field | float = 1.0,
 ) -> None:
-    """Lay a surface `rise` above the wall; `cover`, 0 to 1, is the share of a pixel it takes."""
-    # The wall's own vessels and folds do not show through: its mean colour does.
+    """Lay a surface `rise` above the wall; `cover`, 0 to 1, is the covered share of each pixel."""
+    # Only the mean colour of the wall shows through, not its vessels and folds.
     weight = cover.sum() + 1e-9
     mean = np.tensordot(cover, canvas.albedo, axes=2) / weight
     colour = mean * np.array(polyp.tint) * np.asarray(mottle)[..., None]
@@ -206,7 +209,7 @@ def _cast_shadow(canvas: _Canvas, rng: np.random.Generator, *, polyp: Polyp) -> 
 
 
 def _light(canvas: _Canvas, rng: np.random.Generator, *, patient: Patient) -> NDArray[np.float64]:
-    """Return `(H, W, 3)` RGB, 0 to about 1: the surface under a lamp beside the camera."""
+    """Return `(H, W, 3)` RGB, 0 to about 1: the surface lit by a lamp beside the camera."""
     size = canvas.size
     slope_y, slope_x = np.gradient(canvas.height, canvas.pixel)
     lamp_x = uniform(rng, -0.25, 0.25) - 0.30 * canvas.x
@@ -219,7 +222,7 @@ def _light(canvas: _Canvas, rng: np.random.Generator, *, patient: Patient) -> ND
     shade *= 1 + 0.07 * smooth_noise(rng, size, cells=2.5)
     rgb: NDArray[np.float64] = canvas.albedo * shade[..., None]
 
-    # Wet mucosa mirrors the lamp where a rippled surface faces half way between it and the eye.
+    # Specular highlights where the wet surface faces half way between lamp and camera.
     tilt_x = slope_x + lamp_x / 2 + 0.13 * smooth_noise(rng, size, cells=30)
     tilt_y = slope_y + lamp_y / 2 + 0.13 * smooth_noise(rng, size, cells=24)
     wet = _smoothstep(0.25 + 0.6 * smooth_noise(rng, size, cells=5))
@@ -230,7 +233,7 @@ def _light(canvas: _Canvas, rng: np.random.Generator, *, patient: Patient) -> ND
 
 
 def _field_of_view(canvas: _Canvas, patient: Patient) -> NDArray[np.bool_]:
-    """Return which pixels the endoscope shows; the console paints the rest black."""
+    """Return the pixels inside the field of view; the rest is black."""
     half = (float(canvas.x.max()), float(canvas.y.max()))
     seen = np.ones(canvas.x.shape, dtype=bool)
     if patient.frame == "octagon":

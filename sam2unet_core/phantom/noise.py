@@ -1,4 +1,4 @@
-"""Smooth random fields that come out the same on every platform."""
+"""Smooth random fields, reproducible on every platform."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 Field = NDArray[np.float64]
 """`(H, W)` float64, row-major."""
 
-_UNIT = 3.6  # brings a cubic B-spline of uniform(-1, 1) knots to a standard deviation near 1
+_UNIT = 3.6  # scales a cubic B-spline of uniform(-1, 1) knots to a standard deviation near 1
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """Return one number from `[low, high)`.
 
-    Every draw of the phantom goes through `Generator.random`: its stream is the plainest that
-    NumPy has, so a seed keeps meaning the same picture.
+    The phantom draws only from `Generator.random`, whose stream is stable across NumPy versions.
     """
     return low + (high - low) * float(rng.random())
 
@@ -25,13 +24,7 @@ def uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def smooth_noise(rng: np.random.Generator, size: tuple[int, int], *, cells: float) -> Field:
     """Draw a smooth field of mean near 0 and standard deviation near 1.
 
-    Args:
-        rng: where the knots come from.
-        size: (height, width) in pixels.
-        cells: knots along the shorter side; more of them make finer structure.
-
-    Returns:
-        `(H, W)` float64: a bicubic B-spline through uniform random knots.
+    It is a bicubic B-spline of uniform random knots, with `cells` knots along the shorter side.
     """
     height, width = size
     step = min(size) / cells

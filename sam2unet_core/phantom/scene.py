@@ -1,4 +1,4 @@
-"""What is in a phantom frame: the patient's look, and the polyps with their exact outlines."""
+"""Content of a phantom frame: the patient's appearance and polyps with exact outlines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ SHAPES = ("sessile", "pedunculated", "flat")
 """Polyp shapes, after the Paris classification's Is, Ip and IIa."""
 
 EMPTY_FRACTION = 0.15
-"""Share of frames that show no polyp."""
+"""Share of frames without a polyp."""
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What the frames of one sequence have in common.
+    """Appearance shared by the frames of one sequence.
 
     Attributes:
         mucosa: reflectance of the wall, RGB, 0 to 1.
         vessels: contrast of the submucosal vessels, 0 to 1.
-        folds: how far the haustral folds stand out, 0 to 1.
+        folds: prominence of the haustral folds, 0 to 1.
         frame: outline of the visible field: `octagon`, `circle` or `full`.
         box: whether the console shows its dark navigation box at the lower left.
         gain: exposure of the camera.
@@ -56,10 +56,10 @@ class Polyp:
 
     Attributes:
         shape: one of `SHAPES`.
-        center: (x, y) of the polyp, of its head if it has a stalk.
-        radii: half axes of the outline.
-        angle: of the first half axis, radians from x towards y.
-        lobes: amplitudes of the outline's waves with 2, 3, 4 and 5 periods.
+        center: (x, y) of the polyp, or of its head if it has a stalk.
+        radii: semi-axes of the outline.
+        angle: of the first semi-axis, radians from x towards y.
+        lobes: amplitudes of the waves of the outline with 2, 3, 4 and 5 periods.
         phases: their phases, radians.
         stalk: (angle, length, half width) of the stalk; length 0 for none.
         tint: factors on the wall's RGB reflectance.
@@ -76,7 +76,7 @@ class Polyp:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, shape: str, half: tuple[float, float]) -> Polyp:
-        """Draw a polyp that lies well inside a field of half width and half height `half`."""
+        """Draw a polyp inside a field of half width and half height `half`."""
         radius = uniform(rng, 0.15, 0.50) * (0.85 if shape == "pedunculated" else 1.0)
         flat = shape == "flat"
         reach = [max(0.05, h - radius - 0.22) for h in half]
@@ -102,7 +102,7 @@ class Polyp:
         outline = np.ones_like(u)
         cos_wave, sin_wave = cos, sin
         for lobe, phase in zip(self.lobes, self.phases, strict=True):
-            # One more period: angle addition is cheaper than a cosine for every pixel.
+            # Angle addition is cheaper than a cosine per pixel.
             cos_wave, sin_wave = cos_wave * cos - sin_wave * sin, sin_wave * cos + cos_wave * sin
             outline += lobe * (np.cos(phase) * cos_wave - np.sin(phase) * sin_wave)
         return distance / outline

@@ -1,4 +1,4 @@
-"""Draw a texture: grey or tinted noise of several sizes, as a scan or photograph of anything."""
+"""Draw a texture: grey or tinted noise at several scales, for images without an object."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 from sam2unet_core.phantom.noise import smooth_noise, uniform
 
 CELLS = (2, 5, 11, 23, 47)
-"""Knots along the shorter side: from a few large patches to grain."""
+"""Knots along the shorter side, from large patches to grain."""
 
 
 def draw_texture(
     rng: np.random.Generator | int, *, size: tuple[int, int] = (256, 256)
 ) -> NDArray[np.uint8]:
-    """Draw smooth noise of several sizes, with speckle, tint and a field of view.
+    """Draw smooth noise at several scales, with speckle, tint and a field of view.
 
     Args:
-        rng: a generator, or the seed of one.
+        rng: a generator, or its seed.
         size: (height, width) in pixels.
 
     Returns:
-        Pixels `(H, W, 3)` uint8 RGB: half of them grey, the others tinted; a third of them with
-        bright or dark lines along a noise's zero crossings, like vessels or tissue layers; half
-        of them within a disc or a band, black outside.
+        Pixels `(H, W, 3)` uint8 RGB: half of the textures are grey, the others tinted; a third
+        have bright or dark lines, like vessels or tissue layers; half are cropped to a disc or a
+        band, black outside.
     """
     rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
     level = np.zeros(size)
@@ -34,7 +34,7 @@ def draw_texture(
         cells = CELLS[1 + int(3 * rng.random())]
         course = smooth_noise(rng, size, cells=cells)
         level += uniform(rng, -0.5, 0.5) * np.exp(-((course / uniform(rng, 0.05, 0.3)) ** 2))
-    if rng.random() < 0.5:  # speckle of ultrasound: in proportion to the signal
+    if rng.random() < 0.5:  # ultrasound speckle, proportional to the signal
         level *= 1 + uniform(rng, 0.1, 0.6) * (2 * rng.random(size) - 1)
     tint = np.ones(3)
     if rng.random() < 0.5:

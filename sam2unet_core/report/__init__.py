@@ -1,4 +1,4 @@
-"""The report of a batch run: what was found, as one page of HTML."""
+"""The report of a batch run: its findings on one HTML page."""
 
 from sam2unet_core.report.entry import Entry
 from sam2unet_core.report.findings import Findings, FindingsCollector

@@ -1,4 +1,4 @@
-"""One row of the report: a series, what is known of it and what was found in it."""
+"""One row of the report: a series and its findings."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Entry:
     """A series as the report shows it.
 
     Attributes:
-        name: what its results are named after; for DICOM a pseudonym.
-        group: entries of one group share a row: the images of one folder.
+        name: the name of its results; for DICOM a pseudonym.
+        group: entries of one group share a row, as the images of one folder do.
         kind: see `sam2unet_core.types.Kind`.
         modality: DICOM modality, or None.
         spacing_mm: (row, column) pixel pitch, or None.
         spacing_note: what that pitch means; may be empty.
-        burned_in: whether the pixels may show names; None where it is not said.
-        warnings: what a reader should know; no patient data.
+        burned_in: whether the pixels may show names; None if not stated.
+        warnings: for the reader; no patient data.
         video: path of the annotated video below the results folder, or None.
-        findings: what was found.
+        findings: its findings.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Entry:
         return self.spacing_mm[0] * self.spacing_mm[1] if self.spacing_mm else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a value that JSON can hold."""
+        """Return a JSON-compatible dictionary."""
         return {**asdict(self), "findings": self.findings.to_dict()}
 
     @classmethod
@@ -51,7 +51,7 @@ class Entry:
         """Read what `to_dict` returned.
 
         Raises:
-            TypeError, KeyError: it is something else.
+            TypeError, KeyError: it has another form.
         """
         fields = dict(content)
         findings = Findings.from_dict(fields.pop("findings"))
@@ -62,7 +62,7 @@ class Entry:
 
 
 def by_group(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with those of one group made one, in the order of their names."""
+    """Merge the entries of each group, sorted by name."""
     groups: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda each: each.name):
         groups.setdefault(entry.group, []).append(entry)

@@ -1,4 +1,4 @@
-"""What was found in a series, gathered frame by frame in bounded memory: areas and pictures."""
+"""Findings in a series, collected frame by frame: areas and thumbnails."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sam2unet_core.report.thumbnails import Picture, Thumbnail, draw_thumbnail
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame
 
-MOST_THUMBNAILS = 12
+MAX_THUMBNAILS = 12
 
 
 @dataclass(frozen=True)
 class ClassFindings:
-    """What was found of one class.
+    """Findings of one class.
 
     Attributes:
-        name, label, rgb: the class's own.
-        frames: how many frames show it.
+        name, label, rgb: of the class.
+        frames: number of frames that show it.
         largest_px: its largest area in a frame, in pixels.
         mean_confidence: mean over those frames of the mean probability within the mask.
     """
@@ -37,19 +37,19 @@ class ClassFindings:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a series.
+    """Findings in a series.
 
     Attributes:
-        frames: how many were looked at.
-        frames_with_findings: in how many of them there is any class.
-        largest_px: the largest area of any class in a frame, in pixels.
-        mean_confidence: mean over the frames with findings of the mean probability within.
+        frames: number of frames segmented.
+        frames_with_findings: number of frames with any class.
+        largest_px: largest area of all classes together in a frame, in pixels.
+        mean_confidence: mean over the frames with findings of the mean probability in the mask.
         classes: the same by class.
-        areas_px: area of any class, frame by frame.
-        numbers: 1-based places of these frames in the series.
+        areas_px: area of all classes together, by frame.
+        numbers: 1-based numbers of these frames in the series.
         seconds_per_frame: for video and cine, else None.
-        thumbnails: frames with findings, spread over the series, in order; the first frame
-            where there is no finding.
+        thumbnails: frames with findings, spread over the series, in order; the first frame if
+            there are no findings.
     """
 
     frames: int = 0
@@ -63,7 +63,7 @@ class Findings:
     thumbnails: tuple[Thumbnail, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a value that JSON can hold."""
+        """Return a JSON-compatible dictionary."""
         return asdict(self)
 
     @classmethod
@@ -71,7 +71,7 @@ class Findings:
         """Read what `to_dict` returned.
 
         Raises:
-            TypeError, KeyError: it is something else.
+            TypeError, KeyError: it has another form.
         """
         fields: dict[str, Any] = dict(content)
         classes = [{**item, "rgb": tuple(item["rgb"])} for item in fields.pop("classes", ())]
@@ -107,14 +107,11 @@ class _Tally:
 
 @dataclass
 class FindingsCollector:
-    """Gathers the findings of a series in bounded memory.
+    """Collects the findings of a series in bounded memory.
 
-    Pictures are spread over the series: of so many frames in a row the one of largest area is
-    kept, and when there are too many pictures each two neighbours become one.
-
-    Args:
-        task: names and colours of the classes.
-        seconds_per_frame: for video and cine, else None.
+    Thumbnails are spread over the series: of every N frames in a row, the one with the largest area
+    is kept. When there are too many, N doubles. `seconds_per_frame` is None except for video and
+    cine.
     """
 
     task: Task
@@ -126,7 +123,7 @@ class FindingsCollector:
     _first: Picture | None = None
 
     def __post_init__(self) -> None:
-        """Start a tally for each class, and one for any of them."""
+        """Start a tally for each class, and one for all classes together."""
         self._tallies = [_Tally() for _ in self.task.classes]
         self._any = _Tally() if len(self._tallies) > 1 else self._tallies[0]
 
@@ -138,16 +135,9 @@ class FindingsCollector:
         masks: NDArray[np.bool_],
         labels: NDArray[np.uint8],
     ) -> int:
-        """Take in one frame.
+        """Add one frame and return the area of all classes together, in pixels.
 
-        Args:
-            frame: the frame.
-            probabilities: `(K, H, W)` float32.
-            masks: `(K, H, W)` bool.
-            labels: `(H, W)` uint8.
-
-        Returns:
-            the area of all classes together, in pixels.
+        `probabilities` and `masks` are `(K, H, W)`, `labels` `(H, W)`.
         """
         for tally, mask, probability in zip(self._tallies, masks, probabilities, strict=True):
             area = tally.add(mask, probability)
@@ -163,8 +153,8 @@ class FindingsCollector:
         return area
 
     def result(self) -> Findings:
-        """Return what was gathered."""
-        while len(self._pictures) > MOST_THUMBNAILS:
+        """Return the findings."""
+        while len(self._pictures) > MAX_THUMBNAILS:
             self._thin()
         shown = list(self._pictures.values()) or ([self._first] if self._first else [])
         return Findings(
@@ -184,14 +174,14 @@ class FindingsCollector:
 
     def _keep(self, frame: Frame, labels: NDArray[np.uint8], *, area: int, order: int) -> None:
         place = order // self._frames_per_picture
-        before = self._pictures.get(place)
-        if before is None or area > before.area_px:
+        previous = self._pictures.get(place)
+        if previous is None or area > previous.area_px:
             self._pictures[place] = self._picture(frame, labels, area=area, order=order)
-        if len(self._pictures) > 2 * MOST_THUMBNAILS:
+        if len(self._pictures) > 2 * MAX_THUMBNAILS:
             self._thin()
 
     def _thin(self) -> None:
-        """Make one picture of each two neighbours."""
+        """Keep one picture of every two neighbours."""
         self._frames_per_picture *= 2
         kept: dict[int, Picture] = {}
         for each in self._pictures.values():
@@ -208,7 +198,7 @@ class FindingsCollector:
 
 
 def combine(parts: Sequence[Findings]) -> Findings:
-    """Return the findings of several pictures taken as one series, in the order given."""
+    """Return the findings of several series as if they were one, in the order given."""
     numbered: list[Thumbnail] = []
     areas: list[int] = []
     for part in parts:
@@ -217,7 +207,7 @@ def combine(parts: Sequence[Findings]) -> Findings:
             numbered.append(Thumbnail(**{**asdict(each), "number": each.number + shift}))
         areas.extend(part.areas_px)
     found = [each for each in numbered if each.area_px]
-    found = sorted(found, key=lambda each: -each.area_px)[:MOST_THUMBNAILS] or numbered[:1]
+    found = sorted(found, key=lambda each: -each.area_px)[:MAX_THUMBNAILS] or numbered[:1]
     return Findings(
         frames=len(areas),
         frames_with_findings=sum(part.frames_with_findings for part in parts),

@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing but itself, on a desktop and on a phone."""
+"""report.html: one self-contained page, for desktop and phone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sam2unet_core.report.entry import Entry, by_group
 from sam2unet_core.report.findings import Findings
 from sam2unet_core.report.thumbnails import Thumbnail
 
-MOST_PICTURES = 600
-"""Thumbnails on one page, so that it opens everywhere (about 10 MB)."""
-MOST_BARS = 240
-MOST_FAILURES = 200
-NOTHING = "\N{EN DASH}"
+MAX_PAGE_THUMBNAILS = 600
+"""Thumbnails on one page, which keeps it at about 10 MB."""
+MAX_BARS = 240
+MAX_FAILURES = 200
+NO_VALUE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Page:
-    """What the report shows.
+    """Content of the report.
 
     Attributes:
         title: title of the task.
         entries: the series.
         statuses: number of inputs by status.
-        reasons: number of inputs by reason, of those not done.
+        reasons: number of inputs without results, by reason.
         failures: the inputs that failed.
         facts: model, version, hashes and settings, as name and value.
         forced: whether the task was forced on sources it does not accept.
@@ -59,9 +59,9 @@ class Bar:
     """One column of a timeline.
 
     Attributes:
-        x, width, height: in the drawing's units, of 1000 by 100.
-        target: number of the frame whose picture is shown for it.
-        text: what it stands for.
+        x, width, height: in units of a drawing of 1000 by 100.
+        target: number of the frame whose thumbnail is linked.
+        text: its tooltip.
     """
 
     x: float
@@ -78,8 +78,8 @@ def render(page: Page) -> str:
     environment.filters |= {"area": _area, "percent": _percent, "clock": clock, "px": _pixels}
     source = files("sam2unet_core.report").joinpath("template.html").read_text(encoding="utf-8")
     rows = by_group(page.entries)
-    allowed = max(1, MOST_PICTURES // max(1, len(rows)))
-    shown = sorted(rows, key=lambda row: -row.findings.largest_px)[:MOST_PICTURES]
+    allowed = max(1, MAX_PAGE_THUMBNAILS // max(1, len(rows)))
+    shown = sorted(rows, key=lambda row: -row.findings.largest_px)[:MAX_PAGE_THUMBNAILS]
     pictured = {row.name for row in shown}
     html: str = environment.from_string(source).render(
         page=page,
@@ -87,16 +87,16 @@ def render(page: Page) -> str:
         totals=_totals(rows),
         burned_in=any(row.burned_in for row in rows),
         unsure=any(row.burned_in is None for row in rows),
-        failures=list(page.failures)[:MOST_FAILURES],
-        more_failures=max(0, len(page.failures) - MOST_FAILURES),
+        failures=list(page.failures)[:MAX_FAILURES],
+        more_failures=max(0, len(page.failures) - MAX_FAILURES),
     )
     return html
 
 
 def timeline(findings: Findings) -> list[Bar]:
-    """Return the columns of a timeline: the largest area of some frames in a row each."""
+    """Return the columns of a timeline; each shows the largest area of consecutive frames."""
     count = len(findings.areas_px)
-    per_bar = max(1, math.ceil(count / MOST_BARS))
+    per_bar = max(1, math.ceil(count / MAX_BARS))
     pictures = [each.number for each in findings.thumbnails]
     bars = []
     for start in range(0, count, per_bar):
@@ -137,7 +137,7 @@ def _row(entry: Entry, allowed: int) -> dict[str, Any]:
         "findings": findings,
         "name": _name(entry),
         "full_name": entry.name,
-        "what": _what(entry),
+        "what": _kind(entry),
         "pictures": sorted(pictures, key=lambda each: each.number),
         "bars": timeline(findings) if moving or entry.kind in ("multiframe", "volume") else [],
         "moving": moving,
@@ -147,14 +147,14 @@ def _row(entry: Entry, allowed: int) -> dict[str, Any]:
 
 
 def _name(entry: Entry) -> str:
-    """Return a name for people: of hashes their first half, as in `12ab34cd / 56ef78ab`."""
+    """Return a display name, with hashes cut to 8 digits, as in `12ab34cd / 56ef78ab`."""
     parts = entry.name.split("/")
     if all(re.fullmatch("[0-9a-f]{16}", part) for part in parts):
         return " / ".join(part[:8] for part in parts)
     return entry.name or "images"
 
 
-def _what(entry: Entry) -> str:
+def _kind(entry: Entry) -> str:
     kinds = {
         "images": "images",
         "stack": "single frames",
@@ -177,7 +177,7 @@ def _totals(rows: Sequence[Entry]) -> dict[str, int]:
 
 def _area(entry: Entry, pixels: int) -> str:
     if pixels == 0:
-        return NOTHING
+        return NO_VALUE
     if entry.pixel_mm2 is None:
         return f"{pixels:,} px"
     return f"{_round(pixels * entry.pixel_mm2)} mm²"
@@ -189,7 +189,7 @@ def _round(value: float) -> str:
 
 def _percent(part: float | None, whole: int = 1) -> str:
     if part is None or whole == 0:
-        return NOTHING
+        return NO_VALUE
     share = 100 * part / whole
     return "<1 %" if 0 < share < 1 else f"{share:.0f} %"
 

@@ -26,7 +26,7 @@ def refused(done):
         ({"dataset_dir": "nowhere"}, "nowhere"),
         ({"val_fraction": 0.0}, "validation"),
         ({"variant": "huge"}, "no network is called 'huge'"),
-        ({"task": "moon"}, "no task is called 'moon'"),
+        ({"task": "moon"}, "unknown task 'moon'"),
         ({"precision": "float16"}, "float16 needs CUDA"),
         ({"resume": True}, "--output_dir"),
         ({"resume": "false"}, "resume false: taken as text on the command line; write True, False"),

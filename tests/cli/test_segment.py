@@ -157,7 +157,7 @@ def test_results_in_the_input_folder_are_not_taken_for_inputs(segment, frames, t
         (["--threshold", "2"], "--threshold 2"),
         (["--device", "tpu"], "device 'tpu'"),
         (["--series", "colour=red"], "series filter 'colour=red'"),
-        (["--task", "plyp"], "no task is called 'plyp'"),
+        (["--task", "plyp"], "unknown task 'plyp'"),
     ],
 )
 def test_usage_errors_name_the_option_and_write_nothing(segment, tmp_path, options, message):

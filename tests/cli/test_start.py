@@ -55,6 +55,6 @@ def test_module_runs_as_the_command_and_an_expected_error_is_one_line() -> None:
         timeout=600,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: no task is called 'plyp'; there are ")
+    assert done.stderr.startswith("Error: unknown task 'plyp'; choose from ")
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1

@@ -54,5 +54,5 @@ def test_json_of_all_tasks_holds_each_once() -> None:
 
 
 def test_unknown_task_is_an_error_that_lists_the_known() -> None:
-    with pytest.raises(TaskError, match="there are breast_ultrasound, camouflaged"):
+    with pytest.raises(TaskError, match="choose from breast_ultrasound, camouflaged"):
         CliRunner().invoke(app, ["tasks", "plyp"], catch_exceptions=False)

@@ -41,7 +41,7 @@ def refused(image: Path, task: Task, match: str) -> None:
 
 def test_12_bits_in_16_are_refused_as_every_picture_would_be_guessed(image, task) -> None:
     Image.fromarray(TWELVE_BITS).save(image)
-    refused(image, task, "nothing in the file says how deep they are.*Save the pictures with 8 bit")
+    refused(image, task, "the file does not state their depth.*Save the pictures with 8 bit")
 
 
 def test_more_than_8_bits_are_refused_where_the_task_has_a_window(image, task) -> None:

@@ -156,8 +156,8 @@ def test_names_for_outputs_never_lead_out_of_a_folder(tmp_path: Path, add: Pair)
     [
         ("{", "not a readable JSON data list"),
         ("[]", "expected a JSON object"),
-        ('{"validation": []}', "no list called 'training'; there are validation"),
-        ('{"training": [{"label": "a"}]}', "names no image"),
+        ('{"validation": []}', "no list called 'training'; found validation"),
+        ('{"training": [{"label": "a"}]}', "has no image"),
         ('{"training": [7]}', r"training\[0\] is 7"),
         ('{"training": [{"image": ["a", "b"]}]}', "expected image and label"),
         ('{"training": [{"image": "a.png", "fold": "x"}]}', "fold 'x', not a number"),
@@ -198,12 +198,10 @@ def test_every_file_that_cannot_be_used_is_named_in_one_error(
             read_dataset(tmp_path), task, progress=lambda done, total: seen.append((done, total))
         )
     message = str(caught.value)
-    assert "broken.jpg: not an image" in message
+    assert "broken.jpg: not a supported image" in message
     assert "classes.png: mask with the values 0, 7" in message
     assert "small.png: 12x10 pixels (rows x columns), its image 12x16" in message
-    assert "turned.png: 16x12 pixels (rows x columns), its image 12x16 (turned: check the EXIF" in (
-        message
-    )
+    assert "turned.png: 16x12 pixels (rows x columns), its image 12x16 (rotated: check" in (message)
     assert seen == [(n, 5) for n in range(1, 6)]
 
 

@@ -70,7 +70,7 @@ def test_a_missing_element_gets_its_obvious_value_and_a_warning(write, gone, ass
     _, greys, codes, messages = seen(path)
     assert greys == whole == [0, 85, 170, 255]
     assert codes == ["value_assumed"]
-    assert messages == [f"{gone} is missing; taken as {assumed}"]
+    assert messages == [f"{gone} is missing; {assumed} was assumed"]
 
 
 @pytest.mark.parametrize("gone", ["Rows", "Columns"])
@@ -295,7 +295,7 @@ def test_a_ct_without_its_rescale_is_told(write) -> None:
     _, greys, codes, messages = seen(path)
     assert greys == [0, 85, 170, 255]
     assert codes == ["value_assumed", "value_assumed"]
-    assert "RescaleIntercept is missing; taken as 0" in messages
+    assert "RescaleIntercept is missing; 0 was assumed" in messages
 
 
 def test_values_that_take_more_bits_than_stated_are_told(write) -> None:
@@ -304,7 +304,7 @@ def test_values_that_take_more_bits_than_stated_are_told(write) -> None:
     _, greys, codes, messages = seen(path)
     assert greys[:3] == [0, 62, 255]
     assert codes == ["value_ignored"]
-    assert "BitsStored is 12, but 25.00% of the pixels take more bits" in messages[0]
+    assert "BitsStored is 12, but 25.00% of the pixels use more" in messages[0]
 
 
 def test_overlays_in_unused_bits_are_no_values(write) -> None:

@@ -60,7 +60,7 @@ def test_all_frames_are_read_however_few_are_announced(write, way, announced) ->
         assert told(path) == []
     else:
         plural = "" if announced == 1 else "s"
-        text = f"the header announces {announced} frame{plural}, the file holds 3"
+        text = f"the header states {announced} frame{plural}, the file holds 3"
         assert told(path) == [("frame_count_differs", text)]
 
 
@@ -153,7 +153,7 @@ def test_a_video_is_read_to_its_end(tmp_path, announced) -> None:
     frames = list(series.frames(on_error=lambda _, error: errors.append(error.reason)))
     assert len(frames) == there
     if announced < there:
-        text = f"the header announces {announced} frames, the file holds {there}"
+        text = f"the header states {announced} frames, the file holds {there}"
         assert told(path) == [("frame_count_differs", text)]
     else:
         assert errors == (["truncated"] if announced > there else [])

@@ -84,7 +84,7 @@ def test_a_dicomdir_leads_to_its_files_and_nowhere_else(write, tmp_path) -> None
     assert [s.instances[0].path for s in series] == [inside]
     assert [s.relative for s in series] == ["IMAGES/ONE"]
     assert sorted(skipped) == [
-        "GONE: named in the DICOMDIR, but there is no such file",
+        "GONE: referenced by the DICOMDIR, but there is no such file",
         "the DICOMDIR names a file outside its folder",
     ]
 
@@ -134,7 +134,7 @@ def test_links_are_followed_once_and_pipes_are_not_opened(write, tmp_path) -> No
     found = list(scan(folder))
     assert [f.relative for f in found if isinstance(f, Series)] == ["link/b"]
     assert {f.relative: f.message for f in found if isinstance(f, Skipped)} == {
-        "gone": "gone: a link to nothing",
+        "gone": "gone: a broken link",
         "pipe": "pipe: neither a file nor a folder",
     }
 

@@ -162,7 +162,7 @@ def test_a_source_without_valid_uids_is_referred_to_by_stand_ins(
     assert item.SourceImageSequence[0].ReferencedSOPInstanceUID == used
     for found in (file.StudyInstanceUID, listed.SeriesInstanceUID, used):
         assert found.startswith("2.25.")
-    assert "references go to stand-ins" in file.ImageComments
+    assert "references use substitutes" in file.ImageComments
 
 
 def test_several_volumes_at_one_place_are_told_apart_by_their_place_in_the_stack(

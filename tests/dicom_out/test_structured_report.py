@@ -105,7 +105,7 @@ def test_nothing_found_is_reported_as_such(
     groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert [values(group) for group in groups] == [{"Number of Frames": 5}] * 2
     assert dciodvfy(path) == []
-    assert b"Polyp: found in 0 of 5 frames looked at." in path.read_bytes()
+    assert b"Polyp: found in 0 of 5 segmented frames." in path.read_bytes()
     assert b"not for diagnosis" in path.read_bytes()
     assert b"weights_sha256=" + b"ab" * 32 in path.read_bytes()
 
@@ -150,4 +150,4 @@ def test_a_source_without_uids_is_referred_to_by_stand_ins(
 ) -> None:
     path = write_report(replace(make_series("endoscopy_video"), series_uid="999.1"))
     assert dciodvfy(path) == []
-    assert b"references go to stand-ins" in path.read_bytes()
+    assert b"references use substitutes" in path.read_bytes()

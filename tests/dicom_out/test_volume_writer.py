@@ -107,7 +107,7 @@ def test_what_no_affine_describes_is_refused(
 ) -> None:
     with pytest.raises(GeometryError, match="tilted by 13"):
         write_map(make_series("ct_tilted"))
-    with pytest.raises(GeometryError, match="no place in space"):
+    with pytest.raises(GeometryError, match="no position in space"):
         write_map(make_series("endoscopy_video"))
     series = make_series("ct_volume")
     gap = np.delete(np.arange(5.0), 2)[:, None] * [0, 0, 2.0]

@@ -137,7 +137,7 @@ def test_one_refused_file_is_named_and_the_others_are_sent(node_that, studies, m
 def test_a_kind_of_object_that_a_node_does_not_take_is_named(node_that, five):
     result = send(five, node_that(lambda _event: 0x0000))
     assert result.exit_code == 3
-    assert "does not take Video Endoscopic Image Storage" in result.output
+    assert "does not accept Video Endoscopic Image Storage" in result.output
     assert len(sent_paths(five)) == 3
 
 
@@ -172,7 +172,7 @@ def test_the_calling_title_is_the_one_given(node_that, studies, make_results):
 def test_a_wrong_called_title_is_said(orthanc, five):
     result = send(five, orthanc.node.replace("ORTHANC", "NOBODY"))
     assert result.exit_code == 3
-    assert "the server refused" in result.output
+    assert "the server rejected the association" in result.output
     assert "check the AE titles" in result.output
     assert not (five / "sent.jsonl").exists()
 
@@ -195,13 +195,13 @@ def test_no_redirect_of_a_web_service_is_followed(five, httpd, port):
     address = httpd(307, {"Location": f"http://127.0.0.1:{port}/studies"})
     result = send(five, f"dicomweb+{address}/dicom-web")
     assert result.exit_code == 3
-    assert "points to another address" in result.output
+    assert "redirects to another address" in result.output
 
 
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (202, "{}", "not known to be stored: HTTP 202"),
+        (202, "{}", "not confirmed: HTTP 202"),
         (409, "{}", "refused by the server: HTTP 409"),
         (
             200,
@@ -238,7 +238,7 @@ def test_a_file_that_was_changed_or_is_gone_is_not_sent(orthanc, five):
     (five / gone).unlink()
     result = send(five, orthanc.web)
     assert result.exit_code == 3
-    assert f"{changed}: is not what the manifest says" in result.output
+    assert f"{changed}: differs from the manifest" in result.output
     assert f"{gone}: cannot be read" in result.output
     assert sent_paths(five) == manifest_paths(five)[2:]
 

@@ -112,7 +112,7 @@ def test_a_login_page_ends_the_run_at_the_first_file(three, web_that, answer):
 
     result = send(three, web_that(respond))
     assert asked == ["/dicom-web/studies"]
-    assert "whether a login stands before it (3 files are left)" in result.output
+    assert "whether it requires a login (3 files are left)" in result.output
 
 
 @pytest.mark.parametrize("status", [200, 202])
@@ -150,7 +150,7 @@ def test_what_the_answer_names_as_stored_is_sent(three, web_that, answer, status
 def test_another_instance_in_the_answer_is_not_ours(three, web_that, answer, kind, body):
     result = send(three, web_that(lambda _path, _body: answer(200, kind, body)))
     assert result.exit_code == 3
-    assert result.output.count("not known to be stored: HTTP 200") == 3
+    assert result.output.count("not confirmed: HTTP 200") == 3
     assert ANOTHER not in result.output
     assert notes(three) == []
 
@@ -162,12 +162,12 @@ def test_another_instance_in_the_answer_is_not_ours(three, web_that, answer, kin
         (0x0110, "0x0110 (processing failure)"),
         (0x0122, "0x0122 (SOP class not supported)"),
         (0x0124, "0x0124 (not authorised)"),
-        (0x0111, "0x0111 (it already has an instance of this UID)"),
+        (0x0111, "0x0111 (duplicate SOP instance UID)"),
         (0xA700, "0xA700 (out of resources)"),
         (0xA7FF, "0xA7FF (out of resources)"),
         (0xA901, "0xA901 (the data set does not match its SOP class)"),
-        (0xC000, "0xC000 (it cannot understand the object)"),
-        (0xCFFF, "0xCFFF (it cannot understand the object)"),
+        (0xC000, "0xC000 (cannot understand)"),
+        (0xCFFF, "0xCFFF (cannot understand)"),
         (0xC122, "0xC122 (transfer syntax not supported)"),
         (0x9999, "failure reason 0x9999\n"),
     ],
@@ -196,7 +196,7 @@ def test_a_failure_that_names_no_instance_is_the_one_that_was_sent(
 ):
     body = as_json(**{sequence: [(None, {"00081197": 0xC001})]})
     result = send(three, web_that(lambda _path, _body: answer(202, body=body)))
-    assert result.output.count("0xC001 (it cannot understand the object)") == 3
+    assert result.output.count("0xC001 (cannot understand)") == 3
     assert notes(three) == []
 
 
@@ -244,7 +244,7 @@ def test_a_warning_is_stored_and_told(three, web_that, node_that, answer, code, 
     [
         (0xA700, "0xA700 (out of resources)"),
         (0xA900, "0xA900 (the data set does not match its SOP class)"),
-        (0xC123, "0xC123 (it cannot understand the object)"),
+        (0xC123, "0xC123 (cannot understand)"),
         (0x0122, "0x0122 (SOP class not supported)"),
         (0x0124, "0x0124 (not authorised)"),
         (0xFE00, "status 0xFE00\n"),

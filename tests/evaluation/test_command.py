@@ -58,7 +58,7 @@ def test_the_published_row_stands_beside_ours(app: typer.Typer, folders: Folders
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.output
     assert "0.928" in result.stdout
-    assert "4 images, the published test set Kvasir has 100: not the published split" in (
+    assert "4 images, but the published test set Kvasir has 100: not the published split" in (
         result.stdout
     )
     as_json = CliRunner().invoke(app, [*arguments, "--json"])
@@ -81,13 +81,13 @@ def test_a_comparison_tells_whether_names_and_counts_are_the_published_ones(
     )
     other = compare_with_paper(found, published, gt=gt.parent / "TestDataset" / "CVC-300")
     assert other.test_set == "CVC-300"
-    assert "4 images, the published test set CVC-300 has 60" in other.notes[0]
+    assert "4 images, but the published test set CVC-300 has 60" in other.notes[0]
     assert other.unverified == {"CVC-300.mDice"}
     masks = compare_with_paper(found, published, gt=gt.parent / "CVC-300" / "masks")
     assert masks.test_set == "CVC-300"
     unknown = compare_with_paper(found, published, gt=Path("our_hospital"))
     assert unknown.test_set is None
-    assert "none of the published test sets (Kvasir 4, CVC-300 60)" in unknown.notes[0]
+    assert "the name of a published test set (Kvasir 4, CVC-300 60)" in unknown.notes[0]
     assert set(unknown.published) == {"Kvasir", "CVC-300"}
     assert unknown.table().row_count == 3
 
@@ -96,7 +96,7 @@ def test_clinical_numbers_are_not_passed_off_as_the_papers(folders: Folders, tas
     found = evaluate_folders(*folders, task=task)
     comparison = compare_with_paper(found, replace(task, paper=PAPER), gt=folders[1])
     assert comparison.ours == {"mDice": None, "mIoU": None}
-    assert "measure probability maps with --protocol paper" in comparison.notes[1]
+    assert "evaluate probability maps with --protocol paper" in comparison.notes[1]
     with pytest.raises(TaskError, match="not one of the paper's"):
         compare_with_paper(found, task, gt=folders[1])
 

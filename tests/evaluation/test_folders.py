@@ -279,7 +279,7 @@ def test_folders_that_hold_nothing_are_errors(folders: Folders, task: Task, tmp_
         evaluate_folders(tmp_path / "void", gt, task=task)
     with pytest.raises(DataError, match="no masks found"):
         evaluate_folders(pred, tmp_path / "void", task=task)
-    with pytest.raises(DataError, match="there are clinical and paper"):
+    with pytest.raises(DataError, match="choose from clinical, paper"):
         evaluate_folders(pred, gt, task=task, protocol="strict")  # type: ignore[arg-type]
 
 

@@ -108,20 +108,20 @@ def test_a_frame_without_any_number_says_so(tmp_path) -> None:
     values[:, :, 3] = np.nan
     frames = list(opened(tmp_path / "v.nii", values).frames(window=Window(0, 2000)))
     (caution,) = frames[3].cautions
-    assert caution.message.startswith("every voxel is no number")
+    assert caution.message.startswith("all voxels are not finite")
 
 
 def test_a_volume_without_any_number_is_refused(tmp_path) -> None:
     series = opened(tmp_path / "v.nii", np.full((4, 4, 4), np.nan, np.float32))
     for window in (None, Window(40, 400)):
-        with pytest.raises(InputError, match=r"v\.nii: no voxel is a number") as caught:
+        with pytest.raises(InputError, match=r"v\.nii: no voxel is finite") as caught:
             list(series.frames(window=window))
         assert caught.value.reason == "corrupt"
 
 
 def test_complex_voxels_are_refused(tmp_path) -> None:
     series = opened(tmp_path / "v.nii", np.ones((4, 4, 4), np.complex64))
-    with pytest.raises(InputError, match="complex voxels have no grey"):
+    with pytest.raises(InputError, match="complex voxels; save"):
         list(series.frames())
 
 

@@ -111,7 +111,7 @@ def test_damaged_files_are_named_with_the_reason(tmp_path: Path) -> None:
             read_image(tmp_path / name)
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "void.png").touch()
-    with pytest.raises(DataError, match=r"text\.png: not an image that can be read"):
+    with pytest.raises(DataError, match=r"text\.png: not a supported image"):
         read_image(tmp_path / "text.png")
     with pytest.raises(DataError, match=r"void\.png: the file is empty"):
         read_mask(tmp_path / "void.png", [POLYP])
@@ -198,7 +198,7 @@ def test_overlay_draws_an_opaque_contour_around_a_translucent_fill() -> None:
     assert found[5, 5].tolist() == [200, 30, 40]
     assert found[10, 10].tolist() == [130, 79, 82]  # 0.7 * 100 + 0.3 * (200, 30, 40)
     assert (pixels == 100).all()
-    with pytest.raises(DataError, match="do not lie over"):
+    with pytest.raises(DataError, match="do not match a frame"):
         overlay(pixels, labels[:10], [POLYP])
 
 

@@ -256,7 +256,7 @@ def test_half_a_pair_is_no_input(tmp_path) -> None:
     (tmp_path / "scene.hdr").write_bytes(b"#?RADIANCE\n")
     found = {f.relative: f for f in find_inputs([tmp_path])}
     assert isinstance(found["v.img"], Series)
-    assert found["v.hdr"].message == "v.hdr: the header of v.img, and read with it"
+    assert found["v.hdr"].message == "v.hdr: the header of v.img, which is read with it"
     assert found["disk.img"].message.endswith("no NIfTI or Analyze header (.hdr) beside it")
     assert found["scene.hdr"].reason == "not_an_image"
 

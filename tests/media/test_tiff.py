@@ -194,6 +194,6 @@ def test_colours_of_12_bits_and_inks_of_16_are_refused_with_the_reason(tmp_path)
         path = write(tmp_path / name, stored, bits=bits, photometric=photometric)
         found = picture_series(path, source_path=tmp_path, relative=name)
         if isinstance(found, Skipped):
-            assert "not an image that can be read" in found.message
+            assert "not a supported image" in found.message
         with pytest.raises(DataError, match=f"{name}: "):
             read_image(path)

@@ -187,7 +187,7 @@ def test_text_named_like_a_video_is_refused(tmp_path) -> None:
     path.write_text("no video")
     found = video_series(path, source_path=tmp_path, relative="a.avi")
     assert isinstance(found, Skipped)
-    assert found.message.startswith("a.avi: no video that can be read")
+    assert found.message.startswith("a.avi: not a supported video")
 
 
 def test_without_pyav_the_message_names_the_extra(tmp_path, monkeypatch) -> None:
@@ -303,5 +303,5 @@ def test_an_empty_dicom_video_is_refused(tmp_path) -> None:
     dataset.save_as(path)
     (found,) = scan(path)
     assert isinstance(found, Series)
-    with pytest.raises(InputError, match="no video that can be read"):
+    with pytest.raises(InputError, match="not a supported video"):
         list(found.frames())

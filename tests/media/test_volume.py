@@ -104,7 +104,7 @@ def test_a_nifti_that_says_nothing_of_space_has_no_geometry(tmp_path) -> None:
     nibabel.save(image, tmp_path / "v.nii")
     series = opened(tmp_path / "v.nii")
     assert series.geometry is None
-    assert series.warnings == ("the file does not say where it lies",)
+    assert series.warnings == ("the file does not state its position in space",)
 
 
 def test_a_slanted_in_plane_grid_has_no_geometry_and_says_so(tmp_path) -> None:

@@ -64,7 +64,7 @@ def test_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -
     [
         ({"frames": 0}, "frames is 0"),
         ({"seed": -1}, "seed is -1"),
-        ({"size": (31, 64)}, "31 x 64 pixels: 32 is the least"),
+        ({"size": (31, 64)}, "31 x 64 pixels: the minimum is 32 x 32"),
     ],
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_written(

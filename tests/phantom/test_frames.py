@@ -31,7 +31,7 @@ def test_frame_has_the_size_asked_for(size: tuple[int, int]) -> None:
 
 
 def test_frame_smaller_than_a_network_takes_is_refused() -> None:
-    with pytest.raises(DataError, match="16 x 64 pixels: 32 is the least"):
+    with pytest.raises(DataError, match="16 x 64 pixels: the minimum is 32 x 32"):
         draw_frame(0, size=(16, 64))
 
 

@@ -197,7 +197,7 @@ def test_published_numbers_are_those_of_the_papers_tables() -> None:
 
 
 def test_unknown_preset_is_refused_with_those_there_are() -> None:
-    with pytest.raises(TaskError, match="no task is called 'plyp'; there are breast_ultrasound"):
+    with pytest.raises(TaskError, match="unknown task 'plyp'; choose from breast_ultrasound"):
         load_preset("plyp")
 
 

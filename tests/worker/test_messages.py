@@ -74,7 +74,7 @@ def test_other_versions_and_operations_fail_under_their_number(
         ("load", {"device": "cuda:99"}, "device"),
         ("load", {"device": "toaster"}, "device"),
         ("load", {"runtime": "quick"}, "runtime"),
-        ("load", {"task": "no_such_task"}, "no task is called"),
+        ("load", {"task": "no_such_task"}, "unknown task"),
         ("segment", {}, "input"),
         ("segment", {"input": []}, "input"),
         ("segment", {"input": {}}, "array is given as"),

@@ -1,4 +1,4 @@
-"""Addresses of DICOM servers as a person types them, and the files that TLS needs."""
+"""Addresses of DICOM servers on the command line, and TLS settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from sam2unet_core.errors import ConfigError
 
-_WEB = "dicomweb+"
+_PREFIX = "dicomweb+"
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5: printable ASCII without the backslash
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -20,24 +20,24 @@ class WebServer:
     """A DICOMweb service.
 
     Attributes:
-        url: http or https, without query and without a slash at the end.
+        url: http or https, without query and trailing slash.
     """
 
     url: str
 
     def __str__(self) -> str:
         """Return the address as `--to` takes it."""
-        return f"{_WEB}{self.url}"
+        return f"{_PREFIX}{self.url}"
 
     @property
     def encrypted(self) -> bool:
-        """Whether the connection is made by TLS."""
+        """Whether the connection uses TLS."""
         return self.url.startswith("https://")
 
 
 @dataclass(frozen=True)
 class Node:
-    """A DICOM application entity that takes C-STORE."""
+    """A DICOM application entity that accepts C-STORE."""
 
     ae_title: str
     host: str
@@ -54,16 +54,16 @@ Destination = WebServer | Node
 
 @dataclass(frozen=True)
 class Tls:
-    """How a connection is secured.
+    """TLS settings of a connection.
 
     Attributes:
-        asked: whether TLS is asked for by itself; https and any of the files imply it.
+        asked: whether TLS is requested; https and any of the files imply it.
         ca: PEM file of the authorities to trust, instead of the system's.
-        cert: PEM file of the certificate to show.
-        key: PEM file of its key, if `cert` does not hold it; without a passphrase.
+        cert: PEM file of the client certificate.
+        key: PEM file of its key, if not in `cert`; without a passphrase.
 
     Raises:
-        ConfigError: a file is not there, or there is a key without a certificate.
+        ConfigError: a file does not exist, or there is a key without a certificate.
     """
 
     asked: bool = False
@@ -77,48 +77,48 @@ class Tls:
             if path is not None and not path.is_file():
                 raise ConfigError(f"--{name} {path}: no such file")
         if self.key is not None and self.cert is None:
-            raise ConfigError("--key is given without --cert; give the certificate it belongs to")
+            raise ConfigError("--key is given without --cert; add the certificate of this key")
 
     @property
     def wanted(self) -> bool:
-        """Whether a connection has to be encrypted."""
+        """Whether the connection must be encrypted."""
         return self.asked or any((self.ca, self.cert, self.key))
 
     def context(self) -> ssl.SSLContext:
-        """Return what connections are made with; names and certificates are checked.
+        """Return the TLS context; host names and certificates are checked.
 
         Raises:
-            ConfigError: a file holds no certificate or key that can be used.
+            ConfigError: a file has no usable certificate or key.
         """
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:
-            raise ConfigError(f"--ca {self.ca}: holds no certificates in PEM form") from error
+            raise ConfigError(f"--ca {self.ca}: no certificates in PEM format") from error
         if self.cert is not None:
             try:
                 context.load_cert_chain(self.cert, self.key, password=_no_passphrase)
             except OSError as error:
                 raise ConfigError(
-                    f"--cert {self.cert}: no certificate and key in PEM form that belong together"
+                    f"--cert {self.cert}: no matching certificate and key in PEM format"
                 ) from error
         return context
 
 
 def is_web_address(text: str) -> bool:
-    """Whether a text is meant to be the address of a DICOMweb service."""
-    return text.startswith(_WEB)
+    """Whether a text has the URL prefix of a DICOMweb service."""
+    return text.startswith(_PREFIX)
 
 
 def parse_destination(text: str, *, tls: Tls) -> Destination:
-    """Read what `--to` was given.
+    """Parse the value of `--to`.
 
     Raises:
-        ConfigError: neither form of address, or one that TLS was asked for and does not have it.
+        ConfigError: not an address, or not encrypted although TLS is requested.
     """
     if is_web_address(text):
         server, query = _split(text)
         if query:
-            raise ConfigError(f"--to: an address has no query, got ?{query}")
+            raise ConfigError(f"--to: the address must not have a query, got ?{query}")
         check_tls(server, tls)
         return server
     ae_title, _, place = text.rpartition("@")
@@ -138,13 +138,13 @@ def parse_destination(text: str, *, tls: Tls) -> Destination:
 def parse_source(
     text: str, *, study: str | None = None, series: str | None = None
 ) -> tuple[WebServer, str | None, str | None]:
-    """Read `dicomweb+https://HOST/PATH?study=UID&series=UID`.
+    """Parse `dicomweb+https://HOST/PATH?study=UID&series=UID`.
 
     Returns:
-        the service, the study's and the series' UID; one of these may be None.
+        the service, and the UIDs of study and series, of which one may be None.
 
     Raises:
-        ConfigError: not such an address, or no UID.
+        ConfigError: not such an address, or no valid UID.
     """
     server, query = _split(text)
     asked = parse_qs(query, keep_blank_values=True)
@@ -154,43 +154,35 @@ def parse_source(
     study = study or asked.get("study", [None])[0]
     series = series or asked.get("series", [None])[0]
     if study is None and series is None:
-        raise ConfigError(f"{server}: say what to fetch by ?study=UID, ?series=UID or both")
+        raise ConfigError(f"{server}: add ?study=UID, ?series=UID or both")
     for name, uid in (("study", study), ("series", series)):
         if uid is not None and not is_uid(uid):
-            raise ConfigError(f"{server}: what {name}= was given is not a UID")
+            raise ConfigError(f"{server}: the value of {name}= is not a UID")
     return server, study, series
 
 
 def check_tls(server: WebServer, tls: Tls) -> None:
-    """Refuse a service whose connection would not be encrypted although that was asked for.
-
-    Raises:
-        ConfigError: it is plain http.
-    """
+    """Raise ConfigError for a plain http service although TLS is requested."""
     if tls.wanted and not server.encrypted:
-        raise ConfigError(f"{server}: TLS is asked for; write dicomweb+https://")
+        raise ConfigError(f"{server}: TLS is requested; use dicomweb+https://")
 
 
 def check_ae_title(text: str) -> str:
-    """Return an application entity's title.
-
-    Raises:
-        ConfigError: it is empty, longer than 16 characters or holds what a title may not.
-    """
+    """Return an AE title without surrounding spaces; raise ConfigError if it is invalid."""
     title = text.strip()
     if not _AE_TITLE.fullmatch(title):
-        raise ConfigError(f"AE title {text!r}: expected 1 to 16 plain characters, no backslash")
+        raise ConfigError(f"AE title {text!r}: expected 1 to 16 ASCII characters, no backslash")
     return title
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text can be a UID, and stand in a URL as it is."""
+    """Whether a text is a UID, and safe in a URL."""
     return bool(_UID.fullmatch(text)) and text.strip(".") != ""
 
 
 def _split(text: str) -> tuple[WebServer, str]:
     try:
-        split: SplitResult = urlsplit(text.removeprefix(_WEB))
+        split: SplitResult = urlsplit(text.removeprefix(_PREFIX))
         host, _ = split.hostname, split.port
     except ValueError:
         host = None
@@ -198,8 +190,8 @@ def _split(text: str) -> tuple[WebServer, str]:
         raise ConfigError("expected dicomweb+https://HOST/PATH or dicomweb+http://HOST/PATH")
     if split.username is not None or split.password is not None:
         raise ConfigError(
-            f"{_WEB}{split.scheme}://{host}: an address must not hold a password, which others "
-            "could see; put it into the file .netrc in your home folder"
+            f"{_PREFIX}{split.scheme}://{host}: the address must not contain a password, which "
+            "others could see; put it into the file .netrc in your home folder"
         )
     return WebServer(f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}"), split.query
 

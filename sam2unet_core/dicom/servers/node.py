@@ -1,4 +1,4 @@
-"""C-STORE: DICOM files sent over one association (PS3.4 annex B, PS3.8)."""
+"""C-STORE: send DICOM files over one association (PS3.4 annex B, PS3.8)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from sam2unet_core.dicom.servers.address import Node, Tls, check_ae_title
-from sam2unet_core.dicom.servers.reasons import failure_words, is_warning, warning_words
+from sam2unet_core.dicom.servers.reasons import describe_failure, describe_warning, is_warning
 from sam2unet_core.dicom.servers.web import ANSWER_S, CONNECT_S, tls_reason
 from sam2unet_core.errors import MissingExtraError, NetworkError, RefusedError
 
 NEGOTIATE_S = 30.0
-"""Seconds that a server may think about an association."""
-_MOST_CONTEXTS = 128
+"""Timeout for the negotiation of an association, in seconds."""
+_MAX_CONTEXTS = 128
 _SUCCESS = 0x0000
 
 
 class NodeSender:
-    """Stores files over an association that is there.
+    """Stores files over an established association.
 
     Args:
         library: pynetdicom.
@@ -39,13 +39,13 @@ class NodeSender:
         self._library, self._association, self._node = library, association, node
 
     def send(self, path: Path) -> str:
-        """Store a DICOM file, read bit by bit unless the node wants it in another encoding.
+        """Store a DICOM file, streamed unless the node requires another encoding.
 
         Returns:
-            the node's warning, if it has stored the file with one.
+            the node's warning, or empty.
 
         Raises:
-            RefusedError: the node does not take this file.
+            RefusedError: the node refuses this file.
             NetworkError: the association has ended.
         """
         if not self._association.is_established:
@@ -58,26 +58,26 @@ class NodeSender:
             raise self._broken()
         status = int(answer.Status)
         if is_warning(status):
-            return f"the server warns: {warning_words(status)}"
+            return f"the server warns: {describe_warning(status)}"
         if status != _SUCCESS:
-            raise RefusedError(f"refused by the server: status {failure_words(status)}")
+            raise RefusedError(f"refused by the server: status {describe_failure(status)}")
         return ""
 
     def _store(self, path: Path) -> Any:
         config = self._library._config
-        former = config.STORE_SEND_CHUNKED_DATASET
+        previous = config.STORE_SEND_CHUNKED_DATASET
         try:
             config.STORE_SEND_CHUNKED_DATASET = True
             return self._association.send_c_store(path)
-        except ValueError:  # not in the file's own encoding
+        except ValueError:  # not accepted in the file's own encoding
             pass
         finally:
-            config.STORE_SEND_CHUNKED_DATASET = former
+            config.STORE_SEND_CHUNKED_DATASET = previous
         try:
             return self._association.send_c_store(dcmread(path))
         except ValueError:
             sop_class = _syntaxes(path)[0]
-            raise RefusedError(f"the server does not take {UID(sop_class).name}") from None
+            raise RefusedError(f"the server does not accept {UID(sop_class).name}") from None
 
     def _broken(self) -> NetworkError:
         return NetworkError(f"{self._node}: the server ended the connection; run this again")
@@ -87,12 +87,12 @@ class NodeSender:
 def open_node_sender(
     node: Node, files: Sequence[Path], *, tls: Tls, calling_ae: str
 ) -> Iterator[NodeSender]:
-    """Make an association for the kinds of objects in `files`, and release it at the end.
+    """Open an association for the SOP classes in `files`, and release it at the end.
 
     Raises:
         MissingExtraError: pynetdicom is not installed.
-        NetworkError: the node cannot be reached, or does not want to speak with us.
-        ConfigError: files for TLS that cannot be used, or an AE title that is none.
+        NetworkError: the node cannot be reached or rejects the association.
+        ConfigError: unusable TLS files, or an invalid AE title.
     """
     library = _library()
     context = tls.context() if tls.wanted else None
@@ -109,7 +109,7 @@ def open_node_sender(
         evt_handlers=[(library.evt.EVT_CONN_CLOSE, _wake)],
     )
     if not association.is_established:
-        raise NetworkError(f"{node}: {_why_not(association, node, context)}")
+        raise NetworkError(f"{node}: {_association_error(association, node, context)}")
     try:
         yield NodeSender(library, association, node)
     finally:
@@ -118,20 +118,20 @@ def open_node_sender(
 
 
 def _contexts(library: Any, files: Sequence[Path]) -> list[Any]:
-    """Return a presentation context for each class and encoding, so that none hides another."""
+    """Return one presentation context per SOP class and transfer syntax."""
     wanted: dict[tuple[str, str], None] = {}
     for path in files:
         try:
             sop_class, syntax = _syntaxes(path)
         except (InvalidDicomError, AttributeError):
-            continue  # said of that file when its turn comes
+            continue  # reported when the file is sent
         wanted[sop_class, syntax] = None
         if not UID(syntax).is_compressed:
-            wanted[sop_class, str(ImplicitVRLittleEndian)] = None  # which every node takes
-    if len(wanted) > _MOST_CONTEXTS:
+            wanted[sop_class, str(ImplicitVRLittleEndian)] = None  # which every node accepts
+    if len(wanted) > _MAX_CONTEXTS:
         raise NetworkError(
-            f"{len(wanted)} kinds of objects and encodings: an association has room for "
-            f"{_MOST_CONTEXTS}; send them to a DICOMweb service"
+            f"{len(wanted)} combinations of SOP class and transfer syntax, but an association "
+            f"allows {_MAX_CONTEXTS}; send them to a DICOMweb service"
         )
     return [library.build_context(sop_class, syntax) for sop_class, syntax in wanted]
 
@@ -143,16 +143,16 @@ def _syntaxes(path: Path) -> tuple[str, str]:
 
 
 def _wake(event: Any) -> None:
-    """End the wait for an answer: a connection that is lost before the wait begins ends none."""
+    """End the wait for a response; pynetdicom misses a connection lost before the wait."""
     event.assoc.dimse.msg_queue.put((None, None))
 
 
-def _why_not(association: Any, node: Node, context: ssl.SSLContext | None) -> str:
+def _association_error(association: Any, node: Node, context: ssl.SSLContext | None) -> str:
     if association.is_rejected:
         answer = association.acceptor.primitive
-        return f"the server refused: {answer.reason_str}; check the AE titles"
+        return f"the server rejected the association: {answer.reason_str}; check the AE titles"
     if association.rejected_contexts and not association.accepted_contexts:
-        return "the server takes none of these kinds of objects"
+        return "the server accepts none of these SOP classes"
     try:
         with socket.create_connection((node.host, node.port), timeout=CONNECT_S) as plain:
             if context is not None:

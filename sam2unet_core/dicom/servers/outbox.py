@@ -1,4 +1,4 @@
-"""Files sent in order, and a record of what was sent where, so that a rerun continues."""
+"""Send files, and record what was sent where, so that a rerun resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sam2unet_core.errors import NetworkError, OutputError, RefusedError
 from sam2unet_core.files import file_sha256
 
 SCHEMA = 2
-"""Lines of schema 1 noted any answer of a DICOMweb service as a yes: those are not believed."""
+"""Schema 1 recorded any DICOMweb response as success, so its lines are ignored for DICOMweb."""
 _SCHEMA_OF_ANY_ANSWER = 1
 NAME = "sent.jsonl"
 
@@ -31,7 +31,7 @@ class Parcel:
 
     Attributes:
         path: below the results folder, with `/`.
-        sha256: hash of the bytes it has to have.
+        sha256: expected hash.
     """
 
     path: str
@@ -40,15 +40,15 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How sending went.
+    """Result of sending.
 
     Attributes:
-        sent: files that this run sent.
-        before: files that an earlier run had sent.
+        sent: number of files that this run sent.
+        before: number of files that earlier runs sent.
         problems: path and reason of each file that was not sent, without identifiers.
-        stopped: why the run ended before its end, or empty.
-        left: files that were not tried for that reason.
-        warnings: path and warning of each file that the server has stored with one.
+        stopped: why the run stopped early, or empty.
+        left: number of files not tried for that reason.
+        warnings: path and warning of each file that the server stored with a warning.
     """
 
     sent: int
@@ -60,7 +60,7 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Whether everything is where it was to go."""
+        """Whether all files were sent."""
         return not (self.problems or self.stopped)
 
 
@@ -80,22 +80,22 @@ def send_files(
     calling_ae: str,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Outcome:
-    """Send files of a results folder, apart from those that were sent to this address before.
+    """Send the files of a results folder that were not sent to this address before.
 
-    Each file is noted in `sent.jsonl` once the server has said that it is stored. The first loss
-    of the connection ends the run; a file that the server refuses does not.
+    Each file is recorded in `sent.jsonl` once the server confirms that it is stored. A lost
+    connection ends the run; a refused file does not.
 
     Args:
         folder: the results folder.
-        parcels: what to send, in order.
-        to: where to.
-        tls: how the connection is secured.
-        calling_ae: our own title, for C-STORE.
-        progress: told how many of how many files are dealt with.
+        parcels: the files, in order.
+        to: the address.
+        tls: TLS settings.
+        calling_ae: our AE title, for C-STORE.
+        progress: called with (files done, total).
 
     Raises:
         MissingExtraError: the library is not installed.
-        ConfigError: files for TLS that cannot be used.
+        ConfigError: unusable TLS files.
         OutputError: the record cannot be written.
     """
     everything = list(parcels)
@@ -106,9 +106,10 @@ def send_files(
     warnings: list[tuple[str, str]] = []
     good = []
     for parcel in todo:
-        trouble = _trouble(folder, parcel)
-        problems.extend([(parcel.path, trouble)] if trouble else [])
-        good.extend([] if trouble else [parcel])
+        if problem := _problem(folder, parcel):
+            problems.append((parcel.path, problem))
+        else:
+            good.append(parcel)
     sent, stopped, tried = 0, "", 0
     progress(before + len(problems), len(everything))
     try:
@@ -121,7 +122,8 @@ def send_files(
                 else:
                     record.add(parcel)
                     sent += 1
-                    warnings.extend([(parcel.path, warning)] if warning else [])
+                    if warning:
+                        warnings.append((parcel.path, warning))
                 tried += 1
                 progress(len(everything) - len(good) + tried, len(everything))
     except NetworkError as error:
@@ -130,7 +132,7 @@ def send_files(
 
 
 class SentRecord:
-    """What was sent from a results folder to one address: `sent.jsonl`, a line a file.
+    """Record of the files sent from a results folder to one address: `sent.jsonl`.
 
     Args:
         folder: the results folder.
@@ -142,15 +144,11 @@ class SentRecord:
         self._sent = set(_read(self._path, self._to, web=isinstance(to, WebServer)))
 
     def has(self, parcel: Parcel) -> bool:
-        """Whether these bytes were sent there, under this name."""
+        """Whether this content was sent there under this name."""
         return parcel in self._sent
 
     def add(self, parcel: Parcel) -> None:
-        """Note that a file was sent.
-
-        Raises:
-            OutputError: the record cannot be written.
-        """
+        """Record that a file was sent; raise OutputError if that cannot be written."""
         line = json.dumps(
             {
                 "schema": SCHEMA,
@@ -174,27 +172,27 @@ class SentRecord:
 
 
 def _read(path: Path, to: str, *, web: bool) -> Iterator[Parcel]:
-    """Yield what was sent to an address; torn lines are passed over."""
-    believed = {SCHEMA} if web else {SCHEMA, _SCHEMA_OF_ANY_ANSWER}
+    """Yield what was sent to an address; incomplete lines are ignored."""
+    accepted = {SCHEMA} if web else {SCHEMA, _SCHEMA_OF_ANY_ANSWER}
     if not path.is_file():
         return
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-            if line["schema"] in believed and line["to"] == to:
+            if line["schema"] in accepted and line["to"] == to:
                 yield Parcel(str(line["path"]), str(line["sha256"]))
         except (ValueError, KeyError, TypeError):
             continue
 
 
-def _trouble(folder: Path, parcel: Parcel) -> str:
-    """Return why a file cannot be sent as the manifest describes it, or nothing."""
+def _problem(folder: Path, parcel: Parcel) -> str:
+    """Return why a file cannot be sent, or nothing."""
     path = folder / parcel.path
     if not path.resolve().is_relative_to(folder.resolve()):
         return "lies outside the results folder"
     try:
         if file_sha256(path) != parcel.sha256:
-            return "is not what the manifest says; segment again with --redo"
+            return "differs from the manifest; segment again with --redo"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return ""
@@ -202,9 +200,9 @@ def _trouble(folder: Path, parcel: Parcel) -> str:
 
 @contextmanager
 def _open(to: Destination, files: Sequence[Path], tls: Tls, calling_ae: str) -> Iterator[Sender]:
-    """Make the sender for an address; without files nothing is connected."""
+    """Open the sender for an address; without files no connection is made."""
     if not files:
-        yield _Nobody()
+        yield _NoSender()
         return
     opened: AbstractContextManager[Sender] = (
         open_node_sender(to, files, tls=tls, calling_ae=calling_ae)
@@ -212,11 +210,11 @@ def _open(to: Destination, files: Sequence[Path], tls: Tls, calling_ae: str) -> 
         else open_web_sender(to, tls=tls)
     )
     with silent(), opened as sender:
-        yield _Careful(sender)
+        yield _CheckingSender(sender)
 
 
-class _Careful:
-    """A sender to which a file that is not DICOM is one more refusal."""
+class _CheckingSender:
+    """A sender that treats files that are not DICOM as refused."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -229,9 +227,9 @@ class _Careful:
             raise RefusedError(f"cannot be read as DICOM ({type(error).__name__})") from None
 
 
-class _Nobody:
-    """Stands for a sender where there is nothing to send."""
+class _NoSender:
+    """Placeholder sender when there is nothing to send."""
 
     def send(self, path: Path) -> str:
-        """Do nothing; it is never asked to."""
+        """Do nothing; never called."""
         return ""

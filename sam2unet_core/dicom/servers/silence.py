@@ -1,4 +1,4 @@
-"""Keep the log records of network libraries away: they hold UIDs, and addresses made of them."""
+"""Silence the logs of network libraries, which contain UIDs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LIBRARIES = ("pynetdicom", "dicomweb_client", "urllib3", "retrying")
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Let no record of these libraries, and no warning of pydicom, get out while inside."""
+    """Silence the logs of these libraries and the warnings of pydicom."""
     loggers = [logging.getLogger(name) for name in _LIBRARIES]
-    former = [logger.propagate for logger in loggers]
-    sink = logging.NullHandler()  # without one, logging would print to stderr
+    previous = [logger.propagate for logger in loggers]
+    sink = logging.NullHandler()  # without a handler, logging prints to stderr
     for logger in loggers:
         logger.addHandler(sink)
         logger.propagate = False
@@ -24,6 +24,6 @@ def silent() -> Iterator[None]:
         with quiet():
             yield
     finally:
-        for logger, propagate in zip(loggers, former, strict=True):
+        for logger, propagate in zip(loggers, previous, strict=True):
             logger.removeHandler(sink)
             logger.propagate = propagate

@@ -1,4 +1,4 @@
-"""What a server says of a store: the Store Instances Response of PS3.18 annex I, JSON or XML."""
+"""Parse the Store Instances Response of STOW-RS (PS3.18 annex I) in JSON or XML."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _STORED, _FAILED, _OTHER_FAILURES = "00081199", "00081198", "0008119A"
 _INSTANCE, _WARNING, _FAILURE = "00081155", "00081196", "00081197"
 
 Item = Mapping[str, str]
-"""Values of an item of a sequence by their tags: the first of each."""
+"""First values of the elements of a sequence item, by tag."""
 
 
 @dataclass(frozen=True)
 class StoreAnswer:
-    """Instances that a store names.
+    """Instances in a store response.
 
     Attributes:
-        stored: by SOP instance UID, the warning reason or None.
-        failed: by SOP instance UID, the failure reason or None where none is given.
-        others: failure reasons of objects that the server could not name.
+        stored: warning reason or None by SOP instance UID.
+        failed: failure reason or None by SOP instance UID.
+        others: failure reasons of objects that the server could not identify.
     """
 
     stored: Mapping[str, int | None] = field(default_factory=dict)
@@ -33,21 +33,19 @@ class StoreAnswer:
 
 
 def read_store_answer(kind: str, body: bytes) -> StoreAnswer:
-    """Read the body of an answer to a store; an empty one names nothing.
+    """Parse the body of a store response, which may be empty.
 
-    Args:
-        kind: its content type, without parameters, in lower case.
-        body: as it came.
+    `kind` is its content type, without parameters, in lower case.
 
     Raises:
-        ValueError: it is no such answer.
+        ValueError: not such a response.
     """
     if not body.strip():
         return StoreAnswer()
     if kind in JSON_KINDS:
-        sequences = _of_json(body)
+        sequences = _parse_json(body)
     elif kind in XML_KINDS:
-        sequences = _of_xml(body)
+        sequences = _parse_xml(body)
     else:
         raise ValueError("neither DICOM JSON nor XML")
     stored, failed = sequences[_STORED], sequences[_FAILED]
@@ -64,17 +62,17 @@ def _uid(item: Item) -> str:
 
 
 def _code(item: Item, tag: str) -> int | None:
-    """Return a reason; None where there is none, or none that can be one."""
+    """Return a reason code, or None if missing or invalid."""
     text = item.get(tag, "").strip()
     return int(text) if text.isascii() and text.isdecimal() and int(text) <= 0xFFFF else None
 
 
-def _of_json(body: bytes) -> dict[str, list[Item]]:
+def _parse_json(body: bytes) -> dict[str, list[Item]]:
     content = json.loads(body)
-    if isinstance(content, list) and len(content) == 1:  # some servers wrap it
+    if isinstance(content, list) and len(content) == 1:  # some servers wrap it in a list
         content = content[0]
     if not isinstance(content, dict):
-        raise ValueError("JSON, but no data set")
+        raise ValueError("JSON, but not a data set")
     found: dict[str, list[Item]] = {}
     for tag in (_STORED, _FAILED, _OTHER_FAILURES):
         items = _values(content.get(tag))
@@ -88,20 +86,20 @@ def _json_item(item: dict[str, Any]) -> Item:
 
 
 def _values(element: object) -> list[Any]:
-    """Return the values of an element of DICOM JSON."""
+    """Return the values of an element in DICOM JSON."""
     values = element.get("Value") if isinstance(element, dict) else None
     return values if isinstance(values, list) else []
 
 
-def _of_xml(body: bytes) -> dict[str, list[Item]]:
+def _parse_xml(body: bytes) -> dict[str, list[Item]]:
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-        raise ValueError("XML with a document type, which the native DICOM model has not")
+        raise ValueError("XML with a document type, which the native DICOM model does not have")
     try:
         root = ET.fromstring(body)
     except ET.ParseError as error:
-        raise ValueError("no XML") from error
+        raise ValueError("not XML") from error
     if root.tag.rpartition("}")[2] != "NativeDicomModel":
-        raise ValueError("XML, but no data set")
+        raise ValueError("XML, but not a data set")
     found: dict[str, list[Item]] = {tag: [] for tag in (_STORED, _FAILED, _OTHER_FAILURES)}
     for element in root:
         tag = element.get("tag", "").upper()

@@ -1,4 +1,4 @@
-"""DICOMweb: the client of a service, and one file stored at a time (STOW-RS, PS3.18 10.5)."""
+"""DICOMweb: client of a service, and storing files one by one (STOW-RS, PS3.18 10.5)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from sam2unet_core.dicom.servers.address import Tls, WebServer, check_tls
-from sam2unet_core.dicom.servers.reasons import failure_words, warning_words
+from sam2unet_core.dicom.servers.reasons import describe_failure, describe_warning
 from sam2unet_core.dicom.servers.store_answer import StoreAnswer, read_store_answer
 from sam2unet_core.errors import MissingExtraError, NetworkError, RefusedError
 
 CONNECT_S = 10.0
-"""Seconds that a connection may take."""
+"""Timeout for a connection, in seconds."""
 ANSWER_S = 300.0
-"""Seconds that a server may be silent: it may be writing a large object to a slow disk."""
+"""Timeout for a response, in seconds: servers may write large objects to slow disks."""
 _STORE_ACCEPT = "application/dicom+json, application/dicom+xml;q=0.5"
 _NEVER_CHUNKED = 1 << 62
-"""Bodies are sent with their length: not every server takes the other kind."""
-_THIS_OBJECT = frozenset({400, 409, 413, 415, 422})
-"""Answers that are about one object, not about who we are or how the server is."""
-_BROKEN = (
+"""Disables chunked transfer, which not every server accepts."""
+_PER_OBJECT = frozenset({400, 409, 413, 415, 422})
+"""Status codes that concern one object, not the client or the server as a whole."""
+_UNEXPECTED = (
     ValueError,
     KeyError,
     TypeError,
@@ -42,12 +42,12 @@ _BROKEN = (
     struct.error,
     InvalidDicomError,
 )
-"""What the libraries raise where an answer is not what was asked for."""
+"""Exceptions of the libraries on an unexpected response."""
 _MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}")
 
 
 class WebSender:
-    """Stores files at a DICOMweb service, one request each.
+    """Stores files at a DICOMweb service, one request per file.
 
     Args:
         session: of the service.
@@ -58,16 +58,16 @@ class WebSender:
         self._session, self._server = session, server
 
     def send(self, path: Path) -> str:
-        """Store a DICOM file; it is held in memory meanwhile, twice.
+        """Store a DICOM file, which is held in memory twice meanwhile.
 
-        It is stored if the server's answer names it so, whatever the HTTP status promises.
+        It counts as stored only if the response lists it, whatever the HTTP status.
 
         Returns:
-            the server's warning, if it has stored the file with one.
+            the server's warning, or empty.
 
         Raises:
-            RefusedError: the server does not take this file, or does not say that it did.
-            NetworkError: the server cannot be spoken with any more, or is no DICOMweb service.
+            RefusedError: the server refuses this file, or does not confirm it.
+            NetworkError: the connection failed, or it is not a DICOMweb service.
         """
         header = dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
         uid = str(header.SOPInstanceUID)
@@ -82,41 +82,36 @@ class WebSender:
                 headers={"Content-Type": kind, "Accept": _STORE_ACCEPT},
                 timeout=(CONNECT_S, ANSWER_S),
             )
-            if response.status_code not in _THIS_OBJECT:
+            if response.status_code not in _PER_OBJECT:
                 response.raise_for_status()
-        return self._judge(uid)
+        return self._check_stored(uid)
 
-    def _judge(self, uid: str) -> str:
-        """Return the warning of an instance that the latest answer names as stored."""
-        status, said = self._session.status, self._session.said
-        good = 200 <= status < 300
+    def _check_stored(self, uid: str) -> str:
+        """Return the warning for an instance if the latest response lists it as stored."""
+        status, summary = self._session.status, self._session.summary
+        success = 200 <= status < 300
         try:
             answer = read_store_answer(self._session.kind, self._session.body)
         except (ValueError, RecursionError):
-            if good:
-                raise NetworkError(f"{self._server}: {_no_service(said)}") from None
+            if success:
+                raise NetworkError(f"{self._server}: {_not_dicomweb(summary)}") from None
             answer = StoreAnswer()
         if uid in answer.failed:
-            raise RefusedError(f"refused by the server: {said}, {_reason(answer.failed[uid])}")
+            raise RefusedError(f"refused by the server: {summary}, {_reason(answer.failed[uid])}")
         if answer.others:
-            raise RefusedError(f"refused by the server: {said}, {_reason(answer.others[0])}")
-        if not good:
-            raise RefusedError(f"refused by the server: {said}, {_reason(None)}")
+            raise RefusedError(f"refused by the server: {summary}, {_reason(answer.others[0])}")
+        if not success:
+            raise RefusedError(f"refused by the server: {summary}, {_reason(None)}")
         if uid not in answer.stored:
             raise RefusedError(
-                f"not known to be stored: {said}, and the answer does not name it as stored"
+                f"not confirmed: {summary}, and the response does not list it as stored"
             )
         warning = answer.stored[uid]
-        return "" if warning is None else f"the server warns: {warning_words(warning)}"
+        return "" if warning is None else f"the server warns: {describe_warning(warning)}"
 
 
 class StatusError(NetworkError):
-    """A server's answer that says no.
-
-    Args:
-        message: for people.
-        status: the HTTP status.
-    """
+    """An HTTP error response; `status` is its code."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -124,10 +119,10 @@ class StatusError(NetworkError):
 
 
 class Session(requests.Session):
-    """A session that trusts what it was told to, and sends nothing to any other server.
+    """A session with its own certificate settings and without redirects to other servers.
 
     Attributes:
-        latest: the latest answer.
+        latest: the latest response.
     """
 
     def __init__(self) -> None:
@@ -137,36 +132,36 @@ class Session(requests.Session):
 
     @property
     def status(self) -> int:
-        """HTTP status of the latest answer; 0 before the first."""
+        """HTTP status of the latest response; 0 before the first."""
         return 0 if self.latest is None else self.latest.status_code
 
     @property
     def kind(self) -> str:
-        """Content type of the latest answer, without parameters, in lower case."""
+        """Content type of the latest response, without parameters, in lower case."""
         header = "" if self.latest is None else self.latest.headers.get("Content-Type", "")
         return header.partition(";")[0].strip().lower()
 
     @property
     def body(self) -> bytes:
-        """What the latest answer holds."""
+        """Body of the latest response."""
         return b"" if self.latest is None else self.latest.content
 
     @property
-    def said(self) -> str:
-        """Status and content type of the latest answer, for people."""
+    def summary(self) -> str:
+        """Status and content type of the latest response, for messages."""
         kind = self.kind if _MEDIA_TYPE.fullmatch(self.kind) else "no content type"
         return f"HTTP {self.status} ({kind}{'' if self.body.strip() else ', empty'})"
 
     def merge_environment_settings(
         self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
     ) -> Any:
-        """Let `verify` of the session go before that of the environment."""
+        """Give `verify` of the session precedence over the environment."""
         if verify is None and self.verify is not True:
             verify = self.verify
         return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request; keep the answer, and name JSON and XML plainly as the client wants."""
+        """Send a request, keep the response, and strip parameters from its content type."""
         self.latest = None
         response = self.latest = super().send(request, **kwargs)
         kind = response.headers.get("Content-Type", "")
@@ -177,25 +172,25 @@ class Session(requests.Session):
 
 @contextmanager
 def open_client(server: WebServer, *, tls: Tls) -> Iterator[tuple[Session, Any]]:
-    """Make the client of a service; user and password come from `.netrc`, if they are there.
+    """Create the client of a service, with user and password from `.netrc`, if given there.
 
     Raises:
         MissingExtraError: dicomweb-client is not installed.
-        ConfigError: files for TLS that cannot be used, or TLS asked for with plain http.
+        ConfigError: unusable TLS files, or TLS requested with plain http.
     """
     check_tls(server, tls)
     library = _library()
     with Session() as session:
         session.headers["Accept"] = "application/dicom+json"
         if server.encrypted:
-            tls.context()  # says what is wrong with the files
+            tls.context()  # checks the files
             session.verify = str(tls.ca) if tls.ca else True
             session.cert = (str(tls.cert), str(tls.key)) if tls.key else _text(tls.cert)
         client = library.DICOMwebClient(
             server.url,
             session=session,
             chunk_size=_NEVER_CHUNKED,
-            permissive_uid=True,  # checked before they get here
+            permissive_uid=True,  # checked before
             timeout=(CONNECT_S, ANSWER_S),
         )
         client.set_http_retry_params(retry=False)
@@ -204,31 +199,27 @@ def open_client(server: WebServer, *, tls: Tls) -> Iterator[tuple[Session, Any]]
 
 @contextmanager
 def open_web_sender(server: WebServer, *, tls: Tls) -> Iterator[WebSender]:
-    """Make a sender; see `open_client`."""
+    """Open a sender; see `open_client`."""
     with open_client(server, tls=tls) as (session, _):
         yield WebSender(session, server)
 
 
 @contextmanager
 def plain_errors(server: WebServer, session: Session) -> Iterator[None]:
-    """Turn what the libraries raise, with UIDs in it, into messages without.
-
-    Args:
-        server: its address, for messages.
-        session: what was said last with it.
+    """Turn exceptions of the libraries, which contain UIDs, into messages without them.
 
     Raises:
-        StatusError: the server said no.
-        NetworkError: anything else.
+        StatusError: an HTTP error.
+        NetworkError: any other error.
     """
     try:
         yield
     except requests.HTTPError as error:
         status = error.response.status_code
-        raise StatusError(f"{server}: {_said(status)}", status=status) from None
+        raise StatusError(f"{server}: {_status_message(status)}", status=status) from None
     except requests.TooManyRedirects:
         raise NetworkError(
-            f"{server}: the server points to another address; give that one"
+            f"{server}: the server redirects to another address; use that one"
         ) from None
     except requests.exceptions.SSLError as error:
         raise NetworkError(f"{server}: no secure connection: {_tls_reason(error)}") from None
@@ -236,32 +227,33 @@ def plain_errors(server: WebServer, session: Session) -> Iterator[None]:
         raise NetworkError(f"{server}: no answer in time") from None
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
         raise NetworkError(
-            f"{server}: no connection, or it broke; check address and server, then run this again"
+            f"{server}: no connection, or it was lost; check address and server, then run this "
+            "again"
         ) from None
-    except _BROKEN as error:  # the errors of requests that are about JSON are among them
-        unknown = session.latest is None
-        told = f"no exchange ({type(error).__name__})" if unknown else _no_service(session.said)
-        raise NetworkError(f"{server}: {told}") from None
+    except _UNEXPECTED as error:  # includes the JSON errors of requests
+        if session.latest is None:
+            raise NetworkError(f"{server}: request failed ({type(error).__name__})") from None
+        raise NetworkError(f"{server}: {_not_dicomweb(session.summary)}") from None
     except requests.RequestException as error:
-        raise NetworkError(f"{server}: no exchange ({type(error).__name__})") from None
+        raise NetworkError(f"{server}: request failed ({type(error).__name__})") from None
     except OSError:
         raise NetworkError(
-            f"{server}: no connection: a file of certificates cannot be read; check "
+            f"{server}: no connection: the certificate file cannot be read; check "
             "REQUESTS_CA_BUNDLE"
         ) from None
 
 
 def tls_reason(error: BaseException) -> str:
-    """Return what is wrong with a connection, and what to do about it."""
+    """Explain a TLS error and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{error.verify_message}; name the authority to trust with --ca"
     reason = getattr(error, "reason", None)
-    told = reason.replace("_", " ").lower() if isinstance(reason, str) else "the handshake failed"
-    return f"{told}; check --cert, --key and that the server speaks TLS"
+    text = reason.replace("_", " ").lower() if isinstance(reason, str) else "the handshake failed"
+    return f"{text}; check --cert, --key and that the server speaks TLS"
 
 
 def _tls_reason(error: BaseException) -> str:
-    """Look for the cause that requests and urllib3 have wrapped."""
+    """Explain the TLS error that requests and urllib3 have wrapped."""
     waiting: list[object] = [error]
     while waiting:
         found = waiting.pop()
@@ -272,26 +264,26 @@ def _tls_reason(error: BaseException) -> str:
     return tls_reason(error)
 
 
-def _said(status: int) -> str:
+def _status_message(status: int) -> str:
     advice = {
-        401: "it wants a user and password; put them into .netrc",
-        403: "this user may not do that",
-        404: "nothing is there; check the address and the UID",
+        401: "user and password required; put them into .netrc",
+        403: "this user lacks the permission",
+        404: "not found; check the address and the UID",
         429: "it is busy; run this again later",
         503: "it is busy; run this again later",
     }
-    return f"the server answered HTTP {status}: {advice.get(status, 'see its log')}"
+    return f"the server answered HTTP {status}: {advice.get(status, 'see the server log')}"
 
 
-def _no_service(said: str) -> str:
+def _not_dicomweb(summary: str) -> str:
     return (
-        f"the server answered {said}, which is not DICOMweb's; check the address, and whether a "
-        "login stands before it"
+        f"the server answered {summary}, which is not a DICOMweb response; check the address, and "
+        "whether it requires a login"
     )
 
 
 def _reason(code: int | None) -> str:
-    return "no reason given" if code is None else f"failure reason {failure_words(code)}"
+    return "no reason given" if code is None else f"failure reason {describe_failure(code)}"
 
 
 def _text(path: Path | None) -> str | None:
