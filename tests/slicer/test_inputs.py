@@ -150,14 +150,78 @@ def test_a_transform_that_bends_space_allows_volumes_but_no_views(volume, slice_
         Inputs.extract(node, "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 1]))
 
 
-def test_a_task_is_refused_for_another_modality_only_where_it_is_known(volume, two_classes):
+class Database:
+    """`slicer.dicomDatabase` with the values of one file."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def instanceValue(self, uid, tag):
+        return self.values.get(tag, "") if uid == "1.2.3" else ""
+
+
+def from_dicom(node, *, modality=None, uids=""):
+    """Mark a node as Slicer's DICOM reader does."""
     import slicer
 
-    node = volume(NUMBERED)
-    assert Inputs.fits(Inputs.describe(node), two_classes) == (True, "")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)  # Qt does it in Slicer
-    hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")
-    info = Inputs.describe(node)
-    assert info.modality == "CT"
-    assert Inputs.fits(info, two_classes) == (False, "made for the modality US; this is CT")
+    if modality:
+        hierarchy.SetItemAttribute(item, "DICOM.Modality", modality)
+    if uids:
+        node.SetAttribute("DICOM.instanceUIDs", uids)
+    return Inputs.describe(node)
+
+
+def accepting(**accepts):
+    return {"accepts": {"modalities": [], "sop_classes": [], "photometric": [], **accepts}}
+
+
+def test_an_image_that_did_not_come_from_dicom_has_no_source(volume):
+    info = Inputs.describe(volume(NUMBERED))
+    task = accepting(modalities=["US"], sop_classes=["1.2"])
+    assert info.sourceFor(task) is None
+    assert info.unchecked(task) == ""
+
+
+def test_the_source_has_what_the_dicom_database_knows(volume, monkeypatch):
+    import slicer
+
+    values = {"0008,0016": "1.2.840.10008.5.1.4.1.1.2", "0028,0004": "MONOCHROME1"}
+    database = Database({**values, "0008,0060": "CT"})
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    info = from_dicom(volume(NUMBERED), uids="1.2.3")
+    task = accepting(modalities=["US"], sop_classes=["1.2"], photometric=["RGB"])
+    assert info.sourceFor(task) == {
+        "modality": "CT",
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
+        "photometric": "MONOCHROME1",
+    }
+    assert info.unchecked(task) == ""
+
+
+def test_a_modality_that_the_file_lacks_is_not_stated_rather_than_unknown(volume, monkeypatch):
+    import slicer
+
+    database = Database({"0008,0016": "1.2.840.10008.5.1.4.1.1.2"})
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    info = from_dicom(volume(NUMBERED), uids="1.2.3")
+    task = accepting(modalities=["US"])
+    assert info.sourceFor(task)["modality"] is None
+    assert info.unchecked(task) == ""
+
+
+def test_a_sop_class_that_slicer_does_not_know_hinders_no_task_that_does_not_ask_for_it(volume):
+    info = from_dicom(volume(NUMBERED), modality="CT", uids="9.9")  # of a scene from elsewhere
+    known = {"modality": "CT", "sop_class_uid": None, "photometric": "MONOCHROME2"}
+    assert info.sourceFor(accepting(modalities=["US"])) == known
+    asking = accepting(modalities=["CT"], sop_classes=["1.2.840.10008.5.1.4.1.1.2"])
+    assert info.sourceFor(asking) is None
+    assert "does not know the SOP class of this image" in info.unchecked(asking)
+
+
+def test_a_dicom_image_of_which_slicer_knows_nothing_is_not_refused_for_that(volume):
+    info = from_dicom(volume(NUMBERED), uids="9.9")
+    task = accepting(modalities=["US"], sop_classes=["1.2"])
+    assert info.sourceFor(task) is None
+    assert "does not know the modality and the SOP class of this image" in info.unchecked(task)

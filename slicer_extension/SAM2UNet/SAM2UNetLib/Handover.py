@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import protocol
-from .WorkerProcess import WorkerProcess
+from .Collaborators import WorkerControl
 
 
 class Handover:
     """One array for the worker, written in a thread or at once; removed when it was used."""
 
-    def __init__(self, worker: WorkerProcess) -> None:
+    def __init__(self, worker: WorkerControl) -> None:
         self.worker = worker
         self.reference: dict[str, Any] | None = None
         self.trouble: str | None = None

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from .Errors import InputError
-from .InputInfo import InputInfo, describe, fits, isColour, volumeSequence
+from .InputInfo import InputInfo, describe, isColour, volumeSequence
 from .Slices import SliceView
 from .Voxels import Place, Planes
 
-__all__ = ["Extraction", "InputInfo", "Part", "describe", "extract", "fits", "volumeSequence"]
+__all__ = ["Extraction", "InputInfo", "Part", "describe", "extract", "volumeSequence"]
 WHAT = ("slice", "range", "volume", "sequence")
 
 

@@ -23,8 +23,8 @@ from typing import Any
 
 from . import protocol
 from .BackgroundProcess import cleanEnvironment, endProcessTree
+from .Collaborators import Event
 
-Event = dict[str, Any]
 LOG_LINES = 2000
 GRACE_S = 3.0
 """How long a worker that was told to shut down may take before it is ended."""
