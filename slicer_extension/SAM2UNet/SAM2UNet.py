@@ -85,7 +85,7 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.followParameterNode()
 
     def cleanup(self) -> None:
-        """Stop what runs; called before the module goes."""
+        """Stop what runs; called before the module is removed."""
         self.removeObservers()
         if self.panel is not None:
             self.panel.follow(None)
@@ -105,7 +105,7 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.forget()
 
     def onSceneEndClose(self, _caller: Any, _event: Any) -> None:
-        """Begin anew if the module is shown."""
+        """Start again with the new scene if the module is shown."""
         if self.parent.isEntered:
             self.followParameterNode()
 

@@ -92,7 +92,7 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
         """Read the frames and return the sequence; False says that it did not work."""
         try:
             reader = makeReader(loadable.files[0])
-        except Exception as error:  # Slicer wants False, and the person a reason
+        except Exception as error:  # Slicer needs False, and the user a reason
             slicer.util.errorDisplay(str(error))
             return False
         try:

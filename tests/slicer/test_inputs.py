@@ -89,7 +89,7 @@ def test_colours_lose_their_alpha_and_nothing_else(volume):
 def test_deep_colours_are_scaled_by_their_depth_and_dark_ones_refused(volume):
     colours = np.full((1, 2, 2, 3), 0xFFFF, np.uint16)
     assert Inputs.extract(volume(colours), "volume").array.max() == 255
-    with pytest.raises(InputError, match="colours of 16 bits that go up to 1023 only"):
+    with pytest.raises(InputError, match="16-bit colours with a maximum of only 1023"):
         Inputs.extract(volume(colours // 64), "volume")
     assert Inputs.extract(volume(np.zeros_like(colours)), "volume").array.max() == 0
 
@@ -117,7 +117,7 @@ def test_eight_bit_greys_go_as_they_are_and_others_by_the_window_that_is_shown(v
     [
         ("slice", {}, "no slice view"),
         ("range", {"between": (2, 9)}, "3 to 10 are not among the 4 slices"),
-        ("sequence", {}, "is one volume"),
+        ("sequence", {}, "is a single volume"),
         ("all", {}, "cannot be segmented"),
     ],
 )
@@ -127,17 +127,17 @@ def test_what_cannot_be_cut_is_refused_with_what_to_do(volume, what, options, me
 
 
 def test_a_view_beside_the_volume_is_refused(volume, slice_view):
-    with pytest.raises(InputError, match="beside the volume"):
+    with pytest.raises(InputError, match="outside the volume"):
         Inputs.extract(volume(NUMBERED), "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 99]))
 
 
 def test_a_label_map_is_no_picture(scene):
     node = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
-    with pytest.raises(InputError, match="holds no picture"):
+    with pytest.raises(InputError, match="contains no image"):
         Inputs.describe(node)
 
 
-def test_a_transform_that_bends_space_allows_volumes_but_no_views(volume, slice_view, scene):
+def test_a_transform_that_is_not_linear_allows_volumes_but_no_views(volume, slice_view, scene):
     node = volume(NUMBERED)
     bend = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode")
     import vtk
@@ -146,7 +146,7 @@ def test_a_transform_that_bends_space_allows_volumes_but_no_views(volume, slice_
     bend.SetAndObserveTransformToParent(grid)
     node.SetAndObserveTransformNodeID(bend.GetID())
     assert np.array_equal(Inputs.extract(node, "volume").array, NUMBERED)
-    with pytest.raises(InputError, match="bends space"):
+    with pytest.raises(InputError, match="not linear"):
         Inputs.extract(node, "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 1]))
 
 

@@ -223,7 +223,7 @@ def test_the_button_builds_the_environment_and_the_panel_uses_it(
         setup.base = Path(sys.executable)
         ui.wheelsPath.currentPath = str(wheels)
         ui.buildButton.click()
-        assert "Nothing is fetched" in questions[0]
+        assert "Nothing is downloaded" in questions[0]
         assert setup.builder is not None, ui.environmentStatusLabel.text
         assert not ui.buildButton.enabled
         panel_cases.live(lambda: setup.builder is None, patience_ms=PATIENCE_MS)

@@ -311,7 +311,7 @@ def test_another_task_offers_its_own_threshold(ready: SimpleNamespace) -> None:
 def test_a_label_map_is_no_image(ready: SimpleNamespace) -> None:
     empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
     ready.ui.inputSelector.setCurrentNode(empty)
-    assert "holds no picture" in ready.ui.statusLabel.text
+    assert "contains no image" in ready.ui.statusLabel.text
     assert not ready.ui.applyButton.enabled
 
 

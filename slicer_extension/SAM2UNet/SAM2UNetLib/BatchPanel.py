@@ -19,7 +19,7 @@ POLL_MS = 200
 AUTO = "auto"
 """The format that `sam2unet segment` chooses for each input."""
 NAMES = (
-    ("auto", "Keep names of image files, pseudonymize DICOM"),
+    ("auto", "Keep image names, pseudonymize DICOM"),
     ("pseudonymize", "Pseudonymize all"),
     ("keep", "Keep all names"),
 )
@@ -30,7 +30,7 @@ class BatchPanel:
 
     Args:
         ui: the panel's widgets by name.
-        command: returns the words that start `sam2unet`, or raises EnvironmentProblem.
+        command: returns the command that starts `sam2unet`, or raises EnvironmentProblem.
         options: returns the choices of the first tab: task, bundle, weights, device, force.
     """
 
@@ -73,6 +73,7 @@ class BatchPanel:
         for each in (FormatEntry(AUTO, _("automatic: the usual formats of each input")), *formats):
             text = each.help[:1].upper() + each.help[1:]
             item = qt.QListWidgetItem(text if each.name == AUTO else f"{text} ({each.name})")
+            item.setToolTip(text)
             item.setData(qt.Qt.UserRole, each.name)
             item.setCheckState(qt.Qt.Checked if each.name in before else qt.Qt.Unchecked)
             self.ui.batchFormatList.addItem(item)
@@ -92,7 +93,7 @@ class BatchPanel:
         self.ui.batchProgressBar.visible = running
 
     def close(self) -> None:
-        """Stop what runs, before the module goes."""
+        """Stop what runs, before the module is removed."""
         self._timer.stop()
         if self.batch is not None:
             self.batch.cancel()
@@ -133,7 +134,7 @@ class BatchPanel:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.report)))
 
     def onTimer(self) -> None:
-        """Take what happened since the last call."""
+        """Show what happened since the last call."""
         if self.batch is not None:
             self._show(self.batch.poll())
 

@@ -93,7 +93,7 @@ class InputChoice:
             return _("The range ends before it begins.")
         view = self.ui.sliceViewSelector.currentNode()
         if self.what == "slice" and not self.isSequence and view is None:
-            return _("Choose the slice view whose slice is meant.")
+            return _("Choose the slice view to segment.")
         return ""
 
     def refresh(self) -> None:

@@ -87,7 +87,7 @@ def describe(node: Any) -> InputInfo:
     """Return what kind of input a volume or sequence browser node is.
 
     Raises:
-        InputError: it is neither, or holds no picture.
+        InputError: it is neither, or contains no image.
     """
     browser = isinstance(node, slicer.vtkMRMLSequenceBrowserNode)
     volume = volumeSequence(node).GetNthDataNode(0) if browser else node
@@ -116,14 +116,14 @@ def isColour(volume: Any) -> bool:
     image = volume.GetImageData() if isinstance(volume, slicer.vtkMRMLVolumeNode) else None
     if image is None or 0 in image.GetDimensions() or image.GetPointData().GetScalars() is None:
         name = volume.GetName() if volume is not None else "nothing"
-        raise InputError(f"{name} holds no picture", "choose a volume or a sequence of volumes")
+        raise InputError(f"{name} contains no image", "choose a volume or a sequence of volumes")
     components = image.GetNumberOfScalarComponents()
     if volume.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise InputError(f"{volume.GetName()} is a label map", "choose the picture it belongs to")
+        raise InputError(f"{volume.GetName()} is a label map", "choose the image it belongs to")
     if components not in (1, 3, 4):
         raise InputError(
-            f"{volume.GetName()} has {components} values a voxel",
-            "choose a volume of greys or of colours (3 or 4 values)",
+            f"{volume.GetName()} has {components} values per voxel",
+            "choose a grey or colour volume (1, 3 or 4 values per voxel)",
         )
     return components > 1
 

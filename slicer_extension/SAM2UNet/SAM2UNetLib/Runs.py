@@ -27,7 +27,7 @@ def startSession(command: list[str], folders: Sequence[Path]) -> Session:
     """Return a session with a worker of an environment; the worker starts when it is needed.
 
     Args:
-        command: words that start `sam2unet`.
+        command: command that starts `sam2unet`.
         folders: what the worker may read.
     """
     worker = WorkerProcess(
@@ -127,10 +127,10 @@ class Runs:
         weights: str | None = None,
         device: str = "auto",
     ) -> None:
-        """Begin a run; what comes of it is told by `poll`.
+        """Begin a run; `poll` reports its progress and result.
 
         Args:
-            command: words that start `sam2unet`.
+            command: command that starts `sam2unet`.
             entry: the task.
             parameter: the other choices.
             between: first and last slice or frame of a range, from 0.
@@ -223,7 +223,7 @@ class Runs:
             self.session.undo()
 
     def forget(self) -> None:
-        """The scene goes: end a run and keep nothing of the scene."""
+        """The scene is closing: end a run and keep nothing of the scene."""
         session, self.session = self.session, None
         self._asked, self._done, self._questions = {}, {}, set()
         if session is not None:
@@ -241,7 +241,7 @@ class Runs:
         """Return the session of an environment; it keeps its worker warm between runs.
 
         Args:
-            command: words that start `sam2unet`.
+            command: command that starts `sam2unet`.
             folders: which the worker must be allowed to read, beside the series it is given.
         """
         same = self._command == command

@@ -1,7 +1,6 @@
 """The tab Segment: binds the widgets to the runs, which do the work.
 
-The panel decides nothing about pixels: it says what is wanted, polls the runs from a timer, and
-shows what they say.
+The panel computes nothing: it starts runs, polls them from a timer, and shows what they report.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class SegmentPanel:
     Args:
         ui: the panel's widgets by name.
         runs: does the work.
-        command: returns the words that start `sam2unet`, or raises EnvironmentProblem.
+        command: returns the command that starts `sam2unet`, or raises EnvironmentProblem.
         onOffer: called with what the environment offers.
     """
 
@@ -142,7 +141,7 @@ class SegmentPanel:
         }
 
     def close(self) -> None:
-        """Stop what runs, before the module goes."""
+        """Stop what runs, before the module is removed."""
         self._timer.stop()
         self.input.stop()
         self.runs.close()
@@ -173,13 +172,13 @@ class SegmentPanel:
         self._begin(_("Preparing..."))
 
     def onCancel(self) -> None:
-        """Ask that the run stop; its last event says that it has."""
+        """Ask the run to stop; its last event says when it has."""
         self.say(_("Cancelling..."))
         self.ui.cancelButton.enabled = False
         self.runs.cancel()
 
     def onUndo(self) -> None:
-        """Bring back what the segmentation held before the last run."""
+        """Restore the segmentation as it was before the last run."""
         self.runs.undo()
         self.result, self._warnings = None, []
         self.refresh()
@@ -198,7 +197,7 @@ class SegmentPanel:
         self._begin(_("Writing DICOM SEG..."))
 
     def onTimer(self) -> None:
-        """Take what happened; threshold again if a slider was moved meanwhile."""
+        """Show what happened; update the result if a slider was moved meanwhile."""
         try:
             for event in self.runs.poll():
                 self.take(event)
@@ -234,7 +233,7 @@ class SegmentPanel:
             shown[kind](*content)
 
     def say(self, text: str) -> None:
-        """Show a line on how it stands."""
+        """Show a status line."""
         self.ui.statusLabel.text = text
         self.ui.statusLabel.toolTip = ""
 
@@ -339,7 +338,7 @@ class SegmentPanel:
             self.ui.logTextEdit.appendPlainText(_("Note: {text}").format(text=text))
 
     def _sayWithNote(self, text: str) -> None:
-        """Show a line on how it stands, and below it one on what a person should know of it."""
+        """Show a status line, and below it a note on how the images were read."""
         if not self._warnings:
             self.say(text)
             return

@@ -116,9 +116,9 @@ class Session:
         self._question(question, "fits", source=source, tasks=[task])
 
     def start(self, request: Request) -> None:
-        """Begin a run; what comes of it is told by `poll`, errors too."""
+        """Begin a run; `poll` reports its progress and result, errors too."""
         if self.isBusy:
-            self._fail(_("A run is not finished."), _("Wait for it, or cancel it."))
+            self._fail(_("Another run is still in progress."), _("Wait for it, or cancel it."))
             return
         self._cancelled, self._handle, self._next = False, None, None
         self._request, self.task, self.notice = request, None, None
@@ -153,7 +153,7 @@ class Session:
         keepLargest: bool = False,
         smoothingPx: float = 0.0,
     ) -> bool:
-        """Make the last run's masks anew, without the network; return whether that is possible.
+        """Compute the last run's masks again, without the network; return whether that is possible.
 
         While one change is being made, only the latest of those that follow is kept.
         """
@@ -172,7 +172,7 @@ class Session:
         return True
 
     def undo(self) -> None:
-        """Take the last run's result back."""
+        """Undo the last run."""
         self.logic.undo()
         self._handle = self._next = None
 
@@ -187,21 +187,21 @@ class Session:
         load: dict[str, Any] | None = None,
         series: int = 0,
     ) -> None:
-        """Write a segmentation as DICOM SEG, as it is now, edits included; told by `exported`.
+        """Write a segmentation as DICOM SEG, as it is now, edits included; reported as "exported".
 
         Blocks while the masks are gathered: long for a volume, not for a clip's frame.
 
         Args:
             segmentationNode: made by this module.
             inputNode: the volume or sequence browser it was made of.
-            task: the content of the task's `task.json`; None is told as a failure.
+            task: the content of the task's `task.json`; None is reported as a failure.
             source: file or folder of the study's series, below an allowed root.
             output: the file to write.
             load: as for `Request.load`; the task by its name by default.
             series: which of the series at `source`.
         """
         if self.isBusy:
-            self._fail(_("A run is not finished."), _("Wait for it, or cancel it."))
+            self._fail(_("Another run is still in progress."), _("Wait for it, or cancel it."))
             return
         if task is None:
             self._fail(_("The task is not known."), _("Segment first, then export."))
@@ -297,7 +297,7 @@ class Session:
             self._tell("cancelled")
         elif self._handover.trouble is not None:
             self._fail(
-                _("The pictures cannot be handed to the worker: {reason}").format(
+                _("The images cannot be passed to the worker: {reason}").format(
                     reason=self._handover.trouble
                 ),
                 _("Free some disk space, or segment fewer frames."),

@@ -50,7 +50,8 @@ class TaskChoice:
         if not self._rejection or self.ui.forceCheckBox.checked:
             return ""
         return _(
-            "This task is not made for this image. Choose another task, or tick the box below it."
+            "This task is not made for this image. Choose another task, or tick the box that "
+            "allows it."
         )
 
     def offer(self, entries: Sequence[TaskEntry], wanted: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The whole panel: three tabs over one environment, and a banner while there is none."""
+"""The whole panel: three tabs that share one environment, and a banner while there is none."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Panel:
         self.onEnvironment()
 
     def forget(self) -> None:
-        """The scene goes: end a run, hold nothing of it, follow nothing."""
+        """The scene is closing: end a run and keep nothing of the scene."""
         self.follow(None)
         self.runs.forget()
         self.segment.forget()
