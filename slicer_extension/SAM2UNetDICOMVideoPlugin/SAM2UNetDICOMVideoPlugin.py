@@ -9,11 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
 from DICOMLib import DICOMLoadable, DICOMPlugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from SAM2UNetLib.Collaborators import WorkerControl
 
 try:
     from slicer.i18n import tr as _
@@ -194,7 +201,7 @@ class VideoReader:
     """Reads a video's frames through the worker, and keeps Slicer alive meanwhile.
 
     Args:
-        worker: started `WorkerProcess` that may read the file.
+        worker: started, and allowed to read the file.
         path: the DICOM file.
         readArray: turns an array reference and a folder into an array.
 
@@ -203,14 +210,16 @@ class VideoReader:
         warnings: what was guessed, left out or concealed in the frames so far, for people.
     """
 
-    def __init__(self, worker: Any, path: str, *, readArray: Any) -> None:
+    def __init__(
+        self, worker: WorkerControl, path: str, *, readArray: Callable[..., NDArray[np.uint8]]
+    ) -> None:
         self.worker = worker
         self.path = path
         self.readArray = readArray
         self.framesPerSecond = 0.0
         self.warnings: list[str] = []
 
-    def frames(self, expected: int) -> Any:
+    def frames(self, expected: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield (index, pixels); pixels `(H, W, 3)` uint8 RGB.
 
         Raises:

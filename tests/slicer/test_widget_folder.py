@@ -78,19 +78,17 @@ def test_the_formats_are_those_of_the_environment_and_the_ticked_ones_are_writte
     opened: SimpleNamespace, archive: Path, weights: Path, tmp_path: Path
 ) -> None:
     ui, panel = opened.ui, opened.panel
-    assert texts(ui.batchFormatList) == ["Automatic: the usual formats of each input"]
+    assert texts(ui.batchFormatList) == ["auto: the usual formats of each input"]
     assert panel.batch.formats == "auto"
     opened.logic.events.append(("offer", panel_cases.offer()))
     panel.segment.onTimer()
     listed = texts(ui.batchFormatList)
-    assert listed[1:] == [
-        f"{each.help[:1].upper()}{each.help[1:]} ({each.name})" for each in FORMATS.values()
-    ]
+    assert listed[1:] == [f"{each.name}: {each.help}" for each in FORMATS.values()]
     assert panel.batch.formats == "auto"
-    tick(ui.batchFormatList, "Automatic", False)
+    tick(ui.batchFormatList, "auto:", False)
     assert panel.batch.formats == "auto"  # something has to be written
-    tick(ui.batchFormatList, "(png)", True)
-    tick(ui.batchFormatList, "(overlay)", True)
+    tick(ui.batchFormatList, "png:", True)
+    tick(ui.batchFormatList, "overlay:", True)
     assert panel.batch.formats == "png,overlay"
     opened.logic.events.append(("offer", panel_cases.offer()))  # asked again
     panel.segment.onTimer()

@@ -295,6 +295,16 @@ def test_another_environment_is_asked_when_the_run_in_the_first_has_ended(
     assert len(asked(ready, "tasks")) == before + 1
 
 
+def test_an_environment_that_does_not_answer_is_not_asked_again_and_again(
+    opened: SimpleNamespace,
+) -> None:
+    before = len(asked(opened, "tasks"))
+    say(opened, ("failed", "the environment does not answer", "press Repair"))
+    assert len(asked(opened, "tasks")) == before
+    opened.panel.enter()  # the user comes back to it
+    assert len(asked(opened, "tasks")) == before + 1
+
+
 def test_a_task_without_weights_says_where_to_choose_some(ready: SimpleNamespace) -> None:
     ready.ui.taskComboBox.currentIndex = 2
     assert "(no weights)" in ready.ui.taskComboBox.currentText

@@ -70,9 +70,9 @@ class BatchPanel:
         """List the formats of the environment; those that were ticked stay so."""
         before = self.formats.split(",")
         self.ui.batchFormatList.clear()
-        for each in (FormatEntry(AUTO, _("automatic: the usual formats of each input")), *formats):
-            text = each.help[:1].upper() + each.help[1:]
-            item = qt.QListWidgetItem(text if each.name == AUTO else f"{text} ({each.name})")
+        for each in (FormatEntry(AUTO, _("the usual formats of each input")), *formats):
+            text = f"{each.name}: {each.help}"
+            item = qt.QListWidgetItem(text)
             item.setToolTip(text)
             item.setData(qt.Qt.UserRole, each.name)
             item.setCheckState(qt.Qt.Checked if each.name in before else qt.Qt.Unchecked)

@@ -27,9 +27,10 @@ Event = dict[str, Any]
 """One event of the worker; docs/worker.md lists them."""
 Report = tuple[Any, ...]
 """Something that happened, first what it is:
-("offer", Offer), ("rejections",), ("status", text), ("progress", done, total, seconds left or
-None), ("partial", picture), ("warned", texts), ("finished", node), ("refined", node),
-("exported", path), ("failed", message, remedy), ("cancelled",)."""
+("offer", Offer), ("status", text), ("progress", done, total, seconds left or None), ("partial",
+picture), ("warned", texts), ("finished", node), ("exported", path), ("failed", message, remedy),
+("cancelled",); a session also ("rejection", question, message or ""), of which `Runs` makes
+("rejections",), and `Runs` ("refined", node)."""
 
 
 class Choices(Protocol):

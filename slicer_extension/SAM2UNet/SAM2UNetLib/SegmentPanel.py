@@ -346,9 +346,10 @@ class SegmentPanel:
         self.ui.statusLabel.toolTip = "\n".join(self._warnings)
 
     def _end(self) -> None:
-        self.running = False
-        with contextlib.suppress(EnvironmentProblem):  # `refresh` says so
-            self.askForTasks(self.command())
+        ran, self.running = self.running, False
+        if ran:  # another environment may have been chosen meanwhile
+            with contextlib.suppress(EnvironmentProblem):  # `refresh` says so
+                self.askForTasks(self.command())
         self.refresh()
 
     def _connect(self) -> None:

@@ -308,14 +308,13 @@ class Session:
             self._handover.remove()
 
     def _segment(self, request: Request, extraction: Inputs.Extraction) -> None:
-        info = Inputs.describe(request.inputNode)
-        self._unchecked = info.unchecked(self.task)
         try:
+            info = Inputs.describe(request.inputNode)
             self.logic.begin(extraction, self.task, segmentationNode=request.segmentationNode)
         except ModuleError as error:
             self._fail(error.message, error.remedy)
             return
-        self._extraction = extraction.withoutPixels()
+        self._extraction, self._unchecked = extraction.withoutPixels(), info.unchecked(self.task)
         self._started = self._clock()
         window = None if self.task.get("window") else extraction.window
         given = {
