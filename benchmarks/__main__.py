@@ -16,27 +16,27 @@ from rich.table import Table
 Rows = list[dict[str, Any]]
 
 SECTIONS = {
-    "network": "runtimes; ratio: times as fast as the reference",
-    "agreement": "masks of trained weights, the whole way of a frame",
-    "training": "training; ratio: times as fast as the reference",
-    "startup": "commands in a new process; ratio: to importing PyTorch alone",
-    "throughput": "the whole way of a batch run; ratio: share of the bare network's rate",
-    "gpu": "a GPU, if there is one; seconds for each frame; ratio: times as fast as the reference",
+    "network": "runtimes; ratio: speed-up over the reference",
+    "agreement": "masks of trained weights; time per frame from image to mask",
+    "training": "training; ratio: speed-up over the reference",
+    "startup": "commands in a new process; ratio: time relative to importing PyTorch",
+    "throughput": "batch runs from file to file; ratio: share of the rate of the network alone",
+    "gpu": "a GPU, if there is one; seconds per frame; ratio: speed-up over the reference",
 }
 OWNERS = {"agreement": "network"}
 IN_QUICK = ("network", "agreement", "startup")
 OTHERS = """\
-Others, each a script of its own:
-  python benchmarks/batch_memory.py     peak memory of a batch run by the length of a video
+Other scripts:
+  python benchmarks/batch_memory.py     peak memory of a batch run for videos of different lengths
   python benchmarks/seg_writing.py      writing DICOM SEG
-  python benchmarks/slicer_click.py     a click in the 3D Slicer module
-  python benchmarks/worker_latency.py   the round trip of one slice through a warm worker
-  python benchmarks/startup.py          as in the table, and which imports take the time
+  python benchmarks/slicer_click.py     time from click to segmentation in the 3D Slicer module
+  python benchmarks/worker_latency.py   round trip of one slice through a warm worker
+  python benchmarks/startup.py          as in the table, and the slowest imports
   python benchmarks/throughput.py       as in the table, with --runtime"""
 
 
 def main() -> None:
-    """Measure what was asked for, and print one table."""
+    """Run the chosen sections and print one table."""
     given = _arguments()
     if given.section:
         print(json.dumps(_measure(given.section, given)))
@@ -83,7 +83,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _range(row: dict[str, Any]) -> str:
-    if "range_s" not in row:  # some know the width alone
+    if "range_s" not in row:  # some rows have the width only
         return f"width {row['spread_s']:.3f}"
     low, high = row["range_s"]
     return f"{low:.3f}..{high:.3f}"
@@ -92,7 +92,7 @@ def _range(row: dict[str, Any]) -> str:
 def _in_a_process(section: str) -> Any:
     """Measure a section in a process of its own.
 
-    Peak memory of a process begins with that of its parent on Linux, so that one stays small.
+    On Linux, the peak memory of a process starts at that of its parent, so the parent stays small.
     """
     words = [sys.executable, "-m", "benchmarks", *sys.argv[1:], "--section", section]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
@@ -118,11 +118,15 @@ def _arguments() -> argparse.Namespace:
         epilog=OTHERS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help=f"{', '.join(IN_QUICK)}; few rounds")
-    parser.add_argument("--only", type=_sections, help=f"some of {','.join(SECTIONS)}")
-    parser.add_argument("--frames", type=Path, help="a folder of pictures; phantoms by default")
-    parser.add_argument("--weights", type=Path, help="for agreement; the starter by default")
-    parser.add_argument("--json", type=Path, help="a file to write the rows to as well")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"only {', '.join(IN_QUICK)}, with few rounds"
+    )
+    parser.add_argument(
+        "--only", type=_sections, help=f"sections to run, comma-separated: {','.join(SECTIONS)}"
+    )
+    parser.add_argument("--frames", type=Path, help="a folder of images; by default phantoms")
+    parser.add_argument("--weights", type=Path, help="for agreement; by default the starter")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--section", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -131,7 +135,9 @@ def _sections(words: str) -> list[str]:
     names = words.split(",")
     unknown = [name for name in names if name not in SECTIONS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]}: there are {', '.join(SECTIONS)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown section {unknown[0]!r}; choose from {', '.join(SECTIONS)}"
+        )
     return names
 
 

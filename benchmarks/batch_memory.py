@@ -1,6 +1,6 @@
-"""Peak memory and speed of a batch run over one long 1920x1080 video, by its length.
+"""Peak memory and speed of a batch run over 1920 x 1080 videos of different lengths.
 
-python benchmarks/batch_memory.py [FRAMES ...]        100 and 400 frames by default
+python benchmarks/batch_memory.py [FRAMES ...]        by default 100 and 400 frames
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHAPE = (1080, 1920)
 
 
 class Bright(torch.nn.Module):
-    """Stands for a network, so that the rest is what is measured."""
+    """Replaces the network, so that only the rest is measured."""
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Return logits that are positive where red is bright."""
@@ -32,7 +32,7 @@ class Bright(torch.nn.Module):
 
 
 class Moving:
-    """A bright square that crosses the picture."""
+    """A bright square that moves across the frame."""
 
     def frames(
         self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
@@ -45,11 +45,11 @@ class Moving:
             yield Frame(pixels, index, 0, index + 1, index / 25)
 
     def dataset(self, series: Series, instance_index: int) -> None:
-        """Return None: there is no DICOM header."""
+        """Return None: a video file has no DICOM header."""
 
 
 def measure(frames: int) -> None:
-    """Run over so many frames and print the peak and the speed."""
+    """Segment a video of this many frames; print peak memory and speed."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "video.raw"
         path.write_bytes(b"video")

@@ -1,8 +1,8 @@
-"""A GPU: speed and memory of each size, and of training: `python -m benchmarks --only gpu`.
+"""Speed and memory of each size and of training on a GPU: `python -m benchmarks --only gpu`.
 
-Frames lie on the GPU already, and work is queued one after another. All that is called float32 is
-without TensorFloat-32, which PyTorch takes for convolutions unless told not to. A batch doubles up
-to 256 or until memory runs out. Ways that no runtime takes are measured to see whether one should.
+Frames are already on the GPU, and the work is queued. float32 means without TensorFloat-32, which
+PyTorch by default uses for convolutions. The batch size doubles up to 256 or until memory runs out.
+Compiled networks and CUDA graphs, which no runtime uses, show whether one should.
 """
 
 from __future__ import annotations
@@ -31,29 +31,30 @@ INFERENCE = ("reference", "exact", "fast", "fast, compiled", "fast, CUDA graph")
 TRAINING = ("reference", "bfloat16+trunk", "bfloat16+trunk+half")
 MOST_AT_ONCE = 256
 SECONDS = 1.0
-"""How long each is repeated."""
+"""Least time for which each measurement is repeated."""
 
 Work = Callable[[], object]
 Found = dict[int, tuple[list[float], float]]
-"""By frames in the batch: seconds of each time, and the peak memory in MiB."""
+"""By batch size: the seconds of each repetition, and the peak memory in MiB."""
 
 
 def measure(
     quick: bool, device: torch.device | None = None, sizes: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
-    """Return rows for each size; `ratio` is how many times faster than the reference.
+    """Return rows for each size; `ratio` is the speed-up over the reference.
 
     Args:
-        quick: `large` alone, up to 8 frames at once.
-        device: the first GPU; where there is none, there are no rows.
-        sizes: of the network, in place of those.
+        quick: only `large`, batches of up to 8 frames.
+        device: by default the first GPU; without a GPU, there are no rows.
+        sizes: sizes of the network instead of these.
     """
     if device is None and not torch.cuda.is_available():
-        print("left out: PyTorch finds no GPU", file=sys.stderr)
+        print("skipped: PyTorch finds no GPU", file=sys.stderr)
         return []
     device = device or torch.device("cuda")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # what is called compiled shall be
+    # A row called compiled must be compiled.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     most = 8 if quick else MOST_AT_ONCE
     peaks = {dtype: _matrix_peak(device, dtype) for dtype in (torch.float32, low_precision(device))}
     rows = [
@@ -69,13 +70,13 @@ def measure(
 def _inference(
     variant: str, device: torch.device, most: int, peaks: dict[torch.dtype, float]
 ) -> list[dict[str, Any]]:
-    """Return two rows for each way: one frame, and the batch that takes least time for each."""
+    """Return two rows for each of `INFERENCE`: one frame, and the batch of least time per frame."""
     rows: list[dict[str, Any]] = []
     reference: Found = {}
     for way in INFERENCE:
         if device.type == "cpu" and way in INFERENCE[-2:]:  # for a test
             continue
-        torch.compiler.reset()  # what was compiled for other sizes counts towards a limit
+        torch.compiler.reset()  # code compiled for other sizes counts towards a limit
         with torch.inference_mode():
             found = _tried(f"{variant}, {way}", partial(_forward, variant, way), device, most)
         if not found:
@@ -90,7 +91,7 @@ def _inference(
 
 
 def _training(variant: str, device: torch.device, most: int) -> list[dict[str, Any]]:
-    """Return a row for each way: the batch that takes least time for each image."""
+    """Return a row for each of `TRAINING`: the batch of least time per image."""
     rows = []
     reference: Found = {}
     for way in TRAINING:
@@ -103,7 +104,7 @@ def _training(variant: str, device: torch.device, most: int) -> list[dict[str, A
 
 
 def _trained(variant: str, way: str, device: torch.device) -> Callable[[Tensor], Work]:
-    """Return what makes of `(N, 3, h, w)` images a training step to be timed."""
+    """Return a function from `(N, 3, h, w)` images to a training step to be timed."""
     network, optimizer = build(way, variant, device=str(device))
 
     def work(images: Tensor) -> Work:
@@ -114,7 +115,7 @@ def _trained(variant: str, way: str, device: torch.device) -> Callable[[Tensor],
 
 
 def _forward(variant: str, way: str, device: torch.device) -> Callable[[Tensor], Work]:
-    """Return what makes of `(N, 3, h, w)` float32 images the work to be timed."""
+    """Return a function from `(N, 3, h, w)` float32 images to the work to be timed."""
     torch.manual_seed(0)
     network: nn.Module = SAM2UNet(variant).eval()
     if way == "reference":
@@ -131,10 +132,10 @@ def _forward(variant: str, way: str, device: torch.device) -> Callable[[Tensor],
 
 
 def _recorded(runtime: TorchRuntime, images: Tensor) -> Work:
-    """Return what replays the kernels that a batch takes, recorded once."""
+    """Record the kernels of a batch once; return a function that replays them."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # libraries set themselves up outside of what is recorded
+    with torch.cuda.stream(stream):  # libraries initialise before the recording
         for _ in range(3):
             runtime.logits(images)
     torch.cuda.current_stream().wait_stream(stream)
@@ -149,22 +150,22 @@ def _tried(
     what: str, prepare: Callable[[torch.device], Callable[[Tensor], Work]], device: torch.device,
     most: int,
 ) -> Found:  # fmt: skip
-    """Time a way, or say why it is left out: hours of the others shall not be lost with it."""
+    """Time one configuration; if it fails, print why and keep the results of the others."""
     try:
         return _batches(prepare(device), device, most)
     except Exception as error:
         if device.type == "cpu":
             raise
-        print(f"left out: {what}: {error}", file=sys.stderr)
+        print(f"skipped: {what}: {error}", file=sys.stderr)
         return {}
 
 
 def _batches(work: Callable[[Tensor], Work], device: torch.device, most: int) -> Found:
-    """Time batches of 1, 2, 4 and so on frames, until memory runs out."""
+    """Time batches of 1, 2, 4, ... frames until memory runs out."""
     found: Found = {}
     batch = 1
     while batch <= most:
-        timer = images = None  # or a recorded graph would hold its memory while the next is made
+        timer = images = None  # frees the memory of a recorded graph before the next one
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -172,7 +173,7 @@ def _batches(work: Callable[[Tensor], Work], device: torch.device, most: int) ->
         try:
             images = torch.randn(batch, 3, *IMAGE, device=device)
             timer = Timer("work()", globals={"work": work(images)})  # waits for the GPU
-            timer.timeit(1)  # compiles, and sets libraries up
+            timer.timeit(1)  # compiles, and initialises libraries
             found[batch] = timer.blocked_autorange(min_run_time=SECONDS).times, _memory(device)
         except RuntimeError as error:
             if not found or not _memory_ran_out(error):
@@ -192,7 +193,7 @@ def _memory(device: torch.device) -> float:
 
 
 def _best(what: str, found: Found, reference: Found) -> dict[str, Any]:
-    """Return the row of the batch that takes least time for each frame, by medians."""
+    """Return the row of the batch with the least median time per frame."""
     each = {batch: median(times) / batch for batch, (times, _) in found.items()}
     batch = min(each, key=lambda batch: each[batch])
     row = _row(f"{what}, batch {batch}", [taken / batch for taken in found[batch][0]])
@@ -205,7 +206,7 @@ def _best(what: str, found: Found, reference: Found) -> dict[str, Any]:
 
 
 def _matrix_peak(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the rate of a product of two large matrices in GFLOP/s, and its seconds."""
+    """Return the rate of a product of two large matrices in GFLOP/s, and its time in seconds."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     timer = Timer("a @ b", globals={"a": a, "b": b})

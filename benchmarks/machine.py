@@ -1,8 +1,9 @@
-"""What the machine is, and how fast it multiplies matrices."""
+"""A description of the machine, and its rate of matrix products."""
 
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 import resource
@@ -17,12 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from sam2unet_core.network import SAM2UNet
 
 SHAPES = {"2048 cubed": (2048, 2048, 2048), "of the network": (484, 576, 2304)}
-"""Rows, inner size and columns of the products; the second is commonest in `large` at 352 x 352."""
+"""Rows, inner size and columns of the products; the second is the commonest in `large` at 352."""
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_fp16")
 
 
 def describe() -> str:
-    """Return machine, processor flags, threads, versions and date in one line each."""
+    """Return three lines: processor and its flags; cores, threads and versions; date."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     information = Path("/proc/cpuinfo")
     if information.is_file():
@@ -40,9 +41,9 @@ def describe() -> str:
 
 
 def peak_mib() -> float:
-    """Return the most memory that this process has held, in MiB."""
+    """Return the peak memory of this process in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # what `getrusage` says on Linux begins with the parent's own
+    if status.is_file():  # `getrusage` on Linux starts at the parent's peak
         held = status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]
         return int(held) / 1024
     unit = 2**20 if sys.platform == "darwin" else 1024
@@ -50,7 +51,7 @@ def peak_mib() -> float:
 
 
 def matrix_peak(dtype: torch.dtype, shape: tuple[int, int, int], *, rounds: int = 20) -> float:
-    """Return the highest measured rate of a product, in GFLOP/s (two for each multiply-add)."""
+    """Return the highest measured rate of a product, in GFLOP/s (two per multiply-add)."""
     rows, inner, columns = shape
     a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     fastest = float("inf")
@@ -61,11 +62,12 @@ def matrix_peak(dtype: torch.dtype, shape: tuple[int, int, int], *, rounds: int 
     return 2e-9 * rows * inner * columns / fastest
 
 
+@functools.cache
 def gigaflop(variant: str, size: tuple[int, int]) -> float:
-    """Return the work on one image, in GFLOP (two for each multiply-add).
+    """Return the work on one image, in GFLOP (two per multiply-add).
 
-    Counted are convolutions and matrix products of the plain network, whose linear layers see real
-    tokens only. Attention counts as two products over whole windows, what fills them up included.
+    This counts the convolutions and matrix products of the plain network, whose linear layers see
+    real tokens only. Attention counts as two products over whole windows, padding included.
     """
     with torch.device("meta"):
         network = SAM2UNet(variant).eval()

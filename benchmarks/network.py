@@ -1,8 +1,8 @@
 """The runtimes against the reference: time, memory, and masks.
 
-`python -m benchmarks --only network,agreement`. Times are taken in one process in turns, so that
-all meet the same machine; peak memory in a process each. `large` has random weights, which take
-the same time as others; masks are compared with weights that were trained.
+`python -m benchmarks --only network,agreement`. The runtimes take turns in one process, so that all
+are timed under the same load; peak memory is that of a process each. `large` has random weights,
+which take the same time as trained ones; masks are compared with trained weights.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ ALL = ("reference", "exact", "fast", "openvino", "onnx")
 QUICK = ALL[:3]
 FRAMES_IN_A_PROCESS = 3
 FRAMES_TOGETHER = 4
-TOGETHER = f"{FRAMES_TOGETHER} frames together"
-AT_ONCE = "a frame on each core"
+TOGETHER = f"{FRAMES_TOGETHER} frames per batch"
+AT_ONCE = "one frame on each core"
 
 
 def measure(quick: bool, sizes: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
-    """Return a row for each size and runtime; `ratio` is how many times faster than reference."""
+    """Return a row for each size and runtime; `ratio` is the speed-up over the reference."""
     sizes = sizes or (("large",) if quick else ("tiny", "small", "base_plus", "large"))
     types = [torch.float32, *filter(can_pack, (torch.bfloat16, torch.float16))]
     peaks = {
@@ -76,9 +76,9 @@ def agreement(
     """Return a row for each runtime: the Dice of its masks against those of `exact`.
 
     Args:
-        quick: 24 phantom frames, not 100.
-        frames: a folder of pictures in place of them.
-        weights: in place of the bundle's starter.
+        quick: 24 phantom frames instead of 100.
+        frames: a folder of images instead of phantoms.
+        weights: a weights file instead of the bundle's starter.
     """
     names = ("exact", *(name for name in (QUICK if quick else ALL) if name != "exact"))
     with tempfile.TemporaryDirectory() as name:
@@ -88,7 +88,7 @@ def agreement(
             frames = frames / "images"
         pictures = [read_image(path) for path in image_files(frames)]
     if not pictures:
-        raise SystemExit(f"{frames}: no pictures")
+        raise SystemExit(f"{frames}: no images in this folder")
     exact: list[NDArray[np.uint8]] = []
     rows = []
     for model in _opened(names, weights):
@@ -102,7 +102,7 @@ def agreement(
 
 
 def compare(masks: list[NDArray[np.uint8]], exact: list[NDArray[np.uint8]]) -> str:
-    """Say how masks agree: mean and first percentile of Dice, and decisions that differ.
+    """Describe the agreement: mean and first percentile of Dice, and frames with one mask empty.
 
     Two empty masks count as 1; one empty mask as 0.
     """
@@ -114,7 +114,7 @@ def compare(masks: list[NDArray[np.uint8]], exact: list[NDArray[np.uint8]]) -> s
         differing += bool(found.any()) != bool(wanted.any())
     return (
         f"Dice to exact: mean {np.mean(dice):.4f}, first percentile {np.percentile(dice, 1):.4f}; "
-        f"empty or not differs in {differing} of {len(dice)} frames"
+        f"whether the mask is empty differs in {differing} of {len(dice)} frames"
     )
 
 
@@ -138,7 +138,7 @@ def _size(
             for runtime in runtimes:
                 started = time.perf_counter()
                 found[runtime.name] = runtime.logits(image).float().sigmoid()
-                if number:  # the first warms up
+                if number:  # the first round warms up
                     times[runtime.name].append(time.perf_counter() - started)
                 if runtime.name == "fast":
                     together = _frames_together(runtime, image)
@@ -162,13 +162,13 @@ def _size(
     for what, seconds in several.items():
         if seconds:
             ratio = reference / statistics.median(seconds)
-            note = "seconds for each frame; the reference goes frame by frame"
+            note = "seconds per frame; the reference runs frame by frame"
             rows.append(_row(f"{variant}, fast, {what}", seconds, ratio=ratio, note=note))
     return rows
 
 
 def _frames_together(runtime: Runtime, image: Tensor) -> float:
-    """Return the seconds for each of the frames that go through the network as one batch."""
+    """Return the seconds per frame of several frames in one batch."""
     images = image.expand(FRAMES_TOGETHER, -1, -1, -1).contiguous()
     started = time.perf_counter()
     runtime.logits(images).float().sigmoid()
@@ -176,7 +176,7 @@ def _frames_together(runtime: Runtime, image: Tensor) -> float:
 
 
 def _a_frame_on_each_core(runtime: Runtime, image: Tensor) -> float:
-    """Return the seconds for each of the frames that are computed at once."""
+    """Return the seconds per frame of frames computed in parallel, one on each core."""
     cores = torch.get_num_threads()
 
     @torch.inference_mode()
@@ -184,7 +184,7 @@ def _a_frame_on_each_core(runtime: Runtime, image: Tensor) -> float:
         return runtime.logits(image).float().sigmoid()
 
     with ThreadPoolExecutor(cores, "frame", torch.set_num_threads, (1,)) as pool:
-        list(pool.map(compute, range(cores)))  # the first of a thread warms up
+        list(pool.map(compute, range(cores)))  # the first frame of a thread warms up
         started = time.perf_counter()
         list(pool.map(compute, range(2 * cores)))
         seconds = (time.perf_counter() - started) / (2 * cores)
@@ -193,13 +193,13 @@ def _a_frame_on_each_core(runtime: Runtime, image: Tensor) -> float:
 
 
 def _opened(names: tuple[str, ...], weights: Path | None) -> list[Model]:
-    """Return models in the runtimes that this machine has, and say which it has not."""
+    """Return models in the runtimes that this machine has; print the missing ones."""
     found = []
     for name in names:
         try:
             found.append(_open(name, weights))
         except ConfigError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
     return found
 
 

@@ -1,8 +1,8 @@
-"""The arithmetic to compare with: the network as it was published, step by step.
+"""The reference of the benchmarks: the network as it was published, step by step.
 
-float32, eager, contiguous layout; windows are filled up before the linear layers, which then work
-on the filled places too; batch normalisation is not folded; the side heads are computed in
-evaluation as well. It takes over a `SAM2UNet` and computes what that computes.
+float32, eager, contiguous layout; windows are padded before the linear layers, which then work on
+the padding too; batch normalisation is not folded; the side heads are computed in evaluation too.
+It takes over a `SAM2UNet` and returns the same results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sam2unet_core.network.hiera import Block
 
 
 class PaddedAttention(WindowAttention):
-    """Attention whose linear layers see what fills the windows up.
+    """Attention whose linear layers see the padding of the windows.
 
     Args:
         attention: gives its layers; they are shared, not copied.
@@ -41,7 +41,7 @@ class PaddedAttention(WindowAttention):
 
 
 class ReferenceNetwork(nn.Module):
-    """A SAM2UNet with the published order of steps.
+    """A SAM2UNet that computes in the published order.
 
     Args:
         network: its layers are used and its attention replaced; float32, contiguous.
@@ -88,7 +88,7 @@ class ReferenceRuntime(Runtime):
 
 
 def _cut(x: Tensor, side: int) -> Tensor:
-    """Fill `(B, H, W, C)` up with zeros and cut it into `(B * N, side, side, C)`."""
+    """Pad `(B, H, W, C)` with zeros and cut it into windows `(B * N, side, side, C)`."""
     batch, height, width, channels = x.shape
     x = functional.pad(x, (0, 0, 0, -width % side, 0, -height % side))
     x = x.reshape(batch, -(-height // side), side, -(-width // side), side, channels)
@@ -96,7 +96,7 @@ def _cut(x: Tensor, side: int) -> Tensor:
 
 
 def _join(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Put `(B * N, side, side, C)` together as `(B, height, width, C)`."""
+    """Join windows `(B * N, side, side, C)` to `(B, height, width, C)`, without the padding."""
     side, channels = windows.shape[2:]
     rows, columns = -(-height // side), -(-width // side)
     x = windows.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)

@@ -1,7 +1,7 @@
-"""Time, memory and disk of writing one SEG of many frames: `python benchmarks/seg_writing.py`.
+"""Time, memory and file size of a SEG of many frames: `python benchmarks/seg_writing.py`.
 
-The default is the promise of the documentation: 10,000 frames of 1920 x 1080 below 2 GB. Every
-frame holds a finding, which is the worst case.
+The default is 10,000 frames of 1920 x 1080, which must stay below 2 GB. Every frame shows a
+finding, which is the worst case.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sam2unet_core.types import Frame, Indices, Instance, OnError, Series, Windo
 
 
 class Blank:
-    """Serves a header, and frames that share one black picture."""
+    """A source of one header and of frames that share one black image."""
 
     def __init__(self, header: Dataset, pixels: np.ndarray) -> None:
         self._header = header
@@ -44,7 +44,7 @@ class Blank:
 
 
 def main() -> None:
-    """Write, and print what it took."""
+    """Write the file; print its size, the time and the peak memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=1080)
@@ -70,7 +70,8 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{given.frames} frames of {given.columns} x {given.rows}: {size / 1e9:.2f} GB file")
     print(
-        f"frames taken in {taken:.1f} s, file done after {seconds:.1f} s, peak {peak / 1e6:.0f} MB"
+        f"frames added in {taken:.1f} s, file complete after {seconds:.1f} s, "
+        f"peak {peak / 1e6:.0f} MB"
     )
 
 

@@ -1,11 +1,11 @@
 """From click to segmentation in 3D Slicer: `python benchmarks/slicer_click.py`.
 
-Slicer's own MRML (`slicer-core`), the module's session and a warm worker with the bundle's starter
-network; the event loop is a poll every 10 ms, as the module's timer does. Printed are the time from
-`start` to the segmentation in the scene, and the longest time for which any single call held the
-main thread, in the first run and in later ones: for a slice of a 60 x 512 x 512 CT as it was
-acquired, for one at a small angle to that (its mask has voxels in every slice), for a 720 x 576
-colour frame and for a 1920 x 1080 frame of a clip.
+It uses Slicer's own MRML (`slicer-core`), the module's session and a warm worker with the bundle's
+starter network; the event loop polls every 10 ms, like the module's timer. The table gives the time
+from `start` to the segmentation in the scene, the longest time for which a single call blocked the
+main thread, and the time of the first run. The cases are an axial slice of a 60 x 512 x 512 CT, an
+oblique slice at a small angle to it (its mask has voxels in every slice), a 720 x 576 colour frame,
+and a 1920 x 1080 frame of a clip.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOGICS = {
 
 
 def make_scene() -> Any:
-    """Return an empty scene with the logics that the module uses."""
+    """Return an empty scene with the Slicer logics that the module uses."""
     vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     scene, application = slicer.vtkMRMLScene(), slicer.vtkSlicerApplicationLogic()
     application.SetMRMLScene(scene)
@@ -50,12 +50,13 @@ def make_scene() -> Any:
         logic.SetMRMLScene(scene)
         held[name] = SimpleNamespace(logic=lambda logic=logic: logic)
     slicer.mrmlScene = scene
-    slicer.modules = SimpleNamespace(application=application, **held)  # the logics do not hold it
+    # The logics hold no reference to the application logic.
+    slicer.modules = SimpleNamespace(application=application, **held)
     return scene
 
 
 def click(session: Session, request: Request) -> tuple[float, float]:
-    """Return milliseconds until the segmentation is there, and of the longest blocking call."""
+    """Return the milliseconds until the segmentation exists, and of the longest blocking call."""
     begun = time.perf_counter()
     session.start(request)
     longest = time.perf_counter() - begun
@@ -73,7 +74,7 @@ def click(session: Session, request: Request) -> tuple[float, float]:
 
 
 def make_cases(scene: Any) -> list[tuple[str, Request]]:
-    """Return what is segmented, with its name; a low threshold, so that there is a mask to show."""
+    """Return the named cases; the threshold is low, so that each has a mask."""
     rng = np.random.default_rng(0)
     axes = np.diag([-1.0, -1.0, 1.0, 1.0])
     ct = slicer.util.addVolumeFromArray(rng.integers(-200, 300, (60, 512, 512), np.int16), axes)

@@ -1,8 +1,8 @@
 """How long a command takes in a new process: `python benchmarks/startup.py`.
 
-Segmenting one picture with the bundle's starter, the short commands, and a worker up to its first
-answer; the import of PyTorch alone stands beside them. They are run in turns, so that all meet the
-same machine. Below the table: what the segmenting process spends its imports on.
+The commands are segmenting one image with the bundle's starter, the short commands, and a worker up
+to its first answer; importing PyTorch alone is the baseline. They take turns, so that all are timed
+under the same load. Below the table are the slowest imports of the segmenting process.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from PIL import Image
 from sam2unet_core import protocol
 
 COMMAND = (sys.executable, "-m", "sam2unet_core.cli")
-FLOOR = "import torch, and nothing else"
+FLOOR = "import torch only"
 LIMIT_S = 2.5
-"""What one picture with a small network may take on two cores."""
+"""Limit for one image with a small network on two cores."""
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 
 
 @dataclass
 class Process:
-    """Times of one command, a number for each time that it was run.
+    """A command and the times of its runs.
 
     Attributes:
         words: the command.
-        first_line: a line to send; time is taken until the answer, and the process then ended.
+        first_line: a line to send; the time is that until the answer, and the process then ends.
     """
 
     words: tuple[str, ...]
@@ -80,16 +80,16 @@ class Process:
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    """Return a row for each command; `ratio` is to the import of PyTorch alone."""
+    """Return a row for each command; `ratio` is its time relative to importing PyTorch."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         processes = _processes(folder)
         for _ in range(3 if quick else 9):
             for each in processes.values():
                 each.run()
-        modules = len(imports(processes["segment one picture"].words))
+        modules = len(imports(processes["segment one image"].words))
     floor = statistics.median(processes[FLOOR].wall_s)
-    notes = {"segment one picture": f"; {modules} modules; at most {LIMIT_S} s"}
+    notes = {"segment one image": f"; {modules} modules; at most {LIMIT_S} s"}
     return [
         {
             "what": what,
@@ -104,7 +104,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
 
 
 def imports(words: tuple[str, ...]) -> dict[str, float]:
-    """Return the milliseconds that each module's own import takes in a command."""
+    """Return the milliseconds of each module's own import in a command."""
     python, *rest = words
     done = subprocess.run(
         [python, "-X", "importtime", *rest], capture_output=True, text=True, check=True
@@ -122,30 +122,30 @@ def _processes(folder: Path) -> dict[str, Process]:
     hello = protocol.encode(protocol.request(1, "hello"))
     return {
         FLOOR: Process((sys.executable, "-c", "import torch")),
-        "segment one picture": Process((*COMMAND, *segment)),
+        "segment one image": Process((*COMMAND, *segment)),
         "--help": Process((*COMMAND, "--help")),
         "tasks": Process((*COMMAND, "tasks")),
         "doctor": Process((*COMMAND, "doctor")),
-        "worker, to its first answer": Process(
+        "worker, until its first answer": Process(
             (*COMMAND, "worker", "--exchange", str(exchange)), hello
         ),
     }
 
 
 def _show_imports(folder: Path) -> None:
-    found = imports(_processes(folder)["segment one picture"].words)
+    found = imports(_processes(folder)["segment one image"].words)
     packages: Counter[str] = Counter()
     for name, own in found.items():
         packages[name.partition(".")[0]] += own  # type: ignore[assignment]
-    print(f"\n{len(found)} modules, {sum(found.values()):.0f} ms; the largest packages, in ms:")
+    print(f"\n{len(found)} modules, {sum(found.values()):.0f} ms; the slowest packages, in ms:")
     for name, own in packages.most_common(15):
         print(f"{own:8.1f}  {name}")
 
 
 def main() -> None:
-    """Measure, and print a table and the import list."""
+    """Measure, and print a table and the slowest imports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three times each, not nine")
+    parser.add_argument("--quick", action="store_true", help="three runs each instead of nine")
     given = parser.parse_args()
     print(f"{'':30}{'median s':>10}{'spread s':>10}{'ratio':>8}{'peak MiB':>10}")
     for row in measure(given.quick):

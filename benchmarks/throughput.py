@@ -1,13 +1,13 @@
-"""The whole way against the network alone: `python benchmarks/throughput.py [--frames FOLDER]`.
+"""A batch run compared with the network alone: `python benchmarks/throughput.py [--frames FOLDER]`.
 
-What `sam2unet segment` does with a folder of pictures (read, resize, network, masks, files,
-manifest, report; not the start of the process) is set against the same network frame by frame, with
-mirror images where the task averages with them, on frames that are prepared already. On a CPU the
-whole way has a frame on each core at once, so the share can pass 100 %. Both go over the same
-frames in turns. The starter is the bundle's; `large` has random weights, which take the same time.
+The batch run is what `sam2unet segment` does with a folder of images: read, resize, network, masks,
+files, manifest, report, but not the start of the process. The network alone runs frame by frame on
+prepared frames, with mirror images if the task averages over them. On a CPU the batch run computes
+one frame on each core, so its share of the network's rate can exceed 100 %. Both take turns on the
+same frames. The starter is the bundle's; `large` has random weights, which take the same time.
 
-Without `--frames` the pictures are phantoms. Wall time says how well reading and writing hide
-behind the network, which takes a second core; CPU time says what they cost.
+Without `--frames` the images are phantoms. Wall time shows how well reading and writing overlap
+with the network, which needs a second core; CPU time shows their cost.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import load_preset
 
 SIZE = (529, 622)
-"""Rows and columns of the phantoms: what is commonest in Kvasir-SEG."""
+"""Rows and columns of the phantoms: the commonest size in Kvasir-SEG."""
 DRAWN = 8
 BATCH_SIZE = 1
-"""Of single pictures: each is a unit of its own."""
+"""In a folder of images each image is its own unit, so batches hold one."""
 
 
 def measure(quick: bool, frames: Path | None = None, runtime: str = "auto") -> list[dict[str, Any]]:
     """Return a row for each network; each is measured in a process of its own.
 
-    `median_s` and `spread_s` are those of the whole way, for one frame; `ratio` is the share of the
-    bare network's rate that it reaches.
+    `median_s` and `spread_s` are those of the batch run per frame; `ratio` is the share of the
+    rate of the network alone that it reaches.
 
     Args:
-        quick: few frames, once, and the starter alone.
-        frames: a folder of pictures.
-        runtime: how the network is run.
+        quick: few frames, and only the starter.
+        frames: a folder of images.
+        runtime: name of the runtime.
     """
     cases = {"starter": (60, 2)} if quick else {"starter": (200, 3), "large": (10, 2)}
     rows = []
@@ -91,7 +91,7 @@ def compare(variant: str, pictures: list[Path], times: int, runtime: str) -> dic
     bare_wall, bare_cpu = (statistics.median(each[i] for each in bare) for i in (0, 1))
     size = " x ".join(map(str, segmenter.task.image_size))
     return {
-        "what": f"segment {len(pictures)} pictures, {variant} at {size}",
+        "what": f"segment {len(pictures)} images, {variant} at {size}",
         "median_s": statistics.median(wall),
         "spread_s": max(wall) - min(wall),
         "ratio": bare_wall / statistics.median(wall),
@@ -113,10 +113,10 @@ def _phantoms(folder: Path) -> Path:
 
 
 def _pictures(folder: Path, count: int, out: Path) -> list[Path]:
-    """Return copies of so many pictures; those of a small folder come again."""
+    """Return copies of `count` images; those of a small folder are repeated."""
     found = image_files(folder)
     if not found:
-        raise SystemExit(f"{folder}: no pictures")
+        raise SystemExit(f"{folder}: no images in this folder")
     out.mkdir()
     for number in range(count):
         path = found[number % len(found)]
@@ -127,7 +127,9 @@ def _pictures(folder: Path, count: int, out: Path) -> list[Path]:
 def _open(variant: str, folder: Path, runtime: str) -> Segmenter:
     if variant == "starter":
         return Segmenter.open(runtime=runtime)
-    file = folder / "weights.safetensors"  # made elsewhere, or its memory would count here
+    file = (
+        folder / "weights.safetensors"
+    )  # written by another process, whose memory does not count here
     subprocess.run([sys.executable, __file__, "--save", variant, str(file)], check=True)
     return Segmenter.open(task="polyp", weights=file, runtime=runtime)
 
@@ -141,7 +143,7 @@ def _prepared(path: Path, segmenter: Segmenter) -> Tensor:
 def _network(segmenter: Segmenter, images: list[Tensor]) -> None:
     for start in range(0, len(images), BATCH_SIZE):
         batch = torch.cat(images[start : start + BATCH_SIZE])
-        if segmenter.task.flip_average:  # mirror images go along, and so they do here
+        if segmenter.task.flip_average:  # like the batch run
             batch = torch.cat([batch, batch.flip(-1)])
         segmenter.runtime.logits(batch).cpu()
 
@@ -158,7 +160,7 @@ def _segment(segmenter: Segmenter, pictures: list[Path], out: Path) -> None:
 
 
 def _timed(do: Callable[[], None], frames: int) -> tuple[float, float]:
-    """Return seconds a frame: by the clock, and of the CPU."""
+    """Return the wall time and the CPU time per frame, in seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     do()
     return (time.perf_counter() - wall) / frames, (time.process_time() - cpu) / frames
@@ -171,9 +173,9 @@ def _cores() -> int:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=Path, help="a folder of pictures; phantoms by default")
+    parser.add_argument("--frames", type=Path, help="a folder of images; by default phantoms")
     parser.add_argument("--runtime", default="auto")
-    parser.add_argument("--quick", action="store_true", help="60 pictures, the starter alone")
+    parser.add_argument("--quick", action="store_true", help="60 images, only the starter")
     parser.add_argument("--case", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--save", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -189,7 +191,7 @@ def main() -> None:
         return
     for row in measure(given.quick, given.frames, given.runtime):
         print(
-            f"{row['what']}: {row['median_s']:.4f} s a frame (spread {row['spread_s']:.4f}), "
+            f"{row['what']}: {row['median_s']:.4f} s per frame (spread {row['spread_s']:.4f}), "
             f"{100 * row['ratio']:.0f} % of the network's rate, peak {row['peak_mib']:.0f} MiB\n"
             f"  {row['note']}"
         )

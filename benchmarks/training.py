@@ -1,8 +1,8 @@
 """One training step against the reference: `python -m benchmarks --only training`.
 
-Forward pass, loss, backward pass and AdamW, batch 2, the trunk frozen with random weights. Each
-way runs in processes of its own, in turns; none of them imports MONAI, whose 420 MiB come on top
-of both. Ours is autocast to bfloat16 with channels last, as `PrecisionInferer` does it.
+A step is forward pass, loss, backward pass and AdamW, at batch 2 with a frozen trunk and random
+weights. The `WAYS` take turns in separate processes. None imports MONAI, which adds 420 MiB to
+each. bfloat16 is autocast with channels last, as in `PrecisionInferer`.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from sam2unet_core.phantom import write_dataset
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {
     "reference": "float32, eager, contiguous",
-    "float32": "channels last: sums in another order",
+    "float32": "channels last, another summation order",
     "bfloat16": "autocast, channels last",
-    "bfloat16+trunk": "and the frozen trunk's matrices in bfloat16",
-    "bfloat16+trunk+recompute": "and activations of the trunk recomputed, all",
-    "bfloat16+trunk+half": "and those of the finer half of its blocks",
+    "bfloat16+trunk": "as above, and the frozen trunk's matrices in bfloat16",
+    "bfloat16+trunk+recompute": "as above, and the activations of all trunk blocks recomputed",
+    "bfloat16+trunk+half": "as bfloat16+trunk, and those of the finer half recomputed",
 }
 SIZE = (352, 352)
 BATCH = 2
 FRAMES = 16
 STEPS = 50
 LEARNING_RATES = (4e-4, 1e-3)
-"""Losses are compared at both; the second is the published one."""
+"""Losses are compared at both; the second is the published rate."""
 SMOOTHED = FRAMES // BATCH
 
 
 def measure(quick: bool, variant: str = "large") -> list[dict[str, Any]]:
-    """Return a row for each way; `ratio` is how many times faster than the reference.
+    """Return a row for each of `WAYS`; `ratio` is the speed-up over the reference.
 
     Args:
-        quick: one process each, no comparison of losses.
+        quick: one process each, without the comparison of losses.
         variant: size of the network.
     """
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
@@ -85,7 +85,7 @@ def measure(quick: bool, variant: str = "large") -> list[dict[str, Any]]:
 
 
 def compare(losses: list[float], reference: list[float]) -> str:
-    """Say how far two courses of the loss, smoothed over an epoch, lie apart, and how they fell."""
+    """Describe how far two loss curves, smoothed over an epoch, differ, and how far each falls."""
     window = np.ones(SMOOTHED) / SMOOTHED
     ours, theirs = (np.convolve(each, window, "valid") for each in (losses, reference))
     apart = np.abs(ours / theirs - 1).max()
@@ -97,7 +97,7 @@ def compare(losses: list[float], reference: list[float]) -> str:
 
 
 def run(way: str, variant: str, steps: int, learning_rate: float) -> dict[str, Any]:
-    """Train for so many steps; return seconds and loss of each, and the peak memory in MiB."""
+    """Train for `steps` steps; return the seconds and loss of each, and the peak memory in MiB."""
     torch.manual_seed(0)
     network, optimizer = build(way, variant, learning_rate=learning_rate)
     images, masks = _data()
@@ -171,7 +171,7 @@ def _in_a_process(
 
 
 def _seconds(runs: list[dict[str, Any]]) -> list[float]:
-    """Return the seconds of each step but the first of a process, which warms up."""
+    """Return the seconds of each step except the first of a process, which warms up."""
     return [each for run in runs for each in run["seconds"][1:]]
 
 

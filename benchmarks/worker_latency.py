@@ -1,9 +1,9 @@
-"""How long a warm worker takes for one slice: `python benchmarks/worker_latency.py`.
+"""Latency of a warm worker for one slice: `python benchmarks/worker_latency.py`.
 
-A client writes a 512 x 512 slice into the exchange folder, asks, and reads the mask back: the whole
-round trip of the 3D Slicer module but for Slicer's own part. Overhead is the round trip less what
-the network took for that very request, so another program on the machine touches both alike; the
-network inside one process stands beside it. The network is the bundle's starter.
+A client writes a 512 x 512 slice into the exchange folder, sends the request and reads the mask:
+the round trip of the 3D Slicer module without Slicer's own part. Overhead is the round trip minus
+the network's time in the same request, so load on the machine affects both alike. The network in
+the same process is measured for comparison. The network is the bundle's starter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sam2unet_core.segmenter import Segmenter
 
 
 class Worker:
-    """A worker process and the few words this measurement needs."""
+    """A worker process, with the requests that this measurement needs."""
 
     def __init__(self, folder: Path) -> None:
         command = [sys.executable, "-m", "sam2unet_core.cli", "worker", "--exchange", str(folder)]
@@ -81,7 +81,7 @@ def main() -> None:
         frame = np.zeros((1, given.side, given.side, 3), np.uint8)
         result: dict[str, Any] = {}
         trips, overheads, alone, again = [], [], [], []
-        for _ in range(given.times + 3):  # in turns, so that all meet the same machine
+        for _ in range(given.times + 3):  # in turns, so that all are timed under the same load
             trips.append(segment())
             overheads.append(trips[-1] - result["ms"]["network"])
             again.append(_timed(rethreshold))
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def _timed(do: Callable[[], object]) -> float:
-    """Return the milliseconds a call takes."""
+    """Return the duration of a call in milliseconds."""
     before = time.perf_counter()
     do()
     return 1000 * (time.perf_counter() - before)
@@ -108,7 +108,7 @@ def _timed(do: Callable[[], object]) -> float:
 def _show(name: str, times: list[float]) -> None:
     ordered = sorted(times)
     worst = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
-    print(f"{name:16} {statistics.median(ordered):8.1f} ms  (95 of 100 within {worst:.1f} ms)")
+    print(f"{name:16} {statistics.median(ordered):8.1f} ms  (95th percentile {worst:.1f} ms)")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from sam2unet_core.task import Task, installed_bundle, presets
 DISTRIBUTION = "sam2unet"
 LEAST_MEMORY = 4 * 2**30
 LEAST_DISK = 5 * 2**30
-NO_FUNCTION = ("all", "test", "docs")
+NO_FUNCTION = ("all", "dev", "docs", "test")
+"""Extras that gather others or serve development."""
 CODECS = {
     "JPEG": ("jpeg8_encode", "jpeg8_decode"),
     "JPEG lossless": ("ljpeg_encode", "jpeg8_decode"),
@@ -33,7 +34,6 @@ CODECS = {
     "JPEG XL": ("jpegxl_encode", "jpegxl_decode"),
 }
 """Kinds of compressed DICOM frames, with imagecodecs' functions that write and read them."""
-"""Extras that gather others or serve development."""
 
 State = Literal["ok", "lacking", "broken"]
 

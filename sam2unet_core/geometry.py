@@ -99,7 +99,7 @@ class Geometry:
 
     @property
     def regular(self) -> bool:
-        """Whether an upright grid describes the frames: evenly spaced, no tilt."""
+        """Whether the frames are evenly spaced without tilt, as an upright grid describes."""
         return not (self.tilted or self.uneven)
 
     @cached_property

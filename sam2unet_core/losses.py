@@ -15,7 +15,7 @@ from sam2unet_core.errors import DataError
 class StructureLoss(nn.Module):
     """Cross-entropy plus border-weighted IoU (arXiv 2408.08870, section 3.4, after F3Net).
 
-    With target m, probability p and the pixel weight w = 1 + 5 |mean of m over 31x31 - m|
+    With target m, probability p and the pixel weight `w = 1 + 5 |mean of m over 31x31 - m|`
     (the mean counts zeros beyond the image's edge):
 
         IoU term = 1 - (sum(w p m) + 1) / (sum(w (p + m)) - sum(w p m) + 1)
@@ -120,7 +120,7 @@ class DeepSupervisionLoss(nn.Module):
 
 
 def border_weight(target: Tensor) -> Tensor:
-    """Return 1 + 5 |31x31 mean of `target` - `target`|, `(B, K, H, W)`, from 1 up to 6."""
+    """Return `1 + 5 |31x31 mean of target - target|`, `(B, K, H, W)`, from 1 up to 6."""
     # a box mean is separable: rows, then columns, takes a fifteenth of the time of 31x31
     rows = functional.avg_pool2d(target, kernel_size=(31, 1), stride=1, padding=(15, 0))
     mean = functional.avg_pool2d(rows, kernel_size=(1, 31), stride=1, padding=(0, 15))

@@ -1,4 +1,4 @@
-"""A task's network behind four methods: what Python uses."""
+"""The Python interface: segment frames and series with a task's network."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from sam2unet_core.errors import TaskError
 SCHEMA = 1
 _INNER_LIST = re.compile(r"\[[^][{}]*\]")
 Code = tuple[str, str, str]
-"""A coded concept: coding scheme designator, code value, code meaning (DICOM PS3.3 8.1)."""
+"""A coded concept (DICOM PS3.3 8.1) as scheme designator, code value and code meaning."""
 
 
 @dataclass(frozen=True)

@@ -236,10 +236,14 @@ class Series:
         source_path: the input the user named; for a DICOMDIR, its folder.
         relative: path of the first file below that input, with `/`; for a file given by itself,
             its name.
-        study_uid, series_uid: None where the files have none.
-        modality, sop_class_uid, photometric: None for plain media, which every task accepts.
+        study_uid: None where the files have none.
+        series_uid: None where the files have none.
+        modality: None for plain media, which every task accepts.
+        sop_class_uid: None for plain media.
+        photometric: None for plain media.
         description: the series' description as it stands in the file: may name a patient.
-        rows, columns: size of the frames in pixels.
+        rows: height of the frames in pixels.
+        columns: width of the frames in pixels.
         frame_count: how many frames there are.
         frames_per_second: for video and cine, else None.
         geometry: None where the frames have no place in space.

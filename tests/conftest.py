@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Generator
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+MEMORY_OF_A_WORKER = 4 * 2**30  # with the processes that its tests start
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # each with its share of the cores, before PyTorch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // WORKERS)))
 ROOT = Path(__file__).resolve().parents[1]
+PRELOADED = (
+    "torch",
+    "monai.bundle",
+    "ignite.handlers",
+    "matplotlib.pyplot",
+    "sam2unet_core.monai_parts",
+    "sam2unet_core.cli.main",
+    "sam2unet_core.evaluation",
+)
+"""What a process of `run_python` has imported when it starts; MONAI alone takes 10 seconds."""
 NO_SHARED_DATA = "shared data not present"
 ALLOWED_SKIPS = (NO_SHARED_DATA, "needs a GPU", "needs Windows", "needs macOS", "needs Linux")
 """Reasons, by how they begin, for which a test may be skipped where `CI` is set."""
@@ -27,6 +47,61 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(NO_SHARED_DATA)
     return folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run tests: one for each usable core that has its memory."""
+    if sys.platform == "win32":
+        return CORES
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(CORES, memory // MEMORY_OF_A_WORKER))
+
+
+RunPython = Callable[..., "subprocess.CompletedProcess[Any]"]
+
+
+@pytest.fixture(scope="session")
+def run_python(tmp_path_factory: pytest.TempPathFactory) -> RunPython:
+    """Run `python WORDS` as a process that starts at once, since it has imported MONAI already.
+
+    It is a process like any other: exit code, streams, signals, working directory. What depends on
+    the interpreter's start (its options, `sitecustomize`, what gets imported) needs
+    `subprocess.run`. It returns what that does, with texts unless `text` is False.
+    """
+    context = multiprocessing.get_context("spawn" if sys.platform != "linux" else "forkserver")
+    if sys.platform == "linux":
+        from multiprocessing.forkserver import ensure_running
+
+        context.set_forkserver_preload(list(PRELOADED))
+        ensure_running()  # before a test changes the environment or the working directory
+
+    def run(
+        *words: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        text: bool = True,
+    ) -> subprocess.CompletedProcess[Any]:
+        folder = tmp_path_factory.mktemp("streams")
+        streams = [folder / name for name in ("stdout", "stderr")]
+        for stream in streams:
+            stream.touch()
+        given = {
+            "words": [str(word) for word in words],
+            "cwd": str(cwd or Path.cwd()),
+            "env": dict(os.environ if env is None else env),
+            "streams": [str(stream) for stream in streams],
+        }
+        script = str(ROOT / "tests" / "forked_python.py")
+        process = context.Process(target=runpy.run_path, args=(script, {"given": given}, "forked"))
+        process.start()
+        process.join()
+        said: list[Any] = [stream.read_bytes() for stream in streams]
+        if text:
+            said = [each.decode(errors="replace") for each in said]
+        return subprocess.CompletedProcess(given["words"], int(process.exitcode or 0), *said)
+
+    return run
 
 
 @pytest.hookimpl(wrapper=True)

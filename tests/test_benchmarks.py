@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import io
 import re
 import subprocess
@@ -26,7 +28,7 @@ def test_help_names_every_script_there_is(repository: Path) -> None:
         text=True,
         check=True,
         cwd=repository,
-        timeout=60,
+        timeout=600,
     )
     for path in (repository / "benchmarks").glob("*.py"):
         if "def main" in path.read_text(encoding="utf-8") and path.stem != "__main__":
@@ -41,10 +43,10 @@ def test_an_unknown_section_is_refused(repository: Path) -> None:
         text=True,
         check=False,
         cwd=repository,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 2
-    assert "nothing: there are network, agreement" in done.stderr
+    assert "unknown section 'nothing'; choose from network, agreement" in done.stderr
 
 
 def test_the_table_shows_every_number_of_a_row() -> None:
@@ -92,10 +94,14 @@ def test_courses_of_the_loss_are_compared_smoothed() -> None:
     assert "falls by 50 % (reference 50 %)" in found
 
 
-def test_the_network_is_measured_by_every_runtime_of_this_machine() -> None:
+def test_the_network_is_measured_by_every_runtime_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The smallest network, so that it takes seconds; the numbers themselves are the machine's."""
+    from benchmarks import network
     from benchmarks.network import measure
 
+    monkeypatch.setattr(network, "matrix_peak", functools.partial(network.matrix_peak, rounds=1))
     rows = {row["what"]: row for row in measure(quick=True, sizes=("nano",))}
     assert rows["nano, reference"]["ratio"] == 1
     assert "probability within 0.0e+00 of exact" in rows["nano, exact"]["note"]
@@ -110,7 +116,9 @@ def test_what_a_gpu_is_asked_can_be_asked_of_a_cpu(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(gpu, "SECONDS", 0.001)
     monkeypatch.setattr(gpu, "IMAGE", (64, 64))
     monkeypatch.setattr(gpu, "low_precision", lambda _: torch.float32)
+    gc.freeze()  # it collects garbage before each batch, and the suite has a lot in memory
     rows = gpu.measure(quick=True, device=torch.device("cpu"), sizes=("nano",))
+    gc.unfreeze()
     names = [row["what"] for row in rows]
     for way in ("reference", "exact", "fast"):
         assert f"nano, {way}, batch 1" in names

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import textwrap
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,10 +20,13 @@ from packaging.version import Version
 from PIL import Image
 
 from sam2unet_core import __version__
-from sam2unet_core.batch.manifest import REASONS
+from sam2unet_core.batch.formats import FORMATS
 from sam2unet_core.cli import app
 from sam2unet_core.cli.main import COMMANDS
+from sam2unet_core.errors import Reason
+from sam2unet_core.inference.runtimes import RUNTIMES
 from sam2unet_core.network import VARIANTS
+from sam2unet_core.phantom.dicom import write_studies
 from sam2unet_core.task import load_preset, presets
 from sam2unet_core.types import WARNINGS
 
@@ -62,6 +67,18 @@ def test_links_to_files_lead_somewhere(repository: Path) -> None:
         if "://" not in target and not (page.parent / target.partition("#")[0]).exists()
     ]
     assert not dead
+
+
+def test_the_lines_of_python_in_the_readme_run(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = textwrap.dedent(
+        re.search(r"In Python:\n\n(.*?)\n\n#", _read(repository / "README.md"), re.S)[1]
+    )
+    write_studies(tmp_path, frames=2, size=(48, 64), video=False)
+    study = next(path for path in (tmp_path / "studies").iterdir() if path.stem == "endoscopy")
+    exec(code.replace("STUDY", str(study)), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["0", "1"]
 
 
 def test_every_page_is_in_the_index(repository: Path) -> None:
@@ -143,7 +160,7 @@ def test_constraints_pin_every_direct_requirement_within_its_range(repository: P
     }
     project = tomllib.loads(_read(repository / "pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [Requirement(line) for line in project["dependencies"] + extras["test"]]
+    wanted = [Requirement(line) for line in project["dependencies"] + extras["dev"]]
     while own := next((item for item in wanted if item.name == project["name"]), None):
         wanted.remove(own)
         wanted += [Requirement(line) for extra in own.extras for line in extras[extra]]
@@ -166,7 +183,34 @@ def test_pictures_are_what_their_script_draws(repository: Path, tmp_path: Path) 
             difference = np.asarray(drawn).astype(int) - np.asarray(kept).astype(int)
         assert np.abs(difference).mean() < 2  # JPEG encoders differ a little
     kept_names = {path.name for path in (repository / "docs" / "images").iterdir()}
-    assert kept_names == {path.name for path in tmp_path.iterdir()}
+    of_other_scripts = {"architecture.png", "layers.svg"}
+    assert kept_names == {path.name for path in tmp_path.iterdir()} | of_other_scripts
+
+
+def test_picture_of_the_layers_shows_the_contract(repository: Path) -> None:
+    script = runpy.run_path(str(repository / "docs" / "make_layers.py"))
+    drawn = script["draw"](repository / "pyproject.toml")
+    assert drawn == _read(repository / "docs" / "images" / "layers.svg")
+
+
+def test_picture_of_the_layers_follows_a_changed_contract(tmp_path: Path, repository: Path) -> None:
+    script = runpy.run_path(str(repository / "docs" / "make_layers.py"))
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(
+        "[tool.importlinter]\nroot_package = 'p'\n"
+        "[[tool.importlinter.contracts]]\nname = 'L'\ntype = 'layers'\n"
+        "layers = ['p.high', '(p.low) | p.side']\n"
+        "[[tool.importlinter.contracts]]\nname = 'F'\ntype = 'forbidden'\n"
+        "source_modules = ['p.low']\nforbidden_modules = ['torch', 'monai']\n"
+    )
+    drawn = ElementTree.fromstring(script["draw"](pyproject))
+    svg = "{http://www.w3.org/2000/svg}"
+    texts = {text.text: float(text.get("y", 0)) for text in drawn.iter(f"{svg}text")}
+    assert texts["high"] < texts["low"] == texts["side"]
+    dashes = [box.get("stroke-dasharray") for box in drawn.iter(f"{svg}rect")]
+    assert [dash for dash in dashes if dash] == ["none", "5 4"]
+    _, high, _, low, side = [box.get("fill") for box in drawn.iter(f"{svg}rect")][1:6]
+    assert high == side != low
 
 
 def test_citation_names_this_version_and_the_paper(repository: Path) -> None:
@@ -194,7 +238,8 @@ def test_documents_end_with_one_newline_and_have_no_trailing_blanks(
 
 def _pages(repository: Path) -> list[Path]:
     top = [repository / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-    return [*top, *(repository / "docs").glob("*.md"), repository / "monai_bundle/docs/README.md"]
+    docs = [*(repository / "docs").glob("*.md"), *(repository / "docs" / "notes").glob("*.md")]
+    return [*top, *docs, repository / "monai_bundle/docs/README.md"]
 
 
 def _snippets(page: Path) -> list[str]:
@@ -217,4 +262,18 @@ def test_the_closed_lists_of_the_manifest_stand_in_the_batch_page(repository: Pa
     table = page.partition("| warning | what it says |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == sorted(WARNINGS)
     (reasons,) = [line for line in page.splitlines() if line.startswith("| `reason` |")]
-    assert set(re.findall(r"`(\w+)`", reasons)) - {"reason"} == set(REASONS)
+    assert set(re.findall(r"`(\w+)`", reasons)) - {"reason"} == set(Reason)
+
+
+def test_the_batch_page_describes_each_output_format_as_the_code_does(repository: Path) -> None:
+    page = _read(repository / "docs" / "batch.md")
+    table = page.partition("| `--format` | what it is |")[2].partition("\n\n")[0]
+    described = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE))
+    assert described == {name: each.help for name, each in FORMATS.items()}
+
+
+def test_the_performance_page_describes_each_runtime_as_the_code_does(repository: Path) -> None:
+    page = _read(repository / "docs" / "performance.md")
+    table = page.partition("| runtime | what it is |")[2].partition("\n\n")[0]
+    described = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE))
+    assert described == {name: each.help for name, each in RUNTIMES.items()}

@@ -52,7 +52,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     out = folder / "out"
     given = ["segment", str(folder / "one.png"), "-o", str(out), "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-c", RUN, *given], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", RUN, *given], capture_output=True, text=True, check=True, timeout=600
     )
     assert (out / "one.png.mask.png").is_file()
     return set(json.loads(done.stdout.splitlines()[-1]))
@@ -82,7 +82,7 @@ def test_small_components_are_dropped_without_scipy() -> None:
         "print(*areas, 'scipy' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.split() == ["10", "9", "False"]
 
@@ -101,7 +101,7 @@ def test_warnings_stay_silent_where_pydicom_is_imported_within() -> None:
         "print(before != config.IGNORE, inside == config.IGNORE, after == before)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.split() == ["True", "True", "True"]
 
@@ -112,7 +112,7 @@ def test_a_worker_answers_before_it_imports_what_reads_and_segments() -> None:
         "print(sorted({'pydicom', 'scipy', 'torch', 'SimpleITK'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == "[]"
 
@@ -130,6 +130,6 @@ def test_garbage_is_looked_for_again_once_pytorch_is_imported() -> None:
         "    print(gc.isenabled(), gc.get_freeze_count() == frozen)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.split() == ["False", "True", "True", "True", "True"]

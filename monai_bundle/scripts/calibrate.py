@@ -2,19 +2,19 @@
 
     python monai_bundle/scripts/calibrate.py WEIGHTS DATASET --datalist D --groups G -o OUT.json
 
-One number divides the logits so that of all pixels given a probability of 0.8, eight in ten are
-foreground (Guo et al., ICML 2017). At a threshold of 0.5 it moves no mask of a sigmoid task, and
-those of a softmax task a little: measure with it. The expected calibration error is the mean
-distance between probability and share of foreground over 15 bins of probability, weighted by the
-pixels in each, over all classes but the background.
+The temperature divides the logits. With the right one, 80 % of all pixels with a probability of 0.8
+are foreground (Guo et al., ICML 2017). At a threshold of 0.5 it changes no mask of a sigmoid task
+and masks of a softmax task slightly, so evaluate with it. The expected calibration error is the
+mean distance between probability and share of foreground over 15 bins of probability, weighted by
+the pixels in each, over all classes except the background.
 
-The peak threshold drops components that nowhere reach it, for the sake of pictures without a
-lesion: it is the highest of `PEAKS` at which the mean Dice of the validation frames lies within one
-standard error of the best (Breiman et al., Classification and Regression Trees, 1984, 3.4.3).
+The peak threshold drops components whose probability reaches it nowhere, to avoid false positives
+in lesion-free images. It is the highest of `PEAKS` at which the mean Dice of the validation frames
+is within one standard error of the best (Breiman et al., Classification and Regression Trees, 1984,
+3.4.3).
 
-The frames are those of the training's own
-validation part: give the split that the training had. `pack_weights.py --calibration` puts
-both into the task.
+The frames are the training's validation frames: give the split of the training.
+`pack_weights.py --calibration` writes both values into the task.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from sam2unet_core.segmenter import Segmenter
 
 BINS = 15
 EVERY = 7
-"""One pixel in 7 x 7 is used: its neighbours say the same."""
+"""Every 7th pixel in each direction is used: neighbouring pixels are alike."""
 SMALLEST = 1e-6
 PEAKS = tuple(round(0.99 - 0.01 * i, 2) for i in range(40))
 """Of the calibrated probability: 0.99 down to 0.60."""
@@ -56,7 +56,7 @@ def main() -> None:
     a = parser.parse_args()
     task = read_info(a.weights).task
     if task is None:
-        parser.error(f"{a.weights}: needs the weights of a run, which name their task")
+        parser.error(f"{a.weights}: no task in these weights; give the model.safetensors of a run")
     plain = replace(task, temperature=1.0, peak_threshold=0.0)
     segmenter = Segmenter(plain, read_network(a.weights))
     split = load_split(
@@ -67,11 +67,13 @@ def main() -> None:
         found = segmenter.probabilities(read_image(sample.image)[None])[0, :, ::EVERY, ::EVERY]
         labels = read_mask(sample.mask, task.classes)[::EVERY, ::EVERY]
         flat = found.reshape(len(found), -1).T  # (pixels, K)
-        if task.activation == "softmax":  # one choice among the background and the K classes
+        if task.activation == "softmax":  # one decision among the background and the K classes
             probabilities.append(np.column_stack([1 - flat.sum(axis=1), flat]))
             truth.append(labels.ravel())
             continue
-        for channel, item in zip(flat.T, task.classes, strict=True):  # a choice of two for each
+        for channel, item in zip(
+            flat.T, task.classes, strict=True
+        ):  # one binary decision per class
             probabilities.append(np.column_stack([1 - channel, channel]))
             truth.append((labels == item.value).ravel())
     result = calibrate(np.concatenate(probabilities), np.concatenate(truth))
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def calibrate(probability: NDArray[np.float32], truth: NDArray[np.integer]) -> dict[str, float]:
-    """Return the temperature of least cross-entropy, and the calibration error before and after.
+    """Return the temperature of lowest cross-entropy, and the calibration error before and after.
 
     Args:
         probability: `(N, C)` in 0 to 1 at a temperature of 1, the background first.

@@ -1,10 +1,11 @@
-"""Draw the frames that an evaluation scored worst: frame, reference and result, with the Dice.
+"""Draw the frames with the lowest Dice of an evaluation: frame, reference and result.
 
     python monai_bundle/scripts/failure_gallery.py EVAL DATASET --datalist D -o gallery.png
 
-`EVAL` is what the bundle's evaluation or `sam2unet evaluate -o` wrote; the masks are looked for in
-`EVAL/masks`, or where `--masks` says. Worst is the lowest Dice, over the classes on average. The
-picture holds parts of the data set: keep it where its terms are kept, and out of a repository.
+`EVAL` is the output of the bundle's evaluation or of `sam2unet evaluate -o`. The masks are in
+`EVAL/masks`, or in the folder given by `--masks`. Frames are ranked by the mean Dice of their
+classes. The gallery shows frames of the data set, so the data set's terms apply to it: do not put
+it into a repository.
 """
 
 import argparse
@@ -27,14 +28,14 @@ COLUMNS = 2
 
 
 def main() -> None:
-    """Read the arguments, choose the frames and write the picture."""
+    """Read the arguments, choose the frames and write the gallery."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--datalist", type=Path)
     parser.add_argument("--section", default="testing", help="section of the data list")
-    parser.add_argument("--masks", type=Path, help="folder of the results' masks")
-    parser.add_argument("--task", help="name of the task, the bundle's own by default")
+    parser.add_argument("--masks", type=Path, help="folder of the masks; by default EVAL/masks")
+    parser.add_argument("--task", help="name of the task; by default the bundle's own")
     parser.add_argument("-n", "--number", type=int, default=24)
     parser.add_argument("-o", "--output", type=Path, default=Path("gallery.png"))
     a = parser.parse_args()
@@ -73,13 +74,13 @@ def read_scores(table: Path) -> dict[str, dict[str, float]]:
 def worst(
     scores: dict[str, dict[str, float]], *, number: int
 ) -> list[tuple[str, dict[str, float]]]:
-    """Return so many images, that of the lowest mean Dice first; of equals, by name."""
+    """Return the `number` images of lowest mean Dice, ascending; equal ones by name."""
     ranked = sorted(scores.items(), key=lambda item: (np.mean(list(item[1].values())), item[0]))
     return ranked[:number]
 
 
 def contact_sheet(rows: list[tuple[str, list[NDArray[np.uint8]]]]) -> Image.Image:
-    """Return one picture of captions with three tiles each: frame, reference, result."""
+    """Return one image of captions with three tiles each: frame, reference, result."""
     lines = math.ceil(len(rows) / COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * 3 * TILE, lines * (TILE + CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)

@@ -1,14 +1,14 @@
-"""Count what a network finds where there is nothing to find.
+"""Count a network's false positives in lesion-free images.
 
     python monai_bundle/scripts/false_findings.py KVASIR --datalist SPLIT/datalist.json -o OUT
 
-Lesion-free pictures are made of three kinds: the largest part of each held-out frame that no mask
-touches (at least a third of each side, so it still shows a piece of bowel), phantom frames without
-a polyp, and pictures of another kind (`--others FOLDER`). A false finding is a connected component
-of more than 0.5 % of the picture. `--section validation` takes the frames that the training
-validated on in place of the held-out ones: give the split that the training had. Writes
-`OUT/false_findings.json`, and the pictures and overlays below `OUT`, which hold parts of the data
-set: keep them where its terms are kept.
+There are three kinds of lesion-free images: the largest part of each held-out frame that no mask
+touches (at least a third of each side, so that it still shows a part of the bowel), phantom frames
+without a polyp, and images of another kind (`--others FOLDER`). A false positive is a connected
+component of more than 0.5 % of the image. `--section validation` uses the validation frames of the
+training instead of the held-out ones: give the split of the training. The script writes
+`OUT/false_findings.json`, and overlays below `OUT`; they show parts of the data set, so its terms
+apply to them.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def main() -> None:
     parser.add_argument("--section", default="testing", help="section of the data list")
     parser.add_argument("--val_fraction", type=float, default=0.1, help="as in the training")
     parser.add_argument("--seed", type=int, default=0, help="as in the training")
-    parser.add_argument("--task", help="name of the task, the bundle's own by default")
-    parser.add_argument("--others", type=Path, help="folder of pictures of another kind")
-    parser.add_argument("--weights", type=Path, help="in place of the bundle's own")
+    parser.add_argument("--task", help="name of the task; by default the bundle's own")
+    parser.add_argument("--others", type=Path, help="folder of images of another kind")
+    parser.add_argument("--weights", type=Path, help="weights file; by default the bundle's own")
     parser.add_argument("-o", "--output", type=Path, required=True)
     a = parser.parse_args()
     segmenter = Segmenter.open(task=a.task, weights=a.weights)
@@ -97,7 +97,7 @@ def _crops(
 
 
 def count_large(mask: NDArray[np.bool_]) -> int:
-    """Return the number of components of more than `SHARE` of the picture."""
+    """Return the number of components of more than `SHARE` of the image."""
     components, _ = ndimage.label(mask, EIGHT_NEIGHBOURS)
     areas = np.bincount(components.ravel())[1:]
     return int((areas > SHARE * mask.size).sum())

@@ -1,12 +1,12 @@
-"""Hold frames out for testing by a rule, and write the split as a MONAI data list.
+"""Hold out frames for testing by a fixed rule, and write the split as a MONAI data list.
 
     python monai_bundle/scripts/hold_out.py DATASET OUT
 
-Frames that look alike are kept on one side: two frames are one group when their difference hashes
-(256 bits, of the frame shrunk to 17 x 16 greys) differ in at most 40 bits. A group is held out when
-sha256 of its first frame's name, as a number, is a multiple of 8. Nothing is drawn at random, and
-a frame that is added later moves no other one unless it looks like it. Both numbers can be given:
-noisy pictures, as of ultrasound, need more bits, and a small set may hold out more.
+Frames that look alike stay on one side: two frames are in one group if their difference hashes (256
+bits, of the frame reduced to 17 x 16 greys) differ in at most 40 bits. A group is held out if the
+sha256 of its first frame's name, as a number, is a multiple of 8. The rule uses no random numbers,
+and a frame added later moves no other frame unless the two look alike. Both numbers are options:
+noisy images such as ultrasound need more bits, and a small set may hold out more.
 """
 
 import argparse
@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--alike_bits", type=int, default=ALIKE_BITS)
-    parser.add_argument("--one_in", type=int, default=ONE_IN, help="group that is held out")
+    parser.add_argument(
+        "--one_in", type=int, default=ONE_IN, help="hold out one group in this many"
+    )
     arguments = parser.parse_args()
     samples = read_dataset(arguments.dataset)
     hashes = [difference_hash(sample.image) for sample in samples]
@@ -61,7 +63,7 @@ def difference_hash(image: Path) -> np.ndarray:
 
 
 def group_by_looks(hashes: list[np.ndarray], *, alike_bits: int = ALIKE_BITS) -> list[int]:
-    """Return a group number for each hash; alike ones are linked, directly or through others."""
+    """Return a group number for each hash; similar ones are linked, directly or through others."""
     stacked = np.array(hashes)
     distances = (stacked[:, None] != stacked[None]).sum(-1)
     return list(connected_components(distances <= alike_bits)[1])

@@ -1,13 +1,12 @@
-"""Make a trained network the bundle's own, with what was measured of it.
+"""Put a trained network and its measured results into the bundle.
 
     python monai_bundle/scripts/pack_weights.py RUN/model.safetensors EVAL/summary.json --on "..."
 
 Writes `models/model.safetensors` (16-bit), `models/model.pt` (the same values, for MONAI's tools),
-what belongs to weights in `configs/task.json` (file, metrics, image size, temperature, peak
-threshold, whether mirror images are averaged) and `eval_metrics` of `configs/metadata.json`. With
-`--task NAME` for another task than the bundle's own: `models/NAME.safetensors` and
-`configs/tasks/NAME.json` alone. Measure the packed file, not the
-run's: 16 bits round a little.
+the entries of `configs/task.json` that belong to the weights (file, metrics, image size,
+temperature, peak threshold, mirror averaging), and `eval_metrics` of `configs/metadata.json`. With
+`--task NAME`, for another task than the bundle's own, it writes only `models/NAME.safetensors` and
+`configs/tasks/NAME.json`. Evaluate the packed file, not the run's: 16 bits round slightly.
 """
 
 import argparse
@@ -30,11 +29,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("summary", type=Path, nargs="?", help="summary.json of an evaluation")
-    parser.add_argument("--on", default="", help="what was measured on, in words")
-    parser.add_argument("--task", help="name of the task, the bundle's own by default")
-    parser.add_argument("--image_size", type=int, nargs=2, help="in place of the training's")
+    parser.add_argument("--on", default="", help="the data of the evaluation, in words")
+    parser.add_argument("--task", help="name of the task; by default the bundle's own")
+    parser.add_argument(
+        "--image_size", type=int, nargs=2, help="height and width; by default the training's"
+    )
     parser.add_argument("--flip_average", action="store_true", help="average with the mirror image")
-    parser.add_argument("--calibration", type=Path, help="what calibrate.py wrote")
+    parser.add_argument("--calibration", type=Path, help="output of calibrate.py")
     a = parser.parse_args()
 
     own = BUNDLE / "configs" / "task.json"
@@ -78,7 +79,7 @@ def _write_for_monai(packed: Path, task: Task, metrics: dict[str, object]) -> No
 
 
 def _smallest(values: Tensor) -> Tensor:
-    """Return 16-bit floats where they hold the very same values."""
+    """Return 16-bit floats if they hold exactly the same values."""
     half = values.half() if values.is_floating_point() else values
     return half if torch.equal(half.to(values.dtype), values) else values
 

@@ -1,6 +1,6 @@
 """Write `configs/train.json` and `configs/inference.json` from the YAML of the same name.
 
-`monai.bundle.load` reads only `configs/<workflow>.json`; the YAML is what people edit.
+`monai.bundle.load` reads only `configs/<workflow>.json`; people edit the YAML.
     python monai_bundle/scripts/write_json.py
 """
 

@@ -44,7 +44,7 @@ class FolderRun:
         self._settings = Settings(formats=(AUTO, *wanted))
 
     def run(self) -> Outcome:
-        """Segment what is in the folder, or go on with what was begun.
+        """Segment what is in the folder, or resume what was begun.
 
         Raises:
             OutputError: the run stopped, as where the disk is full.

@@ -1,4 +1,4 @@
-"""What was guessed, left out or concealed in the files of one unit, gathered for its lines."""
+"""Gathers what was guessed, left out or concealed in the files of one unit, for the manifest."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class CautionLog:
                 numbers.append(number)
 
     def codes(self, instance: int) -> tuple[str, ...]:
-        """Return the codes for an instance's line, each once, in the order of the alphabet."""
+        """Return the codes of an instance, each once, in alphabetical order."""
         return tuple(sorted({caution.code for caution in self._found[instance]}))
 
     def texts(self, instance: int) -> tuple[str, ...]:
-        """Return a sentence a caution of an instance."""
+        """Return one sentence per caution of an instance."""
         found = self._found[instance].items()
         return tuple(f"{caution.message}{_frames(numbers)}" for caution, numbers in found)
 

@@ -178,10 +178,10 @@ def merge_manifests(folder: Path, *, sources: Iterable[Path] = ()) -> dict[str, 
 
 
 def _check_inside(path: str) -> None:
-    """Refuse a path that leads out of the results folder."""
+    """Refuse a path outside the results folder."""
     pure = PureWindowsPath(path)  # knows the separators and drives of both systems
     if not path or pure.anchor or ".." in pure.parts:
-        raise ValueError("an output's path leads out of the results folder")
+        raise ValueError("an output's path is outside the results folder")
 
 
 def _name(suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""How far a run has come, and how it ended."""
+"""Progress and outcome of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
         frames_found: frames of the inputs seen so far.

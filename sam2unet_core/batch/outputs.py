@@ -1,4 +1,4 @@
-"""Files of one unit: written in a folder of their own, then renamed to where they belong."""
+"""The files of one unit are written to a staging folder, then renamed to their final names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """One file to be.
+    """A file to write.
 
     Attributes:
         path: below the results folder, with `/`.
@@ -61,7 +61,7 @@ class Staging:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def file(self, target: Target) -> Path:
-        """Return where to write a file for now; its folder is made."""
+        """Return the staging path of a file; its folder is created."""
         path = self._unfinished(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.targets.append(target)
@@ -79,7 +79,7 @@ class Staging:
         return outputs
 
     def _unfinished(self, target: Target) -> Path:
-        """Return a name that nobody takes for a result."""
+        """Return a name that cannot be mistaken for a result."""
         return self._folder / f"{target.path}{PART}"
 
 

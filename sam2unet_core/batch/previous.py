@@ -1,4 +1,4 @@
-"""What a results folder held before a run, and whose it is: nothing of another file is lost."""
+"""Results already in the folder, by source file: those of other files are not overwritten."""
 
 from __future__ import annotations
 

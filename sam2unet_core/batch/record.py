@@ -34,7 +34,7 @@ class RunRecord:
         model: what segments.
 
     Raises:
-        LockedError: the folder holds results of other settings and `redo` is not set.
+        LockedError: the folder holds results made with other settings and `redo` is not set.
     """
 
     def __init__(self, out: Path, settings: Settings, model: Model) -> None:
@@ -44,9 +44,10 @@ class RunRecord:
         before = [content for path in record_files(out) if (content := _read(path))]
         other = next((each for each in before if each.get("digest") != self.digest), None)
         if other is not None and not settings.redo:
+            difference = _difference(other, settings, model)
             raise LockedError(
-                f"{out}: holds results of other settings ({_difference(other, settings, model)}); "
-                "give another folder with -o, or --redo to replace them"
+                f"{out}: holds results made with other settings ({difference}); "
+                "choose another folder with -o, or replace them with --redo"
             )
         own = _read(self._path) or {}
         started = own.get("started") if own.get("digest") == self.digest else None
@@ -105,7 +106,7 @@ def merge_records(
     Args:
         out: the results folder.
         sources: other results folders.
-        settings_hash: leave out records of other settings, as of shards that are to be redone.
+        settings_hash: leave out records made with other settings, as of shards to redo.
 
     Raises:
         LockedError: they are of different settings.
@@ -116,9 +117,13 @@ def merge_records(
     if settings_hash is not None:
         found = [content for content in found if content["digest"] == settings_hash]
     if not found:
-        raise OutputError(f"{out}: no run.json to merge; give folders that `segment` wrote")
+        raise OutputError(
+            f"{out}: no run.json to merge; name folders that `sam2unet segment` wrote"
+        )
     if len({each["digest"] for each in found}) > 1:
-        raise LockedError(f"{out}: the shards were made with different settings; redo one of them")
+        raise LockedError(
+            f"{out}: the shards were made with different settings; rerun one of them with --redo"
+        )
     runs = {json.dumps(each, sort_keys=True): each for content in found for each in content["runs"]}
     merged = min(found, key=lambda each: str(each["started"]))
     merged["runs"] = sorted(runs.values(), key=lambda each: str(each["when"]))

@@ -1,4 +1,4 @@
-"""A batch run: inputs in, results and a manifest line per input out, whatever happens."""
+"""A batch run: inputs in; results and one manifest line per input out, whatever happens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(
     model: Model,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
-    """Segment inputs into a results folder, or go on with what was begun there.
+    """Segment inputs into a results folder, or resume what was begun there.
 
     Args:
         items: series, and files that are no input; see `sam2unet_core.inputs`.
@@ -56,7 +56,7 @@ def run(
         progress: told after each frame and each input.
 
     Raises:
-        LockedError: another run holds the folder, or it holds results of other settings.
+        LockedError: another run holds the folder, or it holds results made with other settings.
         OutputError: the folder cannot be written to.
     """
     suffix = settings.shard.suffix if settings.shard else ""
@@ -181,8 +181,8 @@ class _Run:
         self._tell(self._progress)
         if writer.out_of_space:
             raise OutputError(
-                f"{self._out}: no more can be written here; free some space and run the same "
-                "line again, it goes on where it stopped"
+                f"{self._out}: no more can be written here; free some space, then run the same "
+                "command again to resume"
             )
 
     def _work(self, begin: Begin) -> UnitWork:
@@ -241,7 +241,7 @@ class _Run:
         except OSError as error:
             raise OutputError(
                 f"{self._out}: the manifest cannot be written ({error.strerror}); free some "
-                "space and run the same line again, it goes on where it stopped"
+                "space, then run the same command again to resume"
             ) from error
 
     def _remove_previous(self, lines: Iterable[Line]) -> None:

@@ -1,4 +1,4 @@
-"""What a batch run is asked to do, and the hash that tells one set of settings from another."""
+"""The settings of a batch run, and the hash that identifies them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Settings:
         seg_type: one of `SEG_TYPES`.
         names: `auto` keeps the names of images and hides those of DICOM files.
         force_task: run on sources that the task does not accept, and say so everywhere.
-        redo: do again what is done, and replace results of other settings.
+        redo: do again what is done, and replace results made with other settings.
         shard: the share of the inputs to take, or None for all.
         batch_size: frames in the network at once: together, or on a CPU each on a core of its own.
     """
@@ -88,7 +88,7 @@ class Settings:
         """Check the values that a person types.
 
         Raises:
-            ConfigError: a value is none of those there are.
+            ConfigError: a value is not one of those allowed.
         """
         unknown = [name for name in self.formats if name not in (*FORMATS, AUTO)]
         if unknown:

@@ -1,4 +1,4 @@
-"""`private/`: what leads from results back to patients, readable by its owner only."""
+"""`private/`: the table that links results to patients, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PrivateFolder:
             stream.write(header + text)
 
     def tidy(self) -> None:
-        """Rewrite the table with one row an id, shards included."""
+        """Rewrite the table with one row per id, shards included."""
         rows = self._rows()
         text = f"{','.join(COLUMNS)}\n{_table(rows[key] for key in sorted(rows))}"
         final = self._folder / "sources.csv"
@@ -73,16 +73,16 @@ class PrivateFolder:
         self.add(rows.values())
 
     def save_entry(self, first_id: str, entry: Entry) -> None:
-        """Keep what the report shows of a unit; its pictures may show names."""
+        """Store what the report shows of a unit; its pictures may show names."""
         content = json.dumps(entry.to_dict(), ensure_ascii=False)
         write_bytes(self._entry_file(first_id), content.encode())
 
     def drop_entry(self, first_id: str) -> None:
-        """Forget what was kept of a unit, if anything."""
+        """Delete the stored entry of a unit, if there is one."""
         self._entry_file(first_id).unlink(missing_ok=True)
 
     def load_entry(self, first_id: str) -> Entry | None:
-        """Return what was kept of the unit whose first instance has this id, or None."""
+        """Return the stored entry of the unit whose first instance has this id, or None."""
         try:
             text = self._entry_file(first_id).read_text(encoding="utf-8")
             return Entry.from_dict(json.loads(text))

@@ -91,7 +91,7 @@ class Decoder:
         settings: of the run.
         naming: gives ids and names.
         key_of: returns the key of a unit.
-        is_done: whether a unit with this key needs no doing; returns its lines if so.
+        is_done: whether returns the manifest lines of a unit that is already done, else None.
     """
 
     items: Iterable[Item]
@@ -170,7 +170,7 @@ class Decoder:
         yield End(problem, decode_s=spent)
 
     def _rejected(self, unit: Unit, key: str, rejection: Rejection) -> Passed:
-        message = f"{rejection.message}; --force-task runs it all the same"
+        message = f"{rejection.message}; --force-task runs it anyway"
         lines = (
             replace(
                 unit.line(index, key=key, status=Status.SKIPPED),

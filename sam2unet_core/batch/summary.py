@@ -1,4 +1,4 @@
-"""What sums a results folder up: summary.csv and report.html, from the manifest."""
+"""Writes summary.csv and report.html from the manifest."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def write_summary(out: Path, *, settings_hash: str | None = None) -> None:
 
     Args:
         out: the results folder.
-        settings_hash: of the run that ends; records of other settings are left out.
+        settings_hash: of the run that ends; records made with other settings are left out.
     """
     with merging(out):
         if shard_manifests(out):

@@ -140,7 +140,7 @@ class UnitWriter:
             reason = error.strerror or type(error).__name__
             text = f"cannot be written: {reason}"
             if error.errno == errno.ENAMETOOLONG:
-                text = "the result's name is too long; --pseudonymize gives short ones"
+                text = "the result's file name is too long; use --pseudonymize for short names"
             self._problem = Problem(Reason.WRITE_FAILED, text)
             return
         found = problem_of(error, self._work.unit)

@@ -1,4 +1,4 @@
-"""`sam2unet doctor`: what this machine has, and what to do about what it lacks."""
+"""`sam2unet doctor`: what this machine has, what it lacks and how to fix that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
 ) -> None:
-    """Say what this machine has and what to do about what it lacks. Uses no network.
+    """Show what this machine has, what it lacks and how to fix that. Uses no network.
 
     The exit code is 0, or 2 if the software cannot run here at all.
     """

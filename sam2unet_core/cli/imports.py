@@ -1,4 +1,4 @@
-"""Imports that take long, and how to make them shorter."""
+"""Slow imports made faster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing_torch() -> Iterator[None]:
-    """Import without looking for garbage, then or when the process ends.
+    """Import without garbage collection.
 
     PyTorch's import makes some 160,000 objects that stay until the end. To look through them again
     and again takes a tenth of a second while they come and a fifth when the process ends. Does

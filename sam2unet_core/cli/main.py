@@ -1,4 +1,4 @@
-"""The application: names the commands, turns expected errors into one line."""
+"""The application: registers the commands and shows expected errors as one line."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ These modules import torch or MONAI inside their functions only, so `--help` sta
 
 
 class Commands(TyperGroup):
-    """The commands; a word that is empty is refused before one of them sees it."""
+    """The commands; empty arguments are refused."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's context, or click's
         """Read the command line.
 
         Raises:
-            ConfigError: a word is empty. As a path it would be the working directory.
+            ConfigError: an argument is empty. As a path it would mean the working directory.
         """
         for before, word in zip(["", *args], args, strict=False):
             option, equals, value = word.partition("=")

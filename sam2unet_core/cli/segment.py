@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sam2unet_core.types import Series, Skipped
 
 REFUSED = 4
-"""Exit code: OUT is locked or holds results of other settings."""
+"""Exit code: OUT is locked or holds results made with other settings."""
 FAILED = 3
 """Exit code: some inputs failed."""
 INTERRUPTED = 130
@@ -129,8 +129,8 @@ def segment(  # noqa: PLR0913 - the options of the command
 ) -> None:
     """Segment DICOM studies, endoscopy video, images and volumes into OUT.
 
-    The same line again goes on where a run stopped. Exit codes: 0 all done, 2 usage, 3 some
-    inputs failed, 4 OUT is in use or holds results of other settings, 130 stopped by Ctrl-C.
+    The same command resumes an interrupted run. Exit codes: 0 all done, 2 usage, 3 some
+    inputs failed, 4 OUT is in use or holds results made with other settings, 130 stopped by Ctrl-C.
     """
     try:
         if merge:
@@ -174,7 +174,10 @@ def segment(  # noqa: PLR0913 - the options of the command
         _complain(error)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as error:
-        typer.echo("Stopped; what is done is kept. The same line goes on from there.", err=True)
+        typer.echo(
+            "Interrupted; finished results are kept. Run the same command again to resume.",
+            err=True,
+        )
         raise typer.Exit(INTERRUPTED) from error
     if as_json:
         typer.echo(json.dumps({"out": str(output), **outcome.to_dict()}))
@@ -232,7 +235,7 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
 
 
 class _Inputs:
-    """What became of each input that was named: one that holds nothing to segment is an error.
+    """What became of each input that was named: an input without anything to segment is an error.
 
     Args:
         paths: as they were named.
@@ -257,7 +260,7 @@ class _Inputs:
             self._left_out[path][Reason.TASK_MISMATCH] += 1
 
     def complaints(self) -> list[str]:
-        """Return a line for each input of which nothing was taken although something is there."""
+        """Return one line per input that holds files of which none could be segmented."""
         return [
             f"{path}: {self._why(reasons)}"
             for path, reasons in self._left_out.items()
@@ -279,13 +282,13 @@ class _Inputs:
         accepts = ", ".join(self._task.accepts.modalities) or "other objects"
         return (
             f"{count} series skipped: the task {self._task.name} is for {accepts}; --force-task "
-            "runs it all the same"
+            "runs it anyway"
         )
 
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """Make a folder for what archives hold; it is gone when the run is over."""
+    """Create a folder for unpacked archives; it is deleted after the run."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="sam2unet-", ignore_cleanup_errors=True) as folder:

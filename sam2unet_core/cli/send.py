@@ -53,8 +53,8 @@ def send(
 ) -> None:
     """Send the DICOM files of OUT to a server, in the order of its manifest.
 
-    The same line again sends what was not sent yet. Exit codes: 0 all sent, 2 usage, 3 some files
-    were not sent, 4 OUT is in use.
+    The same command again sends what was not sent yet. Exit codes: 0 all sent, 2 usage, 3 some
+    files were not sent, 4 OUT is in use.
     """
     from sam2unet_core.batch.lock import FolderLock
     from sam2unet_core.dicom.servers import Tls, parse_destination, send_files

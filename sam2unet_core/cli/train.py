@@ -111,7 +111,7 @@ def _further(words: list[str], *, taken: Mapping[str, object]) -> list[str]:
 def _plain(key: str, text: str) -> str:
     """Return a text that MONAI neither takes for an option nor for something of its own.
 
-    To a configuration `$` begins code, `@` a reference and `%` what it puts in place of it.
+    In a configuration, `$` starts code, `@` a reference and `%` a macro.
     """
     if _RELATIVE.search(text):
         raise ConfigError(
@@ -125,9 +125,10 @@ def _plain(key: str, text: str) -> str:
 
 def _quoted(text: str) -> str:
     """Return a text as MONAI's command line takes it: what would be read as Python in quotes."""
-    from fire.parser import DefaultParseValue
+    import fire
 
-    if DefaultParseValue(text) == text and text[:1] not in ("'", '"'):
+    read = fire.Fire(lambda value: value, command=[f"--value={text}"], serialize=lambda _: None)
+    if read == text and text[:1] not in ("'", '"'):
         return text
     return f'"{text}"' if text.isprintable() and not {'"', "\\"} & set(text) else repr(text)
 

@@ -1,4 +1,4 @@
-"""`sam2unet weights`: fetch and import trunks, take weights files apart and put them together."""
+"""`sam2unet weights`: fetch and import trunks, split and merge weights files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def fetch_trunk(
 def import_trunk(
     file: Annotated[Path, typer.Argument(help="A file with a trunk, under any name.")],
 ) -> None:
-    """Copy a trunk that was carried in by hand into the cache."""
+    """Copy a trunk from a file into the cache, as on a machine without internet."""
     from sam2unet_core.network.checkpoint.cache import import_file, records
 
     before = records()
@@ -118,7 +118,7 @@ def merge_full(
 
 
 def show_info(file: Annotated[Path, typer.Argument(help="Any weights file.")]) -> None:
-    """Say what a weights file is."""
+    """Describe a weights file."""
     from sam2unet_core.network.checkpoint import read_info
 
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)

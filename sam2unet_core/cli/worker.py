@@ -28,7 +28,7 @@ def worker(
         int | None, typer.Option(min=1, metavar="PID", help="End when this process has ended.")
     ] = None,
 ) -> None:
-    """Answer requests on standard input, one JSON object a line, for programs such as 3D Slicer."""
+    """Answer requests on standard input, one JSON object per line, as 3D Slicer does."""
     if not exchange.is_dir():
         raise ConfigError(f"--exchange {exchange}: no such folder; make it, for yourself alone")
     for folder in allow_root or ():

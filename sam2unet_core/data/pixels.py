@@ -19,7 +19,7 @@ def read_sample(path: Path, task: Task) -> NDArray[np.uint8]:
     differs from picture to picture is nothing to learn from.
 
     Returns:
-        pixels: `(H, W, 3)` uint8 RGB.
+        The pixels, `(H, W, 3)` uint8 RGB.
 
     Raises:
         DataError: unreadable; more than 8 bits of which nobody knows how deep they are; or more

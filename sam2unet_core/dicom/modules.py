@@ -7,11 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from pydicom import FileDataset, config
+from pydicom import DataElement, FileDataset, config
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-from pydicom.valuerep import validate_value
 
 from sam2unet_core.dicom.codes import PURPOSE, SEGMENTATION, code_item
 from sam2unet_core.dicom.quiet import quiet
@@ -221,10 +220,10 @@ def _copied(header: Dataset, keyword: str) -> str | None:
         return None
     value = value[: _LONGEST.get(element.VR, len(value))]
     try:
-        validate_value(element.VR, value, 2)  # 2 raises
-    except ValueError:
+        checked = DataElement(element.tag, element.VR, value, validation_mode=config.RAISE)
+    except (ValueError, TypeError, OverflowError):  # the latter two: a VR that holds no text
         return None
-    if keyword == "PatientSex" and value not in _SEXES:
+    if checked.VM > 1 or (keyword == "PatientSex" and value not in _SEXES):
         return None
     return value
 

@@ -1,4 +1,4 @@
-"""Work that runs ahead of whoever takes its results, in a thread of its own."""
+"""Runs an iterator ahead of its consumer, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POLL_S = 0.1
 
 
 class in_background(Generic[T]):  # noqa: N801 - read as a function at the call
-    """Iterate in a thread of its own, at most `limit` items ahead of whoever takes them.
+    """Iterate in a thread of its own, at most `limit` items ahead of the consumer.
 
     A context manager: leaving it stops the thread. What the iterator raises is raised here.
 

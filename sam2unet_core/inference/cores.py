@@ -1,4 +1,4 @@
-"""Several frames computed at the same time, each on cores of its own."""
+"""Computes several frames at the same time, each on its own share of the cores."""
 
 from __future__ import annotations
 

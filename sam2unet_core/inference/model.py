@@ -1,4 +1,4 @@
-"""The one door to a model: a task, the weights that solve it, and what runs the network.
+"""Opens a model: a task, its weights, and the runtime for the network.
 
 choose_model -> ModelSource -> open_model -> Model
 """

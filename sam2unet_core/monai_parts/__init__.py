@@ -28,7 +28,6 @@ from sam2unet_core.monai_parts.pasting import RandPastedLesion
 from sam2unet_core.monai_parts.results import (
     check_intervals,
     check_split,
-    show_masks,
     show_run,
     write_evaluation,
 )
@@ -83,7 +82,6 @@ __all__ = [
     "read_dataset",
     "report_errors_in_one_line",
     "run_folder",
-    "show_masks",
     "show_run",
     "start_process_group",
     "tensorboard_handler",

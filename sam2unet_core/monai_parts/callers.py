@@ -1,7 +1,8 @@
 """What MONAI was called with: configuration files, overrides, the words on the command line.
 
-MONAI hands none of it to the expressions of a configuration, so it is taken from the functions of
-`monai.bundle` that are running, and from `sys.argv`.
+MONAI hands none of it to the expressions of a configuration, so it is taken from the arguments of
+the functions of `monai.bundle` that are running, which are public, and from `sys.argv`. Their local
+variables are left alone. Where neither tells, the checks that need it say that they are off.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser, ConfigWorkflow
+import fire
+from monai.bundle import ConfigParser, ConfigWorkflow, update_kwargs
 
 QUOTES = ("'", '"')
 
@@ -29,21 +30,25 @@ def is_command_line() -> bool:
 
 def running_workflow() -> ConfigWorkflow | None:
     """Return the workflow that is being run, or None."""
-    return next(_selves(ConfigWorkflow), None)
+    return next(_owners(ConfigWorkflow), None)
 
 
 def running_parser() -> ConfigParser | None:
     """Return the parser of the configuration that is being resolved, or None."""
-    return next(_selves(ConfigParser), None)
+    return next(_owners(ConfigParser), None)
 
 
 def config_files() -> list[Path]:
     """Return the configuration files that are being run; none where that is not known."""
-    for frame in _frames():
-        for name in ("config_file_", "config_file"):
-            given = frame.f_locals.get(name)
-            if given and isinstance(given, str | os.PathLike | Sequence):
-                return _as_paths(given)
+    calls = [call.arguments for call in _calls()]
+    if is_command_line():
+        calls.append({key: literal(word) for key, word in typed_options().items()})
+    for arguments in calls:
+        given = arguments.get("config_file")
+        if given is None:
+            given = _from_args_file(arguments).get("config_file")
+        if given and isinstance(given, str | os.PathLike | Sequence):
+            return _as_paths(given)
     return []
 
 
@@ -53,12 +58,11 @@ def overrides() -> dict[str, Any]:
     That is after fire has read the command line as Python: 2024 is a number, `set#2` is `set`.
     """
     found: dict[str, Any] = {}
-    for frame in reversed(list(_frames())):
-        for name in ("override", "_args"):
-            given = frame.f_locals.get(name)
-            if isinstance(given, dict):
-                found |= {as_id(str(key)): value for key, value in given.items()}
-    return found
+    for call in reversed(list(_calls())):
+        if "config_file" in call.arguments:
+            found |= call.arguments
+            found |= update_kwargs(_from_args_file(call.arguments), **call.arguments)
+    return {as_id(str(key)): value for key, value in found.items()}
 
 
 def typed_options() -> dict[str, str]:
@@ -94,7 +98,7 @@ def read_options(words: Sequence[str]) -> dict[str, str]:
 
 def literal(word: str) -> Any:
     """Return what fire makes of a word: a Python literal, or the word itself."""
-    return DefaultParseValue(word)
+    return fire.Fire(lambda value: value, command=[f"--value={word}"], serialize=lambda _: None)
 
 
 def unquoted(word: str) -> str:
@@ -115,6 +119,10 @@ def _is_option(word: str) -> bool:
     return word.startswith("--") or re.match("-[a-zA-Z]", word) is not None
 
 
+def _from_args_file(arguments: dict[str, Any]) -> dict[str, Any]:
+    return dict(update_kwargs(arguments.get("args_file")))
+
+
 def _as_paths(given: str | os.PathLike[str] | Sequence[Any]) -> list[Path]:
     if isinstance(given, str) and "," in given and not Path(given).is_file():
         given = given.split(",")
@@ -122,13 +130,30 @@ def _as_paths(given: str | os.PathLike[str] | Sequence[Any]) -> list[Path]:
     return [Path(str(part).strip()) for part in parts]
 
 
-def _frames() -> Iterator[FrameType]:
+@dataclass(frozen=True)
+class _Call:
+    """A function of `monai.bundle` that is running.
+
+    Attributes:
+        owner: the object whose method it is; the first argument of another function.
+        arguments: the others by name, those of its `**` among them.
+    """
+
+    owner: object
+    arguments: dict[str, Any]
+
+
+def _calls() -> Iterator[_Call]:
+    """Give the running functions of `monai.bundle`, the innermost first."""
     frame = inspect.currentframe()
     while frame is not None:
         if str(frame.f_globals.get("__name__", "")).startswith("monai.bundle"):
-            yield frame
+            names, _, more, values = inspect.getargvalues(frame)
+            given = {name: values[name] for name in names if name in values}
+            owner = next(iter(given.values()), None)
+            yield _Call(owner, given | (values.get(more, {}) if more else {}))
         frame = frame.f_back
 
 
-def _selves(kind: type) -> Iterator[Any]:
-    return (f.f_locals["self"] for f in _frames() if isinstance(f.f_locals.get("self"), kind))
+def _owners(kind: type) -> Iterator[Any]:
+    return (call.owner for call in _calls() if isinstance(call.owner, kind))

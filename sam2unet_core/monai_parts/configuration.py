@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -113,10 +112,8 @@ def _show_error(
     if line is None:
         sys.__excepthook__(kind, error, trace)
         return
-    sys.stdout.flush()
     sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-    os._exit(2)  # a hook cannot set the exit code; no worker is left to wait for
+    raise SystemExit(2)  # Python ends as usual after it: logs and runs of MLflow are closed
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import monai
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
@@ -56,6 +58,7 @@ def keep_texts() -> tuple[str, ...]:
     """
     parser = running_parser()
     if parser is None:
+        _warn("paths and names are not kept as they were given", "configuration being resolved")
         return ()
     typed, given, files = typed_options(), overrides(), _from_files()
     kept = []
@@ -77,6 +80,8 @@ def check_overrides() -> None:
     argument of it, so it passes. Values are made what their setting needs: a device's name a
     device.
 
+    What cannot be checked, because it is not known what MONAI was called with, is warned of.
+
     Raises:
         ConfigError: names each unknown key and the nearest known one; each value `true`, `false`
             or `null`, which would be text and so count as yes; or a setting, what was got and
@@ -84,9 +89,12 @@ def check_overrides() -> None:
     """
     workflow = running_workflow()
     if workflow is None:
+        _warn("settings are not checked", "workflow being run")
         return
     keep_texts()
     files = _from_files()
+    if not files:
+        _warn("settings are not checked against those there are", "file of the configuration")
     _check_steps(workflow)
     _check_tracking(workflow.parser)
     if files:
@@ -94,6 +102,14 @@ def check_overrides() -> None:
         _check_keys(workflow.parser, files)
     _check_none(workflow.parser, files)
     _check_values(workflow.parser, files)
+
+
+def _warn(what: str, lacking: str) -> None:
+    warnings.warn(
+        f"{what}: no {lacking} was found among the callers, which are MONAI {monai.__version__}; "
+        "run the bundle with monai.bundle.run or python -m monai.bundle run",
+        stacklevel=3,
+    )
 
 
 def _from_files() -> dict[str, Any]:
@@ -121,12 +137,22 @@ def _text_of(
 
 
 def _place(parser: ConfigParser, key: str, text: str, default: object) -> bool:
-    """Put a text where MONAI reads it no more; return whether it has been."""
+    """Put a text where MONAI reads it no more; return whether it has been.
+
+    Raises:
+        ConfigError: this version of MONAI would read it all the same.
+    """
     if "::" not in key:
         item = parser.ref_resolver.items.get(key)
         if item is not None:  # it may be in hand already, as the first that MONAI resolves
             item.evaluate = lambda *_, **__: text
         parser.ref_resolver.resolved_content[key] = text
+        kept = parser.ref_resolver.get_resolved_content(key, instantiate=False, eval_expr=False)
+        if kept != text:
+            raise ConfigError(
+                f"{key}: MONAI {monai.__version__} does not keep texts as they are given; "
+                "install a version that pyproject.toml names"
+            )
         return True
     # below a component: MONAI lets a path pass as it is, and would look through a text
     plain = literal(text) == text == as_id(text) and not text.startswith(_MARKS)

@@ -66,12 +66,6 @@ def show_run(
     return {name: str(file) for name, file in files.items()}
 
 
-def show_masks(run_dir: str, samples: Sequence[Sample]) -> None:
-    """Say how many masks were written, and where."""
-    if samples:
-        logger.info("%d masks written to %s", len(samples), run_dir)
-
-
 def write_evaluation(run_dir: str, samples: Sequence[Sample], task: Task) -> None:
     """Measure the masks below `run_dir` against the samples' own; write and show the tables."""
     folder = Path(run_dir)

@@ -18,6 +18,7 @@ from monai.engines import default_prepare_batch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sam2unet_core.errors import ConfigError, DataError
 from sam2unet_core.network import SAM2UNet
@@ -121,6 +122,9 @@ class WeightAverage:
     With a decay of 0 nothing is averaged, and `network` is the trained network itself. Else it is
     a copy that shares the frozen trunk, so it costs only what trains.
 
+    Neither ignite's EMAHandler nor PyTorch's AveragedModel shares or leaves out what is frozen, and
+    their buffers are copied or averaged all alike.
+
     Args:
         network: the network that is trained.
         decay: weight of the past in each step, such as 0.999.
@@ -163,7 +167,8 @@ class WeightAverage:
                 current.append(buffer)
             else:
                 average.copy_(buffer)
-        torch._foreach_lerp_(averages, current, 1 - decay)
+        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        move(averages, current, engine.state.iteration)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all but the frozen trunk; empty where nothing is averaged."""
@@ -213,7 +218,10 @@ class EpochSeed:
 
 
 class FiniteLoss:
-    """Stops training with an error at the first loss that is not a number."""
+    """Stops training with an error at the first loss that is not a number.
+
+    ignite's TerminateOnNan ends such a run as if it had succeeded, with a warning.
+    """
 
     def attach(self, engine: Engine) -> None:
         """Check after each step of the trainer."""

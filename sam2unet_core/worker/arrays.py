@@ -1,4 +1,4 @@
-"""Frames that a client gives as an array."""
+"""Frames that a client sends as an array."""
 
 from __future__ import annotations
 

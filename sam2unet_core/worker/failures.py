@@ -1,4 +1,4 @@
-"""Errors as the protocol's `failed`: a kind, a message without names, and what to do."""
+"""Turns errors into `failed` events: kind, message without file names, remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests read field by field, each checked and bounded."""
+"""Reads requests field by field and checks each value."""
 
 from __future__ import annotations
 

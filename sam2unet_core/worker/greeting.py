@@ -1,4 +1,4 @@
-"""What is answered at once, so nothing heavy is imported: what there is, and what suits what."""
+"""`hello` and `fits`: answered at once, so nothing heavy is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From probabilities to masks, the way a request wants them."""
+"""Turns probabilities into masks as a request asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations that need a network or what it found."""
+"""The operations that need a model or its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Result = dict[str, Any]
 
 
 class ModelOperations:
-    """Loads, segments, thresholds again and exports.
+    """Loads models, segments, rethresholds and exports.
 
     Args:
         exchange: where arrays come from and go to.
@@ -105,7 +105,7 @@ class ModelOperations:
 
 @contextmanager
 def stoppable(job: RunningRequest) -> Iterator[None]:
-    """Let a job stop between any two layers of a network, not only between frames."""
+    """Let a request be cancelled between any two layers of a network, not only between frames."""
     hook = register_module_forward_pre_hook(lambda _module, _inputs: job.check())
     try:
         yield

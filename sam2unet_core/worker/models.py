@@ -1,4 +1,4 @@
-"""Models that stay warm; those of one trunk share its tensors."""
+"""Models kept in memory; those with the same trunk share its tensors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Models:
         self.current: Model | None = None
 
     def get(self, options: LoadOptions) -> Model:
-        """Return the model that is asked for, loading it unless it is there; now the current.
+        """Return the requested model, loading it if necessary, and make it the current one.
 
         Raises:
             ProtocolError: a path is not allowed or leads nowhere.

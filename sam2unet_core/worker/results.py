@@ -1,4 +1,4 @@
-"""Probabilities that are kept, so that another threshold needs no network."""
+"""Stored probabilities: changing the threshold does not need the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request under way: what it may tell the client, and whether it is to stop."""
+"""A running request: sends its events and knows whether it has been cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`segment` and `rethreshold`: frames to masks, given out one by one as they are found."""
+"""`segment` and `rethreshold`: frames to masks, sent one by one as they are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies that requests name by path: their series, and single frames of them."""
+"""Studies named by path in requests: their series and frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a result says in `warnings`: what was guessed, left out or concealed, and where."""
+"""The `warnings` of a result: what was guessed, left out or concealed, and in which frames."""
 
 from __future__ import annotations
 

@@ -11,15 +11,13 @@ import pytest
 from sam2unet_core.batch import FolderRun, bundle
 from sam2unet_core.batch.outcome import Outcome
 from sam2unet_core.errors import OutputError, SAM2UNetError
+from tests.batch.conftest import with_weights
 
 
 @pytest.fixture
-def folder_run(segmenter, tmp_path):
-    weights = tmp_path / "weights.safetensors"
-    weights.write_bytes(b"weights")
-
+def folder_run(segmenter):
     def make(source: Path, out: Path, **more) -> FolderRun:
-        return FolderRun(str(source), str(out), segmenter, str(weights), **more)
+        return FolderRun(str(source), str(out), with_weights(segmenter), **more)
 
     return make
 

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -130,11 +129,12 @@ def test_a_rerun_over_dicom_writes_the_same_bytes(studies, go, tmp_path):
 
 
 @pytest.mark.parametrize("point", ["publish:1", "publish:2", "line:2", "frame:2"])
-def test_kill_and_rerun_over_dicom_give_the_bytes_of_one_clean_run(studies, go, tmp_path, point):
+def test_kill_and_rerun_over_dicom_give_the_bytes_of_one_clean_run(
+    studies, go, run_python, tmp_path, point
+):
     kinds, out, clean = ("seg", "sc", "sr", "overlay"), tmp_path / "out", tmp_path / "clean"
     script = Path(__file__).parent / "killed_run.py"
-    command = [sys.executable, str(script), str(studies), str(out), point, ",".join(kinds)]
-    done = subprocess.run(command, check=False, capture_output=True, timeout=120)
+    done = run_python(script, studies, out, point, ",".join(kinds))
     assert done.returncode == -9
     clean.mkdir()
     shutil.copy(out / "run.json", clean)  # dates in DICOM are those of the first start

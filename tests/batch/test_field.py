@@ -34,7 +34,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
-from sam2unet_core.batch.manifest import REASONS, STATUSES
+from sam2unet_core.batch.manifest import Status
+from sam2unet_core.errors import Reason
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.types import WARNINGS
 
@@ -434,8 +435,8 @@ def test_whatever_is_in_a_folder_every_file_gets_its_line_and_nothing_stops_the_
     assert outcome.stopped == ""
     lines = manifest(out)
     for line in lines:
-        assert line["status"] in STATUSES
-        assert line["reason"] is None or line["reason"] in REASONS
+        assert line["status"] in set(Status)
+        assert line["reason"] is None or line["reason"] in set(Reason)
         assert line["reason"] != "internal", (out / "private/errors.log").read_text()
         assert set(line["warnings"]) <= set(WARNINGS)
         assert "Drawn^Person" not in line["message"]

@@ -150,7 +150,7 @@ def test_two_inputs_with_one_relative_path_keep_two_lines(images, run_batch, tmp
 
 
 def test_an_unknown_format_is_refused_with_those_there_are(images, run_batch, tmp_path):
-    with pytest.raises(ConfigError, match=r"--format dcm: there are seg, png"):
+    with pytest.raises(ConfigError, match=r"unknown format 'dcm'; choose from seg, png"):
         run_batch(images, tmp_path / "out", formats=("dcm",))
 
 
@@ -198,7 +198,7 @@ def _source():
     from sam2unet_core.types import Frame
 
     class Source:
-        def frames(self, series, *, window, stride, on_error):
+        def frames(self, series, *, indices, window, on_error):
             yield Frame(read_image(series.instances[0].path), 0, 0, 1)
 
         def dataset(self, series, instance_index):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,24 +116,34 @@ def test_a_folder_of_a_running_shard_is_not_merged(images, run_batch, tmp_path):
     assert merge([tmp_path / "1", tmp_path / "1"], tmp_path / "all") > 0
 
 
-def test_shards_that_look_at_once_where_no_lock_is_shared_wait_for_one_another(
-    tmp_path, monkeypatch
-):
-    system_lock, looks, waits = lock._system_lock, [], []
+def test_shards_that_look_at_once_wait_for_one_another(tmp_path, monkeypatch):
+    held = threading.Event()
 
-    def as_on_windows(stream, *, shared):
-        looks.append(shared)
-        if looks.count(True) in (1, 2) and shared:
-            raise PermissionError("held by another shard that looks")
-        system_lock(stream, shared=shared)
+    def look():
+        with FolderLock(tmp_path):
+            held.set()
+            while not (tmp_path / ".lock.1-of-2").exists():
+                pass
 
-    (tmp_path / ".lock").touch()
-    monkeypatch.setattr(lock, "_system_lock", as_on_windows)
-    monkeypatch.setattr(lock.time, "sleep", waits.append)
-    monkeypatch.setattr(lock, "TRIES", 5)
+    monkeypatch.setattr(lock, "LOOK_S", 60.0)
+    other = threading.Thread(target=look)
+    other.start()
+    held.wait()
     with FolderLock(tmp_path, suffix=".1-of-2"):
-        assert looks == [False, True, True, True]
-        assert waits == [lock.WAIT_S] * 2
+        other.join()
+
+
+def test_a_lock_goes_with_its_process(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from sam2unet_core.batch.lock import FolderLock\n"
+        "with FolderLock(Path(sys.argv[1])): os._exit(7)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == 7
+    assert (tmp_path / ".lock").exists()
+    with FolderLock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("text", ["3/2", "0/2", "a/b", "1"])

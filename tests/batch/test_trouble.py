@@ -49,7 +49,7 @@ def test_a_disk_that_is_full_stops_the_run_and_leaves_no_torn_result(images, run
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     if "Operation not permitted" in done.stderr:
@@ -133,7 +133,7 @@ def test_folders_without_permission_are_named_and_the_rest_goes_on(images, open_
     command += ["--weights", str(weights), "--device", "cpu"]
     if os.geteuid() == 0:
         command = ["setpriv", NO_OVERRIDE, *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     (source / "p1").chmod(0o755)
     if what == "output":
         assert done.returncode == 2, done.stderr

@@ -47,7 +47,7 @@ def configs() -> Path:
     return CONFIGS
 
 
-RunVerb = Callable[..., "subprocess.CompletedProcess[str]"]
+RunPython = RunVerb = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -78,20 +78,30 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_verb() -> RunVerb:
-    """Run `python -m monai.bundle VERB ...` in a folder, as a person would."""
+def run_verb(run_python: RunPython) -> RunVerb:
+    """Run `python -m monai.bundle VERB ...` in a folder, as a person would.
+
+    `fresh` starts Python anew, for what depends on that.
+    """
 
     def run(
-        *words: str, cwd: Path, config: str | list[str] | None = None, **options: object
+        *words: str,
+        cwd: Path,
+        config: str | list[str] | None = None,
+        fresh: bool = False,
+        **options: object,
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "monai.bundle", *words]
+        command = ["-m", "monai.bundle", *words]
         if config is not None:
             files = [config] if isinstance(config, str) else config
             paths = [str(CONFIGS / f) if not Path(f).exists() else f for f in files]
             command += ["--config_file", str(paths) if len(paths) > 1 else paths[0]]
         for key, value in options.items():
             command += [f"--{key}", str(value)]
-        environment = os.environ | {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
+        if not fresh:
+            return run_python(*command, cwd=cwd, env=environment)
+        command = [sys.executable, *command]
         return subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
         )

@@ -1,5 +1,7 @@
 """What a user gets wrong ends in one line that says so, before any training."""
 
+import os
+
 import pytest
 import torch
 from PIL import Image
@@ -52,6 +54,17 @@ def test_a_wrong_setting_is_one_line(
     done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
     assert message in refused(done)
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_ends_the_program_as_python_does(tmp_path, small, run_verb, monkeypatch):
+    """What is closed at a program's end, such as logs and runs of MLflow, is closed."""
+    (tmp_path / "closing.py").write_text("import atexit\natexit.register(print, 'closed')\n")
+    (tmp_path / "closing.yaml").write_text('"+imports": ["$import closing"]\n')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    configs = ["train.yaml", str(tmp_path / "closing.yaml")]
+    done = run_verb("run", "training", cwd=tmp_path, config=configs, dataset_dir="no", **small)
+    assert refused(done).startswith("Error: no: no such folder")
+    assert done.stdout.splitlines()[-1] == "closed"
 
 
 def test_empty_and_unpaired_data_are_named_before_training(tmp_path, task_file, small, run_verb):

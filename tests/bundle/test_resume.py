@@ -1,5 +1,6 @@
 """A run that is killed and continued ends as one that was not."""
 
+import os
 import signal
 import subprocess
 
@@ -27,7 +28,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ):
     (tmp_path / "killer.py").write_text(KILLER)
     (tmp_path / "kill.yaml").write_text(OVERLAY)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     settings = small | {
         "dataset_dir": dataset,
         "task": task_file,

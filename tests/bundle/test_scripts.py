@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -24,14 +22,19 @@ from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Task, load_preset
 
 
-def run(script, *arguments):
-    command = [sys.executable, str(script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(run_python):
+    """Run a script, and return what it prints."""
+
+    def call(script, *arguments):
+        done = run_python(script, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call
 
 
-def test_frames_that_look_alike_are_held_out_together(tmp_path, configs):
+def test_frames_that_look_alike_are_held_out_together(tmp_path, configs, run):
     data = tmp_path / "data"
     write_dataset(data, frames=40, seed=5, size=(96, 96))
     for file in sorted((data / "images").iterdir()):
@@ -64,7 +67,7 @@ def writable_bundle(own_bundle, tmp_path):
     return shutil.copytree(own_bundle, tmp_path / "bundle")
 
 
-def test_packed_weights_are_the_bundles_own_in_both_files(writable_bundle, trained, tmp_path):
+def test_packed_weights_are_the_bundles_own_in_both_files(writable_bundle, trained, tmp_path, run):
     measured = {"mean": 0.5, "low": 0.4, "high": 0.6}
     scores = {"dice": measured, "iou": measured}
     summary = tmp_path / "summary.json"
@@ -122,7 +125,7 @@ def softmax(logits):
 
 
 def test_a_network_of_two_classes_is_calibrated_on_its_validation_frames(
-    tmp_path, configs, two_class_dataset
+    tmp_path, configs, two_class_dataset, run
 ):
     task = replace(load_preset("nerve_ultrasound"), image_size=(64, 64))
     torch.manual_seed(0)
@@ -214,7 +217,7 @@ def test_the_part_without_lesion_has_at_least_a_third_of_each_side(configs):
 
 
 def test_false_findings_on_validation_frames_leave_the_held_out_ones_alone(
-    tmp_path, configs, dataset, trained
+    tmp_path, configs, dataset, trained, run
 ):
     entries = [
         {"image": f"images/{p.name}", "label": f"masks/{p.name}"}
@@ -235,7 +238,7 @@ def test_false_findings_on_validation_frames_leave_the_held_out_ones_alone(
     assert found["crops"]["pictures"] == sum(free) > 0
 
 
-def test_false_findings_of_a_data_set_are_written_by_kind(tmp_path, configs, trained):
+def test_false_findings_of_a_data_set_are_written_by_kind(tmp_path, configs, trained, run):
     write_dataset(tmp_path / "data", frames=3, seed=5, size=(96, 96))
     samples = [
         {"image": f"images/{p.name}", "label": f"masks/{p.name}"}
@@ -263,7 +266,7 @@ def test_false_findings_of_a_data_set_are_written_by_kind(tmp_path, configs, tra
     assert found["phantoms"]["pictures"] == 100
 
 
-def test_the_gallery_shows_the_worst_frames_first(tmp_path, configs, dataset):
+def test_the_gallery_shows_the_worst_frames_first(tmp_path, configs, dataset, run):
     classes = load_preset("polyp").classes
     masks = tmp_path / "eval" / "masks"
     masks.mkdir(parents=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import fire
 import pytest
 import yaml
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigWorkflow, ReferenceResolver
 from monai.bundle import run as monai_run
 
 from sam2unet_core.cli.train import bundle_command
@@ -108,6 +108,18 @@ def test_a_name_that_is_none_of_the_known_is_refused_as_typed(key, odd, typed, c
         typed([f"--{key}={odd}"], config=config)
     assert isinstance(caught.value.__cause__, ConfigError)
     assert odd in str(caught.value.__cause__)
+
+
+def test_a_text_that_monai_would_read_all_the_same_is_refused(typed, monkeypatch):
+    found = ReferenceResolver.get_resolved_content
+
+    def forgetful(self, *given, **options):
+        return object() if options.get("eval_expr") is False else found(self, *given, **options)
+
+    monkeypatch.setattr(ReferenceResolver, "get_resolved_content", forgetful)
+    with pytest.raises(RuntimeError) as caught:
+        typed(["--dataset_dir=$exit(3)"], config="train")
+    assert "dataset_dir: MONAI 1" in str(caught.value.__cause__)
 
 
 def test_components_get_the_text_as_typed(typed, tmp_path, monkeypatch):

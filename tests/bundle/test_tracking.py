@@ -1,6 +1,7 @@
 """MLflow and TensorBoard write into the run's folder, and nothing leaves the machine."""
 
 import json
+import os
 import sqlite3
 
 WATCH = """
@@ -25,7 +26,7 @@ def test_tracking_stays_in_the_folder_of_the_run(
     tmp_path, dataset, task_file, small, run_verb, monkeypatch
 ):
     (tmp_path / "sitecustomize.py").write_text(WATCH)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("CONNECTIONS", str(tmp_path / "connections.txt"))
     (tmp_path / "connections.txt").touch()
     done = run_verb(
@@ -33,6 +34,7 @@ def test_tracking_stays_in_the_folder_of_the_run(
         "training",
         cwd=tmp_path,
         config="train.yaml",
+        fresh=True,  # with the sitecustomize.py
         dataset_dir=dataset,
         task=task_file,
         output_dir="out",

@@ -1,8 +1,10 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from sam2unet_core.monai_parts import training_task
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import load_model, read_info, save_full
 from sam2unet_core.task import Task
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 def test_a_run_leaves_weights_with_their_task_history_and_pictures(trained):
@@ -130,11 +134,25 @@ def test_a_last_batch_of_one_frame_trains(size, tmp_path, dataset, small, run_ve
     assert state["trainer"]["epoch_length"] == {"[64,64]": 4, "[32,32]": 3}[size]
 
 
-def test_two_processes_validate_a_single_frame(tmp_path, dataset, task_file, small, configs):
-    settings = small | {"val_fraction": 0.01}
-    done = run_in_two_processes(tmp_path, dataset, task_file, settings, configs)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "15 training, 1 validation frames" in done.stdout
+def test_two_processes_validate_a_single_frame(
+    tmp_path, dataset, task_file, small, configs, run_python
+):
+    words = in_two_processes(dataset, task_file, small | {"val_fraction": 0.01}, configs)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = ONE_THREAD | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment["TORCHELASTIC_RUN_ID"] = "test"
+
+    def start(rank):  # as torch.distributed.run does
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+        return run_python(*words, cwd=tmp_path, env=os.environ | environment | ranks)
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(start, ("0", "1"))
+    for done in (first, second):
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "15 training, 1 validation frames" in first.stdout
     with (tmp_path / "out" / "history.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     measured = read_info(tmp_path / "out" / "model.safetensors").task.metrics["val_dice"]
@@ -143,7 +161,12 @@ def test_two_processes_validate_a_single_frame(tmp_path, dataset, task_file, sma
 
 
 def test_two_processes_train_together_over_gloo(tmp_path, dataset, task_file, small, configs):
-    done = run_in_two_processes(tmp_path, dataset, task_file, small, configs)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += in_two_processes(dataset, task_file, small, configs)
+    environment = os.environ | ONE_THREAD
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
     # 12 training frames, 2 a step in each of 2 processes
@@ -151,15 +174,12 @@ def test_two_processes_train_together_over_gloo(tmp_path, dataset, task_file, sm
     assert (tmp_path / "out" / "validation.png").is_file()
 
 
-def run_in_two_processes(folder, dataset, task_file, settings, configs):
+def in_two_processes(dataset, task_file, settings, configs):
+    """Return the words after `python` of each of two processes that train together."""
     files = [str(configs / "train.yaml"), str(configs / "multi_gpu_train.yaml")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node=2", "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(files), "--dataset_dir", str(dataset)]
-    command += ["--task", str(task_file), "--output_dir", "out", "--batch_size", "2"]
+    words = ["-m", "monai.bundle", "run", "training", "--config_file", str(files)]
+    words += ["--dataset_dir", str(dataset), "--task", str(task_file), "--output_dir", "out"]
+    words += ["--batch_size", "2"]
     for key in ("variant", "epochs", "val_fraction", "num_workers"):
-        command += [f"--{key}", str(settings[key])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+        words += [f"--{key}", str(settings[key])]
+    return words

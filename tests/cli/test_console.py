@@ -6,8 +6,8 @@ import inspect
 import json
 import os
 import subprocess
-import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,27 +19,31 @@ from sam2unet_core.cli import app
 from sam2unet_core.cli.main import COMMANDS
 from sam2unet_core.phantom import write_dataset
 
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 NAMES = ("caf\u00e9", "\u0434\u043e\u043c", "\u76f4\u817a", "caf\udce9", "[/x]", ":smile:")
 """Latin, Cyrillic, Chinese, a byte that is no UTF-8, and two that rich would read."""
 ODD = ("2024", "1.10", "1e5", "None", "True", "set#2", "a,b", "[x]", "$x", "@x", "%x", "it's")
 
 
-def run(words: list[str], *, encoding: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {
-        "PYTHONIOENCODING": encoding,
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "COLUMNS": "200",
-    }
-    done = subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, check=False
-    )
-    assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
-    return done
+@pytest.fixture
+def run(run_python: Run) -> Run:
+    """Run Python with a console of an encoding."""
+
+    def call(words: list[str], *, encoding: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+        environment = os.environ | {
+            "PYTHONIOENCODING": encoding,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "COLUMNS": "200",
+        }
+        done = run_python(*words, cwd=cwd, env=environment, text=False)
+        assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
+        return done
+
+    return call
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "ascii:strict"])
-def test_a_path_that_the_console_cannot_show_fails_nothing(encoding, tmp_path):
+def test_a_path_that_the_console_cannot_show_fails_nothing(encoding, run, tmp_path):
     name = "/".join(NAMES)
     done = run(
         ["-m", "sam2unet_core", "phantom", name, "--frames", "1", "--size", "32", "32"],
@@ -57,7 +61,7 @@ def test_a_path_that_the_console_cannot_show_fails_nothing(encoding, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_json_is_json_on_any_console(encoding, tmp_path):
+def test_json_is_json_on_any_console(encoding, run, tmp_path):
     write_dataset(tmp_path / "data", frames=2, seed=1, size=(32, 32))
     for kind in ("images", "masks"):
         for number, file in enumerate(sorted((tmp_path / "data" / kind).iterdir())):
@@ -71,7 +75,7 @@ def test_json_is_json_on_any_console(encoding, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii:strict", "cp1252"])
-def test_segmenting_and_the_bundle_end_well_on_a_poor_console(encoding, tmp_path):
+def test_segmenting_and_the_bundle_end_well_on_a_poor_console(encoding, run, tmp_path):
     from sam2unet_core.task import installed_bundle
 
     for name in ("\u0434\u043e\u043c", "caf\udce9"):
@@ -81,7 +85,7 @@ def test_segmenting_and_the_bundle_end_well_on_a_poor_console(encoding, tmp_path
         assert run(words, encoding=encoding, cwd=tmp_path).returncode == 0
     write_dataset(tmp_path / "\u76f4", frames=2, seed=1, size=(32, 32))
     config = str(installed_bundle() / "configs" / "evaluate.yaml")
-    words = ["-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config]
+    words = ["-m", "monai.bundle", "run", "--config_file", config]
     words += ["--dataset_dir", "\u76f4", "--output_dir", "\u817a"]
     done = run(words, encoding=encoding, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ def test_help_of_every_command_works() -> None:
 def test_command_line_starts_without_importing_torch_or_monai() -> None:
     code = f"import sys, sam2unet_core.cli.main; print([n for n in {HEAVY} if n in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == "[]"
 
@@ -41,7 +41,7 @@ def test_listing_the_tasks_imports_neither_torch_nor_monai() -> None:
         "print([n for n in ('torch', 'monai') if n in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == "[]"
 
@@ -52,7 +52,7 @@ def test_module_runs_as_the_command_and_an_expected_error_is_one_line() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 2
     assert done.stderr.startswith("Error: no task is called 'plyp'; there are ")

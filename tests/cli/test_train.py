@@ -2,6 +2,7 @@ import os
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ def test_train_prints_the_bundles_line_and_runs_it(tmp_path):
     write_dataset(tmp_path / "data", frames=8, seed=1, size=(32, 32))
     command = [sys.executable, "-m", "sam2unet_core", "train", "--data", "data", "--task", "polyp"]
     command += ["-o", "run", "--variant", "nano", "--epochs", "1", "--batch_size", "4"]
-    command += ["--val_fraction", "0.5", "--num_workers", "0"]
+    command += ["--val_fraction", "0.5", "--num_workers", "0", "--image_size", "[64,64]"]
     done = subprocess.run(
         command,
         cwd=tmp_path,
@@ -29,23 +30,39 @@ def test_train_prints_the_bundles_line_and_runs_it(tmp_path):
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
-def test_train_takes_a_task_file(tmp_path):
+@pytest.fixture
+def run_train(run_python, monkeypatch, tmp_path):
+    """Run `sam2unet train ...` in `tmp_path`; give its result and that of the line it runs."""
+    ran = []
+
+    def run(command, *, check):
+        assert command[0] == sys.executable
+        ran.append(run_python(*command[1:]))
+        return ran[-1]
+
+    def call(*words):
+        done = CliRunner().invoke(app, ["train", *words], catch_exceptions=False)
+        return done, ran[-1]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sam2unet_core.cli.train.subprocess", SimpleNamespace(run=run))
+    return call
+
+
+def test_train_takes_a_task_file(tmp_path, run_train):
     from sam2unet_core.task import load_preset
 
     load_preset("skin_lesion").save(tmp_path / "own.json")
-    command = [sys.executable, "-m", "sam2unet_core", "train", "--data", "nowhere", "-o", "run"]
-    command += ["--task", "own.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done, ran = run_train("--data", "nowhere", "-o", "run", "--task", "own.json")
     assert "--task own.json" in done.stdout
-    assert done.returncode == 2
-    assert "nowhere" in done.stderr
+    assert done.exit_code == 2
+    assert "nowhere" in ran.stderr
 
 
-def test_train_passes_on_the_exit_code_of_a_failed_run(tmp_path):
-    command = [sys.executable, "-m", "sam2unet_core", "train", "--data", "nowhere", "-o", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "nowhere" in done.stderr
+def test_train_passes_on_the_exit_code_of_a_failed_run(run_train):
+    done, ran = run_train("--data", "nowhere", "-o", "run")
+    assert done.exit_code == ran.returncode != 0
+    assert "nowhere" in ran.stderr
 
 
 @pytest.fixture
@@ -111,21 +128,23 @@ def test_an_empty_path_is_not_the_working_directory(command, word):
         CliRunner().invoke(app, [command, "x", "--output", word], catch_exceptions=False)
 
 
-def test_the_data_set_with_a_hash_is_the_one_that_is_trained_on(tmp_path):
+def test_the_data_set_with_a_hash_is_the_one_that_is_trained_on(tmp_path, run_train, run_python):
     write_dataset(tmp_path / "set", frames=4, seed=1, size=(64, 64))
     write_dataset(tmp_path / "set#2", frames=7, seed=1, size=(64, 64))
-    command = [sys.executable, "-m", "sam2unet_core", "train", "--data", "set#2", "-o", "1.10"]
-    command += ["--variant", "nano", "--epochs", "1", "--batch_size", "4", "--num_workers", "0"]
-    command += ["--val_fraction", "0.3", "--image_size", "[64,64]"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 training, 2 validation frames" in done.stdout
+    words = ["--data", "set#2", "-o", "1.10", "--variant", "nano", "--epochs", "1"]
+    words += ["--batch_size", "4", "--num_workers", "0"]
+    words += ["--val_fraction", "0.3", "--image_size", "[64,64]"]
+    done, ran = run_train(*words)
+    assert done.exit_code == 0, ran.stdout + ran.stderr
+    assert "5 training, 2 validation frames" in ran.stdout
     assert (tmp_path / "1.10" / "model.safetensors").is_file()
     assert not (tmp_path / "1.1").exists()
     # the printed line does the same where it is copied to a shell
     line = done.stdout.splitlines()[0].replace("1.10", "2024_01_02")
-    again = subprocess.run(
-        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    as_words = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True
     )
+    _, *words = as_words.stdout.splitlines()
+    again = run_python(*words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "2024_01_02" / "model.safetensors").is_file()

@@ -18,7 +18,7 @@ from sam2unet_core.dicom.seg import Result, SegType, write_seg
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.geometry import Geometry
 from sam2unet_core.task import Task, TaskClass
-from sam2unet_core.types import Frame, FrameSource, Instance, OnError, Series, Window
+from sam2unet_core.types import Frame, FrameSource, Indices, Instance, OnError, Series, Window
 
 ROWS, COLUMNS = 37, 53  # 1961 pixels: not a whole number of bytes, so frames share bytes
 H264 = "1.2.840.10008.1.2.4.102"
@@ -36,12 +36,12 @@ class FakeSource(FrameSource):
     headers: list[Dataset | None]
 
     def frames(
-        self, series: Series, *, window: Window | None, stride: int, on_error: OnError | None
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
     ) -> Iterator[Frame]:
         noise = np.random.default_rng(0)
         places = [(i, n) for i, each in enumerate(series.instances) for n in range(each.frames)]
         rate = series.frames_per_second
-        for index in range(0, len(places), stride):
+        for index in range(len(places)) if indices is None else indices:
             instance, number = places[index]
             pixels = noise.integers(0, 200, (series.rows, series.columns, 3), np.uint8)
             time_s = index / rate if rate else None

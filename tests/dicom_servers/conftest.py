@@ -44,22 +44,22 @@ class Orthanc:
     def instances(self) -> list[str]:
         """The SOP instance UIDs it holds, asked of its own interface."""
         url = f"http://127.0.0.1:{self.http}/instances?expand"
-        found = requests.get(url, timeout=10).json()
+        found = requests.get(url, timeout=300).json()
         return sorted(each["MainDicomTags"]["SOPInstanceUID"] for each in found)
 
     def stored(self) -> dict[str, bytes]:
         """The files it holds, by SOP instance UID."""
         base = f"http://127.0.0.1:{self.http}/instances"
         files = {}
-        for each in requests.get(f"{base}?expand", timeout=10).json():
+        for each in requests.get(f"{base}?expand", timeout=300).json():
             uid = each["MainDicomTags"]["SOPInstanceUID"]
-            files[uid] = requests.get(f"{base}/{each['ID']}/file", timeout=10).content
+            files[uid] = requests.get(f"{base}/{each['ID']}/file", timeout=300).content
         return files
 
     def clear(self) -> None:
         base = f"http://127.0.0.1:{self.http}"
-        for patient in requests.get(f"{base}/patients", timeout=10).json():
-            requests.delete(f"{base}/patients/{patient}", timeout=10)
+        for patient in requests.get(f"{base}/patients", timeout=300).json():
+            requests.delete(f"{base}/patients/{patient}", timeout=300)
 
     def kill(self) -> None:
         self.process.kill()
@@ -314,7 +314,7 @@ def need_orthanc() -> None:
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         if process.poll() is not None:
             break

@@ -62,7 +62,7 @@ def test_page_fits_its_width_and_the_timeline_leads_to_pictures(chromium, page, 
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     match = re.search(r'data-found="([^"]*)"', done.stdout)
     assert match, done.stdout[-2000:]

@@ -30,7 +30,7 @@ LOGICS = {
 }
 
 LAST = ("finished", "failed", "cancelled", "exported")
-PATIENCE_S = 60
+PATIENCE_S = 300
 
 
 @pytest.fixture

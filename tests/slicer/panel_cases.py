@@ -19,7 +19,7 @@ from PySide6 import QtCore
 from sam2unet_core.batch.formats import FORMATS
 
 qt_stand_ins.speak_pythonqt(__name__)
-PATIENCE_MS = 60_000
+PATIENCE_MS = 300_000
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "slicer_extension" / "SAM2UNet" / "SAM2UNet.py"
 POLYP = {

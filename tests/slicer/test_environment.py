@@ -21,7 +21,7 @@ Plans = importlib.import_module("SAM2UNetLib.EnvironmentPlan")
 Builders = importlib.import_module("SAM2UNetLib.EnvironmentBuilder")
 
 BASE = Path(sys.executable)
-PATIENCE = 120
+PATIENCE = 600
 STAND_IN = """
 import json, sys
 import stand_in_torch

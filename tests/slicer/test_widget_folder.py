@@ -27,7 +27,7 @@ from sam2unet_core.task import load_preset
 
 qt_stand_ins.speak_pythonqt(__name__)
 
-PATIENCE_MS = 180_000  # a whole environment is built, or a folder segmented
+PATIENCE_MS = 600_000  # a whole environment is built, or a folder segmented
 
 
 @pytest.fixture

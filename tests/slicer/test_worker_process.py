@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 import textwrap
 import time
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from SAM2UNetLib.WorkerProcess import WorkerProcess
+
+PATIENCE_S = 300
 
 FAKE = """
     import json, os, subprocess, sys, time
@@ -26,8 +30,9 @@ FAKE = """
             os._exit(3)
         elif request["op"] == "inspect":
             quiet = subprocess.DEVNULL
-            held = [sys.executable, "-c", "import time; time.sleep(20)"]
-            subprocess.Popen(held, stdin=quiet, stdout=quiet, start_new_session=True)
+            held = [sys.executable, "-c", "import time; time.sleep(600)"]
+            child = subprocess.Popen(held, stdin=quiet, stdout=quiet, start_new_session=True)
+            print("child", child.pid, file=sys.stderr, flush=True)
             os._exit(3)
         elif request["op"] == "shutdown":
             say("finished", result={})
@@ -52,7 +57,7 @@ def worker(tmp_path):
 
 def test_a_request_gets_its_events_and_slicer_s_variables_stay_out(worker, tmp_path):
     worker.start()
-    events = worker.wait(worker.request("hello"), timeout=20)
+    events = worker.wait(worker.request("hello"), timeout=PATIENCE_S)
     assert [event["event"] for event in events] == ["progress", "finished"]
     result = events[-1]["result"]
     assert result["home"] is None
@@ -72,17 +77,18 @@ def test_a_worker_s_last_words_are_in_the_log_when_its_death_is_told(worker, mon
         read(self, process)
 
     monkeypatch.setattr(WorkerProcess, "_readLog", readLate)
+    monkeypatch.setattr("SAM2UNetLib.WorkerProcess.LAST_WORDS_S", PATIENCE_S)
     worker.start()
-    assert worker.wait(worker.request("load"), timeout=20)[-1]["kind"] == "worker_died"
+    assert worker.wait(worker.request("load"), timeout=PATIENCE_S)[-1]["kind"] == "worker_died"
     assert "a line for people" in worker.log
 
 
 def test_a_child_that_holds_the_log_open_keeps_nobody_waiting_for_long(worker):
     worker.start()
-    began = time.monotonic()
-    assert worker.wait(worker.request("inspect"), timeout=20)[-1]["kind"] == "worker_died"
+    assert worker.wait(worker.request("inspect"), timeout=PATIENCE_S)[-1]["kind"] == "worker_died"
     worker.stop()
-    assert time.monotonic() - began < 15  # the child lives for 20 s
+    child = int(re.search(r"^child (\d+)$", worker.log, re.MULTILINE)[1])
+    os.kill(child, signal.SIGTERM)  # it is there still: nobody has waited for its end
 
 
 def test_the_exchange_folder_is_private_and_goes_with_the_worker(worker):
@@ -99,27 +105,27 @@ def test_the_exchange_folder_is_private_and_goes_with_the_worker(worker):
 def test_a_worker_that_ends_leaves_no_request_unanswered(worker):
     worker.start()
     first, second = worker.request("load"), worker.request("inspect")
-    failed = worker.wait(second, timeout=20)[-1]
+    failed = worker.wait(second, timeout=PATIENCE_S)[-1]
     assert failed["event"] == "failed"
     assert failed["kind"] == "worker_died"
     assert "code 3" in failed["message"]
     assert failed["remedy"]
     assert [event["id"] for event in worker.poll()] == [first]
-    late = worker.wait(worker.request("hello"), timeout=20)[-1]
+    late = worker.wait(worker.request("hello"), timeout=PATIENCE_S)[-1]
     assert late["kind"] == "worker_died"
 
 
 def test_a_worker_can_be_started_again_after_its_end(worker):
     worker.start()
-    worker.wait(worker.request("load"), timeout=20)
+    worker.wait(worker.request("load"), timeout=PATIENCE_S)
     worker.start()
-    assert worker.wait(worker.request("hello"), timeout=20)[-1]["event"] == "finished"
+    assert worker.wait(worker.request("hello"), timeout=PATIENCE_S)[-1]["event"] == "finished"
 
 
 def test_events_of_other_requests_are_kept(worker):
     worker.start()
     first, second = worker.request("hello"), worker.request("hello")
-    assert worker.wait(second, timeout=20)[-1]["id"] == second
+    assert worker.wait(second, timeout=PATIENCE_S)[-1]["id"] == second
     assert {event["id"] for event in worker.poll()} == {first}
 
 

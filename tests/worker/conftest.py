@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -25,13 +26,22 @@ from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
 from sam2unet_core.task import Task, load_preset
 
-PATIENCE_S = 60
+PATIENCE_S = 300
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs" / "worker.schema.json").read_text(encoding="utf-8")
+)
 COMMAND = [sys.executable, "-m", "sam2unet_core.cli", "worker"]
 Event = dict[str, Any]
 
 
+def _checker(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator({**SCHEMA, "oneOf": [{"$ref": f"#/$defs/{name}"}]})
+
+
 class Client:
     """Speaks to a worker over its standard streams, line by line, without any help of ours.
+
+    Holds what the worker says, and what it takes, against the published schema.
 
     Args:
         folder: the exchange folder.
@@ -59,6 +69,7 @@ class Client:
         self.lines: list[bytes] = []
         self._events: queue.Queue[Event | None] = queue.Queue()
         self._number = 0
+        self._requests: dict[int, dict[str, Any]] = {}
         self._threads = [
             threading.Thread(target=self._read, daemon=True),
             threading.Thread(target=self._drain, daemon=True),
@@ -85,12 +96,23 @@ class Client:
         """Send a request and return its number."""
         self._number += 1
         line = {"v": 1, "id": self._number, "op": operation, **fields}
+        self._requests[self._number] = line
         self.write(json.dumps(line).encode() + b"\n")
         return self._number
 
     def next(self) -> Event | None:
         """Return the next event; None at the end of the stream."""
-        return self._events.get(timeout=PATIENCE_S)
+        event = self._events.get(timeout=PATIENCE_S)
+        if event is not None:
+            _checker("event").validate(event)
+            self._check_answer(event)
+        return event
+
+    def _check_answer(self, event: Event) -> None:
+        request = self._requests.get(event["id"])
+        if request is not None and event["event"] == "finished":
+            _checker(f"requests/{request['op']}").validate(request)
+            _checker(f"results/{request['op']}").validate(event["result"])
 
     def until_end_of(self, identifier: int | None) -> tuple[Event, list[Event]]:
         """Return the terminal event of a request, and what came before it."""
@@ -198,6 +220,12 @@ def worker(shared_worker: Client, weights: Path) -> Client:
     """The shared worker with the small network as the current one."""
     shared_worker.result("load", weights=str(weights), device="cpu")
     return shared_worker
+
+
+@pytest.fixture
+def request_fits() -> Callable[[dict[str, Any]], bool]:
+    """Returns whether the published schema takes a request."""
+    return lambda request: _checker("request").is_valid(request)
 
 
 @pytest.fixture

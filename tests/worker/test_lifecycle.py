@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import pytest
 
 from sam2unet_core import protocol
 
-PATIENCE_S = 60
-LONG = np.zeros((400, 64, 64), np.uint8)
+PATIENCE_S = 300
+LONG = np.zeros((2000, 64, 64), np.uint8)
 """So many frames that no cancel comes too late."""
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS: signals")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: prlimit")
@@ -107,24 +106,20 @@ from pathlib import Path
 import torch
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.worker import serve
-forward = SAM2UNet.forward
-def slow(self, image):  # a network of a thousand layers of 50 ms: a minute a frame
+def slow(self, image):  # a network of so many layers that its first frame never ends
     layer = torch.nn.Identity()
-    for _ in range(1000):
+    while True:
         time.sleep(0.05)
         layer(image)
-    return forward(self, image)
 SAM2UNet.forward = slow
 serve(exchange=Path(sys.argv[2]), allow_roots=[Path({str(weights.parent)!r})])
 """
     client = start(command=[sys.executable, "-c", code])
     client.result("load", weights=str(weights), device="cpu")
     running = segment_long(client)
-    began = time.monotonic()
     client.result("hello")
     client.send("cancel", id_to_cancel=running)
     assert client.until_end_of(running)[0]["event"] == "cancelled"
-    assert time.monotonic() - began < 10
 
 
 def test_a_second_long_request_is_told_to_wait_and_short_ones_are_answered(worker: Any) -> None:
@@ -218,10 +213,10 @@ worker = subprocess.Popen(
 def send(**message):
     worker.stdin.write(json.dumps({{"v": 1, **message}}).encode() + b"\\n")
     worker.stdin.flush()
-np.zeros((400, 64, 64), np.uint8).tofile({str(folder / "input.raw")!r})
+np.zeros((2000, 64, 64), np.uint8).tofile({str(folder / "input.raw")!r})
 send(id=1, op="load", weights={str(weights)!r}, device="cpu")
 worker.stdout.readline()
-array = {{"file": "input.raw", "dtype": "|u1", "shape": [400, 64, 64], "order": "C"}}
+array = {{"file": "input.raw", "dtype": "|u1", "shape": [2000, 64, 64], "order": "C"}}
 send(id=2, op="segment", input={{"array": array, "channels": "grey"}})
 worker.stdout.readline()
 print("segmenting", flush=True)

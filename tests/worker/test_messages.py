@@ -11,6 +11,12 @@ import numpy as np
 import pytest
 
 GREETING = {"v": 1, "op": "hello"}
+BEYOND_THE_SCHEMA = (
+    {"device": "cuda:99"},
+    {"task": "no_such_task"},
+    {"input": {"path": "x", "frames": [2, 1]}},
+)
+"""Wrong fields that only the worker can know to be wrong."""
 
 
 @pytest.mark.parametrize(
@@ -86,11 +92,13 @@ def test_other_versions_and_operations_fail_under_their_number(
     ],
 )
 def test_wrong_fields_are_named(
-    worker: Any, operation: str, fields: dict[str, Any], match: str
+    worker: Any, request_fits: Any, operation: str, fields: dict[str, Any], match: str
 ) -> None:
     event = worker.ask(operation, **fields)
     assert (event["event"], event["kind"]) == ("failed", "bad_request")
     assert match in event["message"]
+    request = {"v": 1, "id": 1, "op": operation, **fields}
+    assert request_fits(request) == (fields in BEYOND_THE_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -209,15 +217,15 @@ def test_what_libraries_print_never_reaches_the_protocol(start: Any, weights: Pa
     code = f"""
 import os, sys
 from pathlib import Path
-from sam2unet_core.worker import engine, serve
-do = engine.Engine.do
+from sam2unet_core.worker import operations, serve
+do = operations.Operations.do
 def noisy(*arguments):
     print("noise from Python")
     os.write(1, b"noise from C\\n")
     os.system("echo noise from a child")
     print(repr(sys.stdin.readline()), "was read")
     return do(*arguments)
-engine.Engine.do = noisy
+operations.Operations.do = noisy
 serve(exchange=Path(sys.argv[2]), allow_roots=[Path({str(weights.parent)!r})])
 """
     client = start(command=[sys.executable, "-c", code])

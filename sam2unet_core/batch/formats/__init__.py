@@ -1,4 +1,4 @@
-"""What results are written as: one class a format; the table is all that others look at.
+"""The output formats: one class each, and the table that everything else reads.
 
 Nothing here imports PyTorch, so that the command line and Slicer can list the formats.
 """
@@ -66,6 +66,6 @@ def default_formats(unit: Unit) -> tuple[str, ...]:
     """Return what a unit gets where nothing was asked for."""
     if unit.dicom:
         return ("seg",)
-    if unit.series.kind is Kind.ARRAY:
+    if unit.series.kind == Kind.ARRAY:
         return ("nifti",)
-    return ("png", "overlay") if unit.series.kind is Kind.VIDEO else ("png",)
+    return ("png", "overlay") if unit.series.kind == Kind.VIDEO else ("png",)

@@ -26,7 +26,7 @@ class Nifti(OutputFormat):
     def unfit(self, unit: Unit) -> Unfit | None:
         """Refuse frames that form no volume."""
         source = source_series(unit.series)
-        if source.kind is Kind.ARRAY:  # which keeps the file's own header
+        if source.kind == Kind.ARRAY:  # which keeps the file's own header
             return None
         if source.geometry is None:
             message = "the frames have no place in space"

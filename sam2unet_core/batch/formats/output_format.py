@@ -1,4 +1,4 @@
-"""What every output format has: a name, a word on it, what it needs, and how it writes."""
+"""What every output format has: a name, a help text, what it needs, and how it writes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class OutputFormat(ABC):
         """
 
 
-class Picture(NamedTuple):
+class PictureFile(NamedTuple):
     """One picture file of a frame."""
 
     suffix: str
@@ -73,7 +73,7 @@ class PictureFormat(OutputFormat):
     """Pictures, frame by frame."""
 
     @abstractmethod
-    def pictures(self, result: FrameResult, task: Task) -> Iterator[Picture]:
+    def pictures(self, result: FrameResult, task: Task) -> Iterator[PictureFile]:
         """Yield the pictures of one frame."""
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:

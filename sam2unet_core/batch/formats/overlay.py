@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from sam2unet_core.batch.formats.output_format import Picture, PictureFormat, Sink
+from sam2unet_core.batch.formats.output_format import PictureFile, PictureFormat, Sink
 from sam2unet_core.batch.outputs import Target, UnitWork
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Overlay(PictureFormat):
-    """An annotated video of what moves, a PNG a frame of what does not."""
+    """An annotated video of a moving source, one PNG per frame of any other."""
 
     name = "overlay"
     help = "results drawn over the frames, as pictures or video"
 
-    def pictures(self, result: FrameResult, task: Task) -> Iterator[Picture]:
+    def pictures(self, result: FrameResult, task: Task) -> Iterator[PictureFile]:
         """Yield the frame with the classes drawn over it."""
         from sam2unet_core.media.image import overlay, write_image
 
         drawn = overlay(result.frame.pixels, result.labels, task.classes)
-        yield Picture("overlay.png", "overlay", lambda path: write_image(path, drawn))
+        yield PictureFile("overlay.png", "overlay", lambda path: write_image(path, drawn))
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
         """Return what writes the video, or the pictures where PyAV is not installed."""

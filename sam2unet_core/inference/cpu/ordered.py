@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sam2unet_core.inference.cpu.packed import PackedLinear
-from sam2unet_core.inference.cpu.windows import whole_and_rest, window_view
 from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.hiera import AdaptedBlock, Hiera
 
@@ -245,3 +244,16 @@ def _added(layer: nn.Module, x: Tensor, *, onto: Tensor) -> Tensor:
     if isinstance(layer, PackedLinear) and onto.dtype == layer.packed.dtype:
         return layer.add(x, onto)
     return onto.add_(layer(x))
+
+
+def whole_and_rest(length: int, window: int) -> list[slice]:
+    """Return what whole windows cover of a side, and what is left; neither is empty."""
+    whole = length - length % window
+    return [span for span in (slice(0, whole), slice(whole, length)) if span.start < span.stop]
+
+
+def window_view(x: Tensor, height: int, width: int) -> Tensor:
+    """View `(B, H, W, C)` as `(B, H/height, W/width, height, width, C)`."""
+    b, full_height, full_width, channels = x.shape
+    shape = (b, full_height // height, height, full_width // width, width, channels)
+    return x.view(shape).transpose(2, 3)

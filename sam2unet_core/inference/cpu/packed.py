@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,11 @@ from torch.nn import functional as F  # noqa: N812
 logger = logging.getLogger(__name__)
 LEAST_FOR_MKL = 400
 """Rows and columns of a weight from which on MKL is faster than oneDNN."""
+
+
+def mkldnn() -> Any:
+    """Return oneDNN's operators in PyTorch, which are private to it."""
+    return torch.ops.mkldnn
 
 
 class PackedLinear(nn.Module):
@@ -33,14 +39,14 @@ class PackedLinear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().contiguous()
         for_rows = 1 if _stays_on_one_core(rows, weight) else None
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, for_rows)
+        self.packed: Tensor = mkldnn()._reorder_linear_weight(weight, for_rows)
         self.bias: Tensor | None = None if linear.bias is None else linear.bias.detach()
         self.activation = ("gelu", "none") if gelu else ("none", "")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., in)` to `(..., out)`."""
         kind, algorithm = self.activation
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(
+        output: Tensor = mkldnn()._linear_pointwise(
             x.to(self.packed.dtype), self.packed, self.bias, kind, [], algorithm
         )
         return output
@@ -52,7 +58,7 @@ class PackedLinear(nn.Module):
             x: `(..., in)`.
             onto: `(..., out)`, contiguous and of the weight's type.
         """
-        output: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+        output: Tensor = mkldnn()._linear_pointwise.binary(
             x.to(self.packed.dtype), onto, self.packed, self.bias, "add"
         )
         return output
@@ -135,14 +141,14 @@ class PackedConvolution(nn.Module):
             list(convolution.padding), list(convolution.stride), list(convolution.dilation),
             convolution.groups,
         )  # fmt: skip
-        self.packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+        self.packed: Tensor = mkldnn()._reorder_convolution_weight(
             weight, *self.place, [1, convolution.in_channels, *size]
         )
         self.bias = None if convolution.bias is None else convolution.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, in, H, W)` to `(B, out, H', W')`."""
-        output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        output: Tensor = mkldnn()._convolution_pointwise(
             x, self.packed, self.bias, *self.place, "none", [], ""
         )
         return output
@@ -177,6 +183,8 @@ def can_pack(dtype: torch.dtype) -> bool:
     otherwise or compute something else, the plain layers stay.
     """
     needed = {torch.bfloat16: "avx512_f", torch.float16: "avx512_fp16"}.get(dtype, "")
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
     if needed and not cpu_capabilities().get(needed, False):
         return False
     return _computes_the_same(_packed_as_plain, dtype)
@@ -185,6 +193,8 @@ def can_pack(dtype: torch.dtype) -> bool:
 @cache
 def can_pack_for_mkl() -> bool:
     """Whether float32 linear layers are packed for MKL here; tried once as `can_pack`."""
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return False
     return _computes_the_same(_mkl_as_plain, torch.float32)
 
 
@@ -194,6 +204,7 @@ def cpu_capabilities() -> dict[str, object]:
     return dict(known())
 
 
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Pairs = Iterator[tuple[Tensor, Tensor]]
 """What a packed layer computes and what the plain one does."""
 
@@ -204,7 +215,8 @@ def _computes_the_same(pairs: Callable[[torch.dtype], Pairs], dtype: torch.dtype
     try:
         with torch.inference_mode():
             for got, wanted in pairs(dtype):
-                torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance)
+                if not torch.allclose(got, wanted, rtol=tolerance, atol=tolerance):
+                    raise ValueError("the numbers differ")
     except Exception as error:  # whatever another version of PyTorch does
         reason = str(error).partition("\n")[0] or type(error).__name__
         logger.warning(
@@ -219,33 +231,31 @@ def _computes_the_same(pairs: Callable[[torch.dtype], Pairs], dtype: torch.dtype
 
 
 def _packed_as_plain(dtype: torch.dtype) -> Pairs:
-    linear = nn.Linear(48, 32).to(dtype)
-    _fill(linear)
+    linear = _filled(lambda: nn.Linear(48, 32)).to(dtype)
     x, onto = _numbers(5, 48).to(dtype), _numbers(5, 32).to(dtype)
     packed = PackedLinear(linear)
     yield packed(x), linear(x)
     yield packed.add(x, onto.clone()), onto + linear(x)
     yield PackedLinear(linear, gelu=True)(x), F.gelu(linear(x))
-    convolution = nn.Conv2d(16, 24, 3, padding=1, stride=2).to(dtype)
-    _fill(convolution)
+    convolution = _filled(lambda: nn.Conv2d(16, 24, 3, padding=1, stride=2)).to(dtype)
     maps = _numbers(1, 16, 9, 8).to(dtype)
     yield PackedConvolution(convolution, size=(9, 8))(maps), convolution(maps)
 
 
 def _mkl_as_plain(dtype: torch.dtype) -> Pairs:
-    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
-        raise RuntimeError("this build has no MKL")
-    linear = nn.Linear(48, 32).to(dtype)
-    _fill(linear)
+    linear = _filled(lambda: nn.Linear(48, 32))
     for rows in (5, 7):  # as many as it was packed for, and more
         x = _numbers(rows, 48)
         yield MKLLinear(linear, gelu=False, rows=5)(x), linear(x)
 
 
-def _fill(layer: nn.Module) -> None:
-    """Give a layer weights without drawing from the random generator of whoever called."""
+def _filled(make: Callable[[], Layer]) -> Layer:
+    """Make a layer and fill it; the random generator of whoever called stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        layer = make()
     for parameter in layer.parameters():
         parameter.data.copy_(_numbers(*parameter.shape) / 8)
+    return layer
 
 
 def _numbers(*shape: int) -> Tensor:

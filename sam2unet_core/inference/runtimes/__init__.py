@@ -1,4 +1,4 @@
-"""What runs a network: one interface, one module a library, and the table that names them.
+"""The runtimes: one interface, one module per library, and the table that lists them.
 
 Nothing here imports PyTorch, so that the command line can list what there is.
 """

@@ -1,4 +1,4 @@
-"""Which runtime runs a network on a device; docs/performance.md has the measurements."""
+"""Chooses the runtime for a device; docs/performance.md has the measurements."""
 
 from __future__ import annotations
 

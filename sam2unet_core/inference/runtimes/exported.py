@@ -1,4 +1,4 @@
-"""Networks that another library runs: exported once, kept in the cache under a hash."""
+"""Networks exported for another library, kept in the cache under a hash."""
 
 from __future__ import annotations
 

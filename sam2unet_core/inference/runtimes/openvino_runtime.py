@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class OpenVINORuntime(Runtime):
     """Runs a network with OpenVINO on the CPU, in float32.
 
     In 16 bits OpenVINO is twice as fast, but its masks of the starter network on real frames are
-    too far from those of `exact`: docs/performance.md says how far, and why.
+    too far from those of `exact`: docs/notes/performance.md says how far, and why.
 
     The first start traces and compiles the network; the result is kept in the cache below a hash
     of weights, image size, processor and version, so the next start reads it.
@@ -45,13 +46,7 @@ class OpenVINORuntime(Runtime):
     name = "openvino"
 
     def __init__(self, network: nn.Module, *, size: tuple[int, int]) -> None:
-        try:
-            import openvino  # noqa: PLC0415 - an optional package
-        except ImportError as error:
-            raise ConfigError(
-                "runtime 'openvino': OpenVINO is not installed; `pip install sam2unet[openvino]`, "
-                "or use auto"
-            ) from error
+        openvino = _openvino()
         core = openvino.Core()
         file = cached_file(
             network.eval(),
@@ -79,6 +74,22 @@ class OpenVINORuntime(Runtime):
         return torch.from_numpy(np.concatenate(found))
 
 
+def _openvino() -> Any:
+    """Return the library, which reports neither its import nor a conversion to Intel.
+
+    It does report both wherever it finds its package for that, so it is told that there is none.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino  # noqa: PLC0415 - an optional package
+    except ImportError as error:
+        raise ConfigError(
+            "runtime 'openvino': OpenVINO is not installed; `pip install sam2unet[openvino]`, "
+            "or use auto"
+        ) from error
+    return openvino
+
+
 def _read(core: Any, file: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Return the compiled network that the cache holds and the mapped file that it may use.
 
@@ -87,11 +98,9 @@ def _read(core: Any, file: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
     """
     if not file.is_file():
         return None, None
-    from openvino import Tensor as Content  # noqa: PLC0415 - an optional package
-
     try:
         # Copied on writing, for OpenVINO takes no memory that cannot be written to.
-        content = Content(np.memmap(file, np.uint8, mode="c"), shared_memory=True)
+        content = _openvino().Tensor(np.memmap(file, np.uint8, mode="c"), shared_memory=True)
         return core.import_model(content, "CPU", settings), content
     except (RuntimeError, ValueError) as error:  # damaged, or empty
         logger.info("the compiled network in the cache cannot be used (%s)", error)
@@ -99,20 +108,11 @@ def _read(core: Any, file: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _convert(network: nn.Module, size: tuple[int, int]) -> Any:
-    """Return OpenVINO's model for one image. Its `convert_model` would report that to Intel."""
-    from openvino.frontend import FrontEndManager  # noqa: PLC0415 - an optional package
-    from openvino.frontend.pytorch.ts_decoder import (  # noqa: PLC0415 - the same
-        TorchScriptPythonDecoder,
-    )
-
+    """Return OpenVINO's model for one image."""
     shape = (1, 3, *size)
-    frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():  # the checks of the image's shape are traced as constants
         warnings.simplefilter("ignore")
-        decoder = TorchScriptPythonDecoder(network, example_input=(torch.zeros(shape),))
-        model = frontend.convert(frontend.load(decoder))
-    model.reshape(shape)
-    return model
+        return _openvino().convert_model(network, input=shape, example_input=torch.zeros(shape))
 
 
 def _write(path: Path, content: Any) -> None:

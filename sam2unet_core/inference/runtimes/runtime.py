@@ -1,4 +1,4 @@
-"""What every runtime has in common: images in, logits out."""
+"""The interface of all runtimes: images in, logits out."""
 
 from __future__ import annotations
 
