@@ -1,4 +1,4 @@
-"""`segment` and `rethreshold`: frames to masks, sent one by one as they are found."""
+"""`segment` and `rethreshold`: convert frames to masks and send each when it is ready."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class PathInput:
 
     Attributes:
         path: file or folder.
-        series: which of the series there.
-        frames: which of its frames; None for all.
-        plane: cut it this way first; None for as it is stored.
-        force: segment it even where the task is not made for it.
+        series: index of the series at that path.
+        frames: which frames; None for all.
+        plane: reformat it to this plane first; None for the stored frames.
+        force: whether to segment it even if the task does not accept it.
     """
 
     path: str
@@ -50,12 +50,12 @@ class PathInput:
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What `segment` is asked.
+    """The request `segment`.
 
     Attributes:
-        given: the frames.
+        given: the input.
         adjustment: how probabilities become masks.
-        probabilities: whether the client wants them too.
+        probabilities: whether to return the probabilities, too.
     """
 
     given: ArrayInput | PathInput
@@ -64,10 +64,10 @@ class SegmentRequest:
 
     @classmethod
     def take(cls, fields: Fields, folder: Path) -> SegmentRequest:
-        """Read the fields of `segment`.
+        """Parse the fields of `segment`.
 
         Raises:
-            ProtocolError: they are wrong.
+            ProtocolError: a field is invalid.
         """
         inner = fields.inner("input")
         if inner is None:
@@ -78,7 +78,7 @@ class SegmentRequest:
         path = inner.text("path")
         if path is None:
             if plane is not None:
-                raise ProtocolError("bad_request", "plane: for inputs given by path only")
+                raise ProtocolError("bad_request", "plane: only for inputs given by path")
             return cls(ArrayInput.take(inner, folder, force=force), adjustment, wanted)
         series = inner.integer("series", 0, low=0, high=MAX_FRAMES) or 0
         given = PathInput(path, series, inner.frames(), plane, force)
@@ -87,7 +87,7 @@ class SegmentRequest:
 
 
 class _Spent:
-    """Seconds, by what they went into."""
+    """Seconds spent, by stage."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -95,7 +95,7 @@ class _Spent:
         self.network_s = 0.0
 
     def of(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Yield frames and count the time that decoding takes."""
+        """Yield frames and measure the decoding time."""
         while True:
             before = time.perf_counter()
             frame = next(frames, None)
@@ -105,7 +105,7 @@ class _Spent:
             yield frame
 
     def ms(self) -> dict[str, float]:
-        """Return milliseconds for the client."""
+        """Return the times in milliseconds."""
         seconds = {
             "decode": self.decode_s,
             "network": self.network_s,
@@ -123,13 +123,13 @@ def segment(
     exchange: Exchange,
     results: Results,
 ) -> dict[str, Any]:
-    """Segment frames and return what `finished` says.
+    """Segment frames and return the result of `finished`.
 
     Raises:
         ProtocolError: `task_mismatch`, or the request does not fit the series.
         InputError: a frame cannot be decoded.
-        OutOfMemoryError, MemoryError: a single frame does not fit.
-        CancelledError: the job was stopped.
+        OutOfMemoryError, MemoryError: a single frame does not fit into memory.
+        CancelledError: the request was cancelled.
     """
     spent = _Spent()
     opened = _open(request.given, job, task=model.task, studies=studies)
@@ -169,16 +169,16 @@ def rethreshold(
     frames: list[int] | None,
     exchange: Exchange,
 ) -> dict[str, Any]:
-    """Make masks of kept probabilities and return what `finished` says.
+    """Make masks of stored probabilities and return the result of `finished`.
 
     Raises:
         ProtocolError: `bad_request`: the result has no such frame.
-        CancelledError: the job was stopped.
+        CancelledError: the request was cancelled.
     """
     spent, task = _Spent(), adjusted(kept.task, adjustment)
     count = int(kept.reference["shape"][0])  # type: ignore[index]
     if frames is not None and frames[-1] >= count:
-        raise ProtocolError("bad_request", f"frames: the result has {count}")
+        raise ProtocolError("bad_request", f"frames: the result has only {count} frames")
     with_findings = 0
     with ArrayWriter(exchange, "|u1") as writer:
         for probabilities in read_items(exchange.folder, kept.reference, chosen=frames):
@@ -198,7 +198,7 @@ def rethreshold(
 
 
 class _Writer:
-    """Writes masks, and probabilities where they are wanted or kept."""
+    """Writes masks and, if requested or kept, probabilities."""
 
     def __init__(
         self, request: SegmentRequest, exchange: Exchange, results: Results, *, size: int
@@ -213,16 +213,16 @@ class _Writer:
         self._with_findings = 0
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Do nothing; the files are already open."""
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Close the files; after an error nothing is kept."""
+        """Close the files; after an error, delete the held one."""
         self._stack.close()
         if kind is not None and self._held is not None:
             self._exchange.release(self._held)
 
     def add(self, masks: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        """Write one frame, `(K, H, W)` each."""
+        """Write masks and probabilities of one frame, `(K, H, W)` each."""
         self._with_findings += bool(masks.any())
         self._masks.append(masks)
         for each in (self._wanted, self._kept):
@@ -230,7 +230,7 @@ class _Writer:
                 each.append(probabilities)
 
     def close(self, task: Task) -> dict[str, Any]:
-        """Keep what is to be kept; return what the result says of the arrays."""
+        """Keep the probabilities and return the result's fields about the arrays."""
         handle = None
         if self._kept is not None:
             handle = self._results.keep(self._kept.path, self._kept.reference, task)
@@ -248,13 +248,13 @@ class _Writer:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What is to be segmented.
+    """An open input.
 
     Attributes:
-        count: how many frames there are.
-        size: pixels of each.
-        frames: as they are decoded.
-        warned: gathers what is to be told of them.
+        count: number of frames.
+        size: pixels per frame.
+        frames: the frames, decoded on iteration.
+        warned: collects their warnings.
     """
 
     count: int
@@ -275,7 +275,9 @@ def _open(
     _refuse(rejection_reason(task, series.properties), force=given.force)
     series = in_plane(series, given.plane)
     if given.frames is not None and given.frames[-1] >= series.frame_count:
-        raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
+        raise ProtocolError(
+            "bad_request", f"frames: the series has only {series.frame_count} frames"
+        )
     count = series.frame_count if given.frames is None else len(given.frames)
     cut = source_series(series) is not series
     warned = Warned(source_series(series), cut=cut)
@@ -285,5 +287,5 @@ def _open(
 
 def _refuse(rejection: Rejection | None, *, force: bool) -> None:
     if rejection is not None and not force:
-        remedy = "choose a task made for it, or force this one"
+        remedy = "choose a task that accepts it, or force this one"
         raise ProtocolError("task_mismatch", rejection.message, remedy)

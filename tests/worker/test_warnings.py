@@ -15,7 +15,7 @@ from sam2unet_core.worker.warned import MOST, Warned
 
 NOT_FINITE = {
     "code": "not_finite",
-    "message": "pixels are no number (NaN or infinite): shown as the lowest value",
+    "message": "pixels are NaN or infinite: shown as the lowest value",
 }
 WINDOW = {"center": 50.0, "width": 80.0}
 
@@ -184,4 +184,4 @@ def test_a_list_without_end_is_cut_and_says_so() -> None:
     list(warned.of([frame(0, *(Caution("value_ignored", f"text {n}") for n in range(MOST + 7)))]))
     found = warned.told()
     assert len(found) == MOST + 1
-    assert found[-1] == {"code": None, "message": "7 more warnings are left out here"}
+    assert found[-1] == {"code": None, "message": "7 more warnings are omitted"}
