@@ -1,4 +1,4 @@
-"""`sam2unet send`: the DICOM results of a folder to a PACS or another DICOM server."""
+"""`sam2unet send`: sends DICOM results to a PACS or another DICOM server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 def send(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder that `segment` wrote.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder that `sam2unet segment` wrote.", show_default=False
+        ),
     ],
     *,
     to: Annotated[
@@ -39,22 +42,24 @@ def send(
         ),
     ],
     calling_ae: Annotated[
-        str, typer.Option(metavar="NAME", help="Our own AE title, for C-STORE.")
+        str, typer.Option(metavar="NAME", help="Our AE title, for C-STORE.")
     ] = "SAM2UNET",
     tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt; https and the options below imply it.")
+        bool, typer.Option("--tls", help="Use TLS; https and the options below imply it.")
     ] = False,
     ca: Annotated[
-        Path | None, typer.Option(help="PEM file of authorities to trust; the system's by default.")
+        Path | None, typer.Option(help="PEM file of trusted CAs; the system's by default.")
     ] = None,
-    cert: Annotated[Path | None, typer.Option(help="PEM file of our own certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    cert: Annotated[Path | None, typer.Option(help="PEM file of our certificate.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="PEM file of its key, if not in the same file.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
 ) -> None:
     """Send the DICOM files of OUT to a server, in the order of its manifest.
 
-    The same command again sends what was not sent yet. Exit codes: 0 all sent, 2 usage, 3 some
-    files were not sent, 4 OUT is in use.
+    Run the same command again to send the files that are left. Exit codes: 0 all sent, 2 usage, 3
+    some files were not sent, 4 OUT is in use.
     """
     from sam2unet_core.batch.lock import FolderLock
     from sam2unet_core.dicom.servers import Tls, parse_destination, send_files
@@ -83,7 +88,7 @@ def send(
 
 
 def _parcels(out: Path) -> list[Parcel]:
-    """Return the DICOM files that the manifest lists, in its order, each once."""
+    """Return the distinct DICOM files in the manifest, in its order."""
     from sam2unet_core.batch.manifest import Manifest
     from sam2unet_core.dicom.servers import Parcel
 
