@@ -1,10 +1,10 @@
-"""A token grid cut into windows from its upper left corner."""
+"""Cuts a token grid into windows, starting at its upper left corner."""
 
 from torch import Tensor
 
 
 def whole_and_rest(length: int, window: int) -> list[slice]:
-    """Return what whole windows cover of a side, and what is left; neither is empty."""
+    """Return the slice of a side that whole windows cover, and the rest; omit empty slices."""
     whole = length - length % window
     return [span for span in (slice(0, whole), slice(whole, length)) if span.start < span.stop]
 
