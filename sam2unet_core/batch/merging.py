@@ -78,7 +78,7 @@ def _check_same_files(folders: Sequence[Path]) -> None:
         for line in Manifest(folder).lines.values():
             before, source = lines.setdefault(line.id, (line, sources.get(line.id)))
             same_source = source is not None and source == sources.get(line.id)
-            clash = not _agree(before, line, same_source=same_source)
+            clash = not _of_same_file(before, line, same_source=same_source)
             for each in line.outputs:
                 known, of = results.setdefault(each.path, (each, line))
                 clash |= known.sha256 != each.sha256 and of.key != line.key
@@ -90,7 +90,7 @@ def _check_same_files(folders: Sequence[Path]) -> None:
                 )
 
 
-def _agree(one: Line, other: Line, *, same_source: bool) -> bool:
+def _of_same_file(one: Line, other: Line, *, same_source: bool) -> bool:
     """Return whether two lines of an id are of the same file, possibly repaired in between."""
     if "failed" in (one.status, other.status):
         return same_source or one.source_sha256 == other.source_sha256

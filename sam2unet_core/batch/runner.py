@@ -85,7 +85,7 @@ class _Run:
     ) -> None:
         suffix = settings.shard.suffix if settings.shard else ""
         self._out, self._settings, self._model = out, settings, model
-        self._tell = progress
+        self._report_progress = progress
         self._record = RunRecord(out, settings, model)
         self._record.save()
         self._staging = f"{PART}{suffix}"
@@ -120,7 +120,7 @@ class _Run:
                 in_background(segmented, limit=RESULTS_AHEAD) as results,
             ):
                 for event in results:
-                    self._take(event, results)
+                    self._handle(event, results)
         except OutputError as error:
             stopped = str(error)
         finally:
@@ -140,14 +140,14 @@ class _Run:
             self._record.end(outcome.to_dict())
             write_summary(self._out, settings_hash=self._record.digest)
 
-    def _take(self, event: Segmented, results: Iterator[Segmented]) -> None:
+    def _handle(self, event: Segmented, results: Iterator[Segmented]) -> None:
         if isinstance(event, Passed):
             self._note(event.lines)
             changed = [line for line in event.lines if not self._known(line)]
             self._append(changed, event.rows if changed else ())
             self._progress.frames_done += event.frames
             self._progress.frames_before += event.frames
-            self._tell(self._progress)
+            self._report_progress(self._progress)
         elif isinstance(event, Begin):
             self._write(event, results)
 
@@ -158,7 +158,7 @@ class _Run:
                 writer.add(event)
                 self._frames += 1
                 self._progress.frames_done += 1
-                self._tell(self._progress)
+                self._report_progress(self._progress)
             elif isinstance(event, FrameFailure):
                 writer.failed(event)
             elif isinstance(event, End):
@@ -178,7 +178,7 @@ class _Run:
         self._note(lines)
         self._remove_previous(lines)
         self._append([line for line in lines if not self._known(line)], unit_rows(begin.unit))
-        self._tell(self._progress)
+        self._report_progress(self._progress)
         if writer.out_of_space:
             raise OutputError(
                 f"{self._out}: the disk is full; free some space, then run the same command again "

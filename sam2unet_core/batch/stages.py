@@ -106,12 +106,12 @@ class Decoder:
         for item in self.items:
             if isinstance(item, Skipped):
                 identity = self._name(item)  # in every shard, so that all assign the same names
-                if self._mine(skipped_path(item)):
+                if self._in_shard(skipped_path(item)):
                     yield self._skipped(item, identity)
             else:
                 yield from self._series(item)
 
-    def _mine(self, name: str) -> bool:
+    def _in_shard(self, name: str) -> bool:
         return self.settings.shard is None or self.settings.shard.holds(name)
 
     def _name(self, item: Skipped) -> str:
@@ -134,7 +134,7 @@ class Decoder:
 
     def _series(self, series: Series) -> Iterator[Decoded]:
         unit = Unit.of(series, self.naming)
-        if not self._mine(unit.relatives[0]):
+        if not self._in_shard(unit.relatives[0]):
             return
         try:
             key = self.key_of(unit)

@@ -115,7 +115,9 @@ def segment(  # noqa: PLR0913 - the options of the command
     ] = False,
     redo: Annotated[
         bool,
-        typer.Option("--redo", help="Segment again what is done, also with other settings."),
+        typer.Option(
+            "--redo", help="Segment finished inputs again; replaces results of other settings."
+        ),
     ] = False,
     keep_names: Annotated[
         bool | None,
@@ -167,15 +169,15 @@ def segment(  # noqa: PLR0913 - the options of the command
         note = model.task.metrics.get("note")
         if note and show:
             typer.echo(f"{note}; for better results: {UPGRADE.format(model.task.name)}", err=True)
-        with _local(inputs, show=show) as paths, _scratch() as scratch:
-            told = _Inputs(paths, model.task, force=force_task)
-            items = _find(paths, settings, output, scratch=scratch, told=told)
+        with _downloaded(inputs, show=show) as paths, _scratch() as scratch:
+            tally = _InputTally(paths, model.task, force=force_task)
+            items = _find(paths, settings, output, scratch=scratch, tally=tally)
             outcome = _run(items, output, settings, model, show=show)
     except LockedError as error:
-        _complain(error)
+        _print_error(error)
         raise typer.Exit(REFUSED) from error
     except NetworkError as error:
-        _complain(error)
+        _print_error(error)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as error:
         typer.echo(
@@ -186,12 +188,12 @@ def segment(  # noqa: PLR0913 - the options of the command
     if as_json:
         typer.echo(json.dumps({"out": str(output), **outcome.to_dict()}))
     elif not quiet:
-        _show(outcome, output, told)
-    for line in told.complaints():
-        _complain(DataError(line))
+        _show(outcome, output, tally)
+    for line in tally.complaints():
+        _print_error(DataError(line))
     if outcome.stopped:
-        _complain(OutputError(outcome.stopped))
-    raise typer.Exit(FAILED if told.complaints() else outcome.exit_code)
+        _print_error(OutputError(outcome.stopped))
+    raise typer.Exit(FAILED if tally.complaints() else outcome.exit_code)
 
 
 def open_chosen(
@@ -218,7 +220,7 @@ def open_chosen(
 
 
 @contextmanager
-def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
+def _downloaded(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
     """Download inputs from servers and return paths."""
     if not any(each.startswith(WEB) for each in inputs):
         yield [Path(each) for each in inputs]
@@ -238,7 +240,7 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
         yield paths
 
 
-class _Inputs:
+class _InputTally:
     """Counts what was found at each input; an input with nothing to segment is an error.
 
     Args:
@@ -300,7 +302,7 @@ def _scratch() -> Iterator[Path]:
 
 
 def _find(
-    inputs: list[Path], settings: Settings, output: Path, *, scratch: Path, told: _Inputs
+    inputs: list[Path], settings: Settings, output: Path, *, scratch: Path, tally: _InputTally
 ) -> Iterator[Series | Skipped]:
     from sam2unet_core.inputs import find_inputs, parse_series_filter
 
@@ -316,7 +318,7 @@ def _find(
         plane=settings.plane,
         out=output,
         scratch=scratch,
-        on_found=told,
+        on_found=tally,
     )
 
 
@@ -343,7 +345,7 @@ def _merge(inputs: list[Path], output: Path, *, quiet: bool) -> None:
         typer.echo(f"{count} manifest lines: {output / 'manifest.jsonl'}")
 
 
-def _show(outcome: Outcome, output: Path, told: _Inputs) -> None:
+def _show(outcome: Outcome, output: Path, tally: _InputTally) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
     rate = outcome.frames / outcome.seconds if outcome.seconds else 0
     typer.echo(f"Inputs: {counts or 'none'}")
@@ -351,12 +353,12 @@ def _show(outcome: Outcome, output: Path, told: _Inputs) -> None:
         typer.echo(f"  {reason}: {count}")
     for code, count in sorted(outcome.warnings.items()):
         typer.echo(f"  warning {code}: {count}")
-    if told.mismatches() and not told.complaints():
-        typer.echo(f"Note: {told.mismatches()}")
+    if tally.mismatches() and not tally.complaints():
+        typer.echo(f"Note: {tally.mismatches()}")
     typer.echo(f"{outcome.frames} frames in {outcome.seconds:.1f} s, {rate:.1f} frames/s")
     typer.echo(f"Report: {output / 'report.html'}")
 
 
-def _complain(error: Exception) -> None:
+def _print_error(error: Exception) -> None:
     console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red")
     sys.stderr.flush()

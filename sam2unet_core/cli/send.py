@@ -81,7 +81,7 @@ def send(
                 progress=lambda done, total: bar.update(job, completed=done, total=total),
             )
     except LockedError as error:
-        _complain(str(error))
+        _print_error(str(error))
         raise typer.Exit(REFUSED) from error
     _report(outcome, str(destination), quiet=quiet)
     raise typer.Exit(0 if outcome.complete else NOT_ALL_SENT)
@@ -112,20 +112,20 @@ def _bar(*, show: bool) -> RichProgress:
 
 def _report(outcome: Outcome, destination: str, *, quiet: bool) -> None:
     for path, warning in outcome.warnings:
-        _tell(f"Warning: {path}: stored, but {warning}", "yellow")
+        _print(f"Warning: {path}: stored, but {warning}", "yellow")
     for path, reason in outcome.problems:
-        _complain(f"{path}: {reason}")
+        _print_error(f"{path}: {reason}")
     if outcome.stopped:
-        _complain(f"{outcome.stopped} ({outcome.left} files are left)")
+        _print_error(f"{outcome.stopped} ({outcome.left} files are left)")
     if not quiet:
         earlier = f", {outcome.before} sent before" if outcome.before else ""
         typer.echo(f"{outcome.sent} files sent to {destination}{earlier}")
 
 
-def _complain(message: str) -> None:
-    _tell(f"Error: {message}", "red")
+def _print_error(message: str) -> None:
+    _print(f"Error: {message}", "red")
 
 
-def _tell(text: str, style: str) -> None:
+def _print(text: str, style: str) -> None:
     Console(stderr=True, soft_wrap=True).print(text, style=style, markup=False)
     sys.stderr.flush()

@@ -39,7 +39,7 @@ class Cores:
         self._shares = [max(1, each + (i < more)) for i in range(at_once)]
         self._pool = ThreadPoolExecutor(at_once, "network", self._take_share)
 
-    def begun(
+    def start(
         self, stream: Iterable[Frame | Mark], compute: Callable[[Frame], Found]
     ) -> Iterator[Computing[Found] | Mark]:
         """Start computing each frame of a stream and yield it; pass everything else through."""
@@ -49,7 +49,7 @@ class Cores:
             else:
                 yield item
 
-    def again(self, compute: Callable[[Frame], Found], frame: Frame) -> Found:
+    def retry_alone(self, compute: Callable[[Frame], Found], frame: Frame) -> Found:
         """Compute a frame again, alone; from now on, compute one frame at a time."""
         while self.at_once > 1:
             self._room.acquire()

@@ -141,8 +141,8 @@ class Engine:
             with in_background(stream, limit=self._ahead) as ahead:
                 yield from self._together(ahead)
             return
-        with in_background(self._cores.begun(stream, self._alone), limit=self._ahead) as begun:
-            yield from self._one_by_one(begun, self._cores)
+        with in_background(self._cores.start(stream, self._alone), limit=self._ahead) as started:
+            yield from self._one_by_one(started, self._cores)
 
     def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return class probabilities `(N, K, H, W)` float32 of frames `(N, H, W, 3)` uint8 RGB.
@@ -193,10 +193,10 @@ class Engine:
             yield batch
 
     def _one_by_one(
-        self, begun: Iterable[Computing[FrameResult | FrameFailure] | Mark], cores: Cores
+        self, started: Iterable[Computing[FrameResult | FrameFailure] | Mark], cores: Cores
     ) -> Iterator[FrameResult | FrameFailure | Mark]:
         failed = False
-        for item in begun:
+        for item in started:
             if not isinstance(item, Computing):
                 failed = False
                 yield item
@@ -206,7 +206,7 @@ class Engine:
                 found = item.result.result()
                 if isinstance(found, FrameFailure) and is_out_of_memory(found.error):
                     # Frames computed in parallel may have used the memory.
-                    found = cores.again(self._alone, item.frame)
+                    found = cores.retry_alone(self._alone, item.frame)
                 failed = isinstance(found, FrameFailure)
                 yield found
 

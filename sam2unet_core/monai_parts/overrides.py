@@ -68,7 +68,7 @@ def keep_texts() -> tuple[str, ...]:
         if kind is None or not kind.is_text or key not in parser:
             continue
         text = _text_of(key, typed, given, default, current=parser[key])
-        if text is not None and _place(parser, key, text, default):
+        if text is not None and _store_literal(parser, key, text, default):
             kept.append(key)
     return tuple(kept)
 
@@ -134,7 +134,7 @@ def _text_of(
     return str(default) if changed and not is_code else None
 
 
-def _place(parser: ConfigParser, key: str, text: str, default: object) -> bool:
+def _store_literal(parser: ConfigParser, key: str, text: str, default: object) -> bool:
     """Store a text where MONAI does not interpret it; return whether that was needed.
 
     Raises:

@@ -24,7 +24,7 @@ from sam2unet_core.worker.exchange import Exchange, read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, PLANES, Fields
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Studies, in_plane
-from sam2unet_core.worker.warned import Warned
+from sam2unet_core.worker.warned import WarningLog
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Exporter:
             "file": self.output,
             "sha256": file_sha256(path),
             "frames": len(chosen),
-            "warnings": Warned(stored, whole=True).told(),
+            "warnings": WarningLog(stored, whole=True).to_list(),
         }
 
     def _chosen(self, cut: Series, task: Task) -> list[int]:

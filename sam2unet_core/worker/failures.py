@@ -71,7 +71,7 @@ def failure(error: BaseException, *, paths: Iterable[Path] = ()) -> dict[str, st
         message = error.strerror or type(error).__name__
     else:
         message = without_names(str(error), paths)
-    remedy = REMEDIES.get(kind, "correct the request; docs/worker.md describes all requests")
+    remedy = REMEDIES.get(kind, "correct the request; docs/worker.md describes each")
     return {"kind": kind, "message": message, "remedy": remedy}
 
 

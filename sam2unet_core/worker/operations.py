@@ -14,7 +14,7 @@ from sam2unet_core.worker.fields import MAX_FRAMES, Fields
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Reader, Studies, describe, source_of
-from sam2unet_core.worker.warned import Warned
+from sam2unet_core.worker.warned import WarningLog
 
 if TYPE_CHECKING:
     from sam2unet_core.worker.model_operations import ModelOperations
@@ -96,9 +96,9 @@ class Operations:
         series = self._studies.series(path, index, check=job.check)
         end = series.frame_count if count is None else min(start + count, series.frame_count)
         chosen = range(start, max(start, end))
-        warned = Warned(series)
+        warnings = WarningLog(series)
         with ArrayWriter(self._exchange, "|u1") as writer:
-            for frame in warned.of(self._reader.frames(series, chosen)):
+            for frame in warnings.collect(self._reader.frames(series, chosen)):
                 writer.append(frame.pixels)
                 job.progress(frame.index - start + 1, len(chosen))
         reference = writer.reference
@@ -110,7 +110,7 @@ class Operations:
             "rows": series.rows,
             "columns": series.columns,
             "source": source_of(series),
-            "warnings": warned.told(),
+            "warnings": warnings.to_list(),
         }
 
     def _current_task(self) -> Task | None:

@@ -26,7 +26,7 @@ from sam2unet_core.worker.models import describe
 from sam2unet_core.worker.results import Kept, Results
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Studies, in_plane
-from sam2unet_core.worker.warned import Warned
+from sam2unet_core.worker.warned import WarningLog
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class SegmentRequest:
         return cls(given, adjustment, wanted)
 
 
-class _Spent:
+class _Timer:
     """Seconds spent, by stage."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class _Spent:
         self.decode_s = 0.0
         self.network_s = 0.0
 
-    def of(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+    def decoding(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """Yield frames and measure the decoding time."""
         while True:
             before = time.perf_counter()
@@ -131,21 +131,21 @@ def segment(
         OutOfMemoryError, MemoryError: a single frame does not fit into memory.
         CancelledError: the request was cancelled.
     """
-    spent = _Spent()
+    timer = _Timer()
     opened = _open(request.given, job, task=model.task, studies=studies)
-    count, warned = opened.count, opened.warned
+    count, warnings = opened.count, opened.warnings
     task = adjusted(model.task, request.adjustment)
     writer = _Writer(request, exchange, results, size=4 * count * task.num_classes * opened.size)
     done = 0
     with (
         writer,
         Engine.for_latency(model) as engine,
-        closing(engine.results(spent.of(opened.frames))) as found,
+        closing(engine.results(timer.decoding(opened.frames))) as found,
     ):
         for result in found:
             masks = masks_of(result.probabilities, task, request.adjustment)
             writer.add(masks, result.probabilities)
-            spent.network_s += result.seconds
+            timer.network_s += result.seconds
             job.partial(done, exchange.write(masks))
             done += 1
             job.progress(done, count)
@@ -156,8 +156,8 @@ def segment(
         **{k: v for k, v in describe(model).items() if k != "task"},
         "task": model.task.name,
         "threshold": task.threshold,
-        "warnings": warned.told(),
-        "ms": spent.ms(),
+        "warnings": warnings.to_list(),
+        "ms": timer.ms(),
     }
 
 
@@ -175,7 +175,7 @@ def rethreshold(
         ProtocolError: `bad_request`: the result has no such frame.
         CancelledError: the request was cancelled.
     """
-    spent, task = _Spent(), adjusted(kept.task, adjustment)
+    timer, task = _Timer(), adjusted(kept.task, adjustment)
     count = int(kept.reference["shape"][0])  # type: ignore[index]
     if frames is not None and frames[-1] >= count:
         raise ProtocolError("bad_request", f"frames: the result has only {count} frames")
@@ -193,7 +193,7 @@ def rethreshold(
         "frames_with_findings": with_findings,
         "task": kept.task.name,
         "threshold": task.threshold,
-        "ms": spent.ms(),
+        "ms": timer.ms(),
     }
 
 
@@ -254,13 +254,13 @@ class _Opened:
         count: number of frames.
         size: pixels per frame.
         frames: the frames, decoded on iteration.
-        warned: collects their warnings.
+        warnings: collects their warnings.
     """
 
     count: int
     size: int
     frames: Iterator[Frame]
-    warned: Warned
+    warnings: WarningLog
 
 
 def _open(
@@ -269,8 +269,8 @@ def _open(
     if isinstance(given, ArrayInput):
         _refuse(rejection_reason(task, given.source), force=given.force)
         count, rows, columns = given.shape
-        warned = Warned(count)
-        return _Opened(count, rows * columns, warned.of(given.frames(task.window)), warned)
+        warnings = WarningLog(count)
+        return _Opened(count, rows * columns, warnings.collect(given.frames(task.window)), warnings)
     series = studies.series(given.path, given.series, check=job.check)
     _refuse(rejection_reason(task, series.properties), force=given.force)
     series = in_plane(series, given.plane)
@@ -280,9 +280,9 @@ def _open(
         )
     count = series.frame_count if given.frames is None else len(given.frames)
     cut = source_series(series) is not series
-    warned = Warned(source_series(series), cut=cut)
-    frames = warned.of(series.frames(indices=given.frames, window=task.window))
-    return _Opened(count, series.rows * series.columns, frames, warned)
+    warnings = WarningLog(source_series(series), cut=cut)
+    frames = warnings.collect(series.frames(indices=given.frames, window=task.window))
+    return _Opened(count, series.rows * series.columns, frames, warnings)
 
 
 def _refuse(rejection: Rejection | None, *, force: bool) -> None:

@@ -50,7 +50,7 @@ def serve(
     if parent is not None:
         watch(parent, server.end)
     server.run()
-    if parent is not None and not server.was_told and ended_within(parent, PARENT_EXIT_S):
+    if parent is not None and not server.shutdown_requested and ended_within(parent, PARENT_EXIT_S):
         folder.remove()
     logging.shutdown()
     os._exit(0)  # a normal exit would wait for the stream's lock, which the listening thread holds
@@ -65,11 +65,11 @@ class Server:
         exchange: the exchange folder; its files are deleted at the end.
 
     Attributes:
-        was_told: whether the client sent `shutdown`.
+        shutdown_requested: whether the client sent `shutdown`.
     """
 
     def __init__(self, channel: Channel, operations: Operations, exchange: Exchange) -> None:
-        self.was_told = False
+        self.shutdown_requested = False
         self._channel = channel
         self._operations = operations
         self._exchange = exchange
@@ -164,7 +164,7 @@ class Server:
 
     def _shut_down(self, identifier: int) -> None:
         with self._lock:
-            self._closing = self.was_told = True
+            self._closing = self.shutdown_requested = True
             if self._job is not None:
                 self._job.stop()
         self._work.put(lambda: self._send(event(identifier, "finished", result={})))

@@ -15,7 +15,7 @@ from sam2unet_core.names import without_names
 from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.types import Frame, Rejection, Series, Skipped
 from sam2unet_core.worker.roots import Roots
-from sam2unet_core.worker.warned import MOST, Warned
+from sam2unet_core.worker.warned import MOST, WarningLog
 
 Check = Callable[[], None]
 """Raises CancelledError if the request was cancelled."""
@@ -162,7 +162,7 @@ def describe(series: Series, *, index: int, rejection: Rejection | None) -> dict
         "study_uid": series.study_uid,
         "fits": rejection is None,
         "why_not": rejection and rejection.message,
-        "warnings": Warned(series, whole=True).told(),
+        "warnings": WarningLog(series, whole=True).to_list(),
     }
 
 

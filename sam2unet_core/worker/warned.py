@@ -11,11 +11,11 @@ MOST = 50
 _MOST_NUMBERS = 8
 """Frame numbers in one warning at most."""
 
-Told = list[dict[str, str | None]]
+WarningList = list[dict[str, str | None]]
 _Key = tuple[str | None, str]
 
 
-class Warned:
+class WarningLog:
     """Collects distinct warnings with the numbers of their frames.
 
     Args:
@@ -38,7 +38,7 @@ class Warned:
         for number in range(len(self._instances)) if whole or cut else ():
             self._of_instance(number, number)
 
-    def of(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def collect(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield frames unchanged and collect their warnings."""
         for frame in frames:
             if self._instances:
@@ -46,12 +46,12 @@ class Warned:
             self._note(frame.cautions, frame.index)
             yield frame
 
-    def told(self) -> Told:
+    def to_list(self) -> WarningList:
         """Return the warnings: a code of `types.WARNINGS` (None for a series' own) and a message.
 
         Frame numbers start at 1; they are omitted if all frames are meant.
         """
-        found: Told = [
+        found: WarningList = [
             {"code": code, "message": f"{text}{self._where(numbers)}"}
             for (code, text), numbers in self._found.items()
         ]
