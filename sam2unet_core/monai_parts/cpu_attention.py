@@ -42,7 +42,6 @@ class CPUTrainingAttention(WindowAttention):
     """
 
     def __init__(self, other: WindowAttention) -> None:
-        """Share the linear layers."""
         nn.Module.__init__(self)
         self.heads, self.window, self.pool = other.heads, other.window, other.pool
         self.qkv, self.proj = other.qkv, other.proj

@@ -17,7 +17,6 @@ class WindowAttention(nn.Module):
     """
 
     def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, pool: bool) -> None:
-        """Build the layers."""
         super().__init__()
         self.heads = heads
         self.window = window

@@ -12,7 +12,6 @@ class ReceptiveField(nn.Module):
     """Four branches with growing receptive fields, joined and reduced to the decoder's width."""
 
     def __init__(self, channels: int, width: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.branch0 = nn.Sequential(ConvNorm(channels, width, (1, 1)))
         self.branch1 = _branch(channels, width, 3)
@@ -34,7 +33,6 @@ class ConvNorm(nn.Module):
     def __init__(
         self, channels: int, width: int, kernel: tuple[int, int], dilation: int = 1
     ) -> None:
-        """Build the layers."""
         super().__init__()
         padding = (dilation * (kernel[0] - 1) // 2, dilation * (kernel[1] - 1) // 2)
         self.conv = nn.Conv2d(
@@ -52,7 +50,6 @@ class Up(nn.Module):
     """Decoder step: upsample by 2, concatenate the skip connection, apply two convolutions."""
 
     def __init__(self, width: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.conv = DoubleConv(2 * width, width)
 
@@ -67,7 +64,6 @@ class DoubleConv(nn.Module):
     """Two times: 3 x 3 convolution, batch normalisation, ReLU."""
 
     def __init__(self, channels: int, width: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.double_conv = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False),

@@ -32,7 +32,6 @@ class Hiera(nn.Module):
     def __init__(
         self, variant: Variant, *, drop_path: float = 0.0, gradient_checkpointing: float = 0.0
     ) -> None:
-        """Build the layers."""
         super().__init__()
         dim, side = variant.embed_dim, variant.windows[0]
         self.gradient_checkpointing = float(gradient_checkpointing)
@@ -103,7 +102,6 @@ class PatchEmbed(nn.Module):
     """Overlapping patches of 7 x 7 pixels at stride 4, as tokens."""
 
     def __init__(self, dim: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
 
@@ -117,7 +115,6 @@ class AdaptedBlock(nn.Module):
     """A trunk block behind a bottleneck adapter: block(x + adapter(x))."""
 
     def __init__(self, block: "Block") -> None:
-        """Build the layers."""
         super().__init__()
         dim = block.dim
         self.block = block
@@ -146,7 +143,6 @@ class Block(nn.Module):
     def __init__(
         self, dim: int, dim_out: int, *, heads: int, window: int, pool: bool, drop_path: float
     ) -> None:
-        """Build the layers."""
         super().__init__()
         self.dim = dim
         self.pool = pool
@@ -174,7 +170,6 @@ class MLP(nn.Module):
     """Two linear layers with a hidden width of four times the channels."""
 
     def __init__(self, dim: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)])
         self.act = nn.GELU()
@@ -189,7 +184,6 @@ class DropPath(nn.Module):
     """Stochastic depth: skips a residual branch for random samples in training (1603.09382)."""
 
     def __init__(self, probability: float) -> None:
-        """Build the layers."""
         super().__init__()
         self.probability = probability
 

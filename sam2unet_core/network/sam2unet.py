@@ -45,7 +45,6 @@ class SAM2UNet(nn.Module):
         drop_path: float = 0.0,
         adapter_init: Literal["trunc_normal", "default"] = "trunc_normal",
     ) -> None:
-        """Build the layers."""
         super().__init__()
         self.variant = find_variant(variant)
         self.num_classes = num_classes

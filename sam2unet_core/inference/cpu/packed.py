@@ -35,7 +35,6 @@ class PackedLinear(nn.Module):
     """
 
     def __init__(self, linear: nn.Linear, *, gelu: bool = False, rows: int = 0) -> None:
-        """Pack the weight."""
         super().__init__()
         weight = linear.weight.detach().contiguous()
         for_rows = 1 if _stays_on_one_core(rows, weight) else None
@@ -78,7 +77,6 @@ class MKLLinear(nn.Module):
     """
 
     def __init__(self, linear: nn.Linear, *, gelu: bool, rows: int) -> None:
-        """Pack the weight."""
         super().__init__()
         weight = linear.weight.detach().contiguous()
         self.rows = rows
@@ -126,7 +124,6 @@ class PackedConvolution(nn.Module):
     """
 
     def __init__(self, convolution: nn.Conv2d, *, size: tuple[int, int]) -> None:
-        """Pack the weight."""
         super().__init__()
         if isinstance(convolution.padding, str):
             raise ValueError(f"padding is {convolution.padding!r}, expected numbers")
