@@ -50,10 +50,6 @@ class Output:
     kind: str
 
 
-def _no_time() -> dict[str, int]:
-    return {"decode": 0, "network": 0, "write": 0}
-
-
 @dataclass(frozen=True)
 class Line:
     """The manifest line of one input instance; see `docs/batch.md` for the keys."""
@@ -70,7 +66,7 @@ class Line:
     frames_with_findings: int = 0
     outputs: tuple[Output, ...] = ()
     key: str | None = None
-    ms: dict[str, int] = field(default_factory=_no_time)
+    ms: dict[str, int] = field(default_factory=lambda: {"decode": 0, "network": 0, "write": 0})
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -116,7 +112,7 @@ class Manifest:
     """
 
     def __init__(self, folder: Path, *, suffix: str = "") -> None:
-        self.path = folder / _name(suffix)
+        self.path = folder / f"manifest{suffix}.jsonl"
         self.lines: dict[str, Line] = {}
         others = [folder / NAME, *(p for p in shard_manifests(folder) if p != self.path)]
         for path in dict.fromkeys([*others, self.path]):
@@ -182,10 +178,6 @@ def _check_inside(path: str) -> None:
     pure = PureWindowsPath(path)  # handles the separators and drives of all systems
     if not path or pure.anchor or ".." in pure.parts:
         raise ValueError("the path of an output is outside the results folder")
-
-
-def _name(suffix: str) -> str:
-    return f"manifest{suffix}.jsonl"
 
 
 def _ends_within_line(stream: Any) -> bool:

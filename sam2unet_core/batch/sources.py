@@ -94,12 +94,10 @@ class PrivateFolder:
 
     def _rows(self) -> dict[str, Row]:
         rows: dict[str, Row] = {}
-        for path in (self._folder / "sources.csv", *self._shards()):
+        shards = sorted(self._folder.glob("sources.*-of-*.csv"))
+        for path in (self._folder / "sources.csv", *shards):
             rows.update({row["id"]: row for row in _read(path)})
         return rows
-
-    def _shards(self) -> list[Path]:
-        return sorted(self._folder.glob("sources.*-of-*.csv"))
 
 
 def unit_rows(unit: Unit) -> Iterator[Row]:

@@ -77,7 +77,11 @@ def write_summary(out: Path, *, settings_hash: str | None = None) -> None:
         private = PrivateFolder(out)
         private.tidy()
         lines = Manifest(out).lines
-        found = {key: entry for key, line in lines.items() if (entry := _entry(private, line))}
+        found = {
+            key: entry
+            for key, line in lines.items()
+            if line.status is not Status.SKIPPED and (entry := private.load_entry(line.id))
+        }
         write_bytes(out / "summary.csv", _table(found, lines).encode())
         page = _page(out, list(lines.values()), list(found.values()))
         write_bytes(out / "report.html", render(page).encode())
@@ -92,10 +96,6 @@ def absorb_shards(out: Path) -> None:
     for pattern in ("manifest.*-of-*.jsonl", "run.*-of-*.json", "private/sources.*-of-*.csv"):
         for path in out.glob(pattern):
             path.unlink()
-
-
-def _entry(private: PrivateFolder, line: Line) -> Entry | None:
-    return None if line.status is Status.SKIPPED else private.load_entry(line.id)
 
 
 def _table(found: dict[str, Entry], lines: dict[str, Line]) -> str:

@@ -143,10 +143,6 @@ def _read_factors(value: Any) -> list[float]:
     return [_read_number(each, lambda x: x > 0) for each in value]
 
 
-def _read_fraction_or_truth(value: Any) -> float | bool:
-    return value if isinstance(value, bool) else _read_number(value, lambda x: 0 <= x <= 1)
-
-
 def _read_device(value: Any) -> object:
     if isinstance(value, bool | int | float):
         raise TypeError(value)
@@ -187,7 +183,9 @@ SETTINGS: dict[str, Kind] = {
     "train_trunk": replace(_TRUTH, expected="True, False or None", optional=True),
     "weights": _OPEN_PATH,
     "trunk": _OPEN_PATH,
-    "gradient_checkpointing": replace(_FRACTION, read=_read_fraction_or_truth),
+    "gradient_checkpointing": replace(
+        _FRACTION, read=lambda value: value if isinstance(value, bool) else _FRACTION.read(value)
+    ),
     "drop_path": _BELOW_1,
     # recipe
     "epochs": _whole(1),

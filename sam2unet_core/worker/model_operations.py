@@ -63,7 +63,7 @@ class ModelOperations:
         options = LoadOptions.take(fields)
         fields.end()
         model = self._models.get(options)
-        return {**describe(model), "ms": _ms(started)}
+        return {**describe(model), "ms": round(1000 * (time.perf_counter() - started), 2)}
 
     def _segment(self, fields: Fields, job: RunningRequest) -> Result:
         wanted = fields.inner("load")
@@ -109,7 +109,3 @@ def stoppable(job: RunningRequest) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def _ms(started: float) -> float:
-    return round(1000 * (time.perf_counter() - started), 2)

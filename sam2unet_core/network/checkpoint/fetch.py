@@ -89,7 +89,7 @@ def fetch(
     part = _Part(folder / f"{entry.file_name}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _download(source, source.url(entry), part, progress or _silent)
+        _download(source, source.url(entry), part, progress or (lambda *_: None))
         _verify(part.path, entry, folder)
         part.path.replace(path)
         part.note.unlink(missing_ok=True)
@@ -262,7 +262,3 @@ def _disk_message(error: OSError, part: Path) -> str:
             "same command again to resume, or move the cache with SAM2UNET_CACHE"
         )
     return f"{part.parent}: cannot be written ({error}); check the folder, or set SAM2UNET_CACHE"
-
-
-def _silent(_have: int, _total: int | None) -> None:
-    """Show no progress."""
