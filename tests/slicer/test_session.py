@@ -299,7 +299,7 @@ def test_a_run_tells_what_was_guessed_in_its_pictures(
     told = run(session)
     assert told[-1][0] == "finished", told
     where = {"slice": "", "range": " (frame 2)", "volume": " (frame 3)"}[what]
-    text = f"pixels are no number (NaN or infinite): shown as the lowest value{where}"
+    text = f"pixels are NaN or infinite: shown as the lowest value{where}"
     assert told[-2] == ("warned", [text])
     session.start(request(volume(np.zeros((2, 40, 48), np.uint8)), bundle))
     assert not [each for each in run(session) if each[0] == "warned"]

@@ -1,4 +1,4 @@
-"""`overlay`: results drawn over the pictures."""
+"""`overlay`: results drawn over the frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Overlay(PictureFormat):
-    """An annotated video of a moving source, one PNG per frame of any other."""
+    """An annotated video of a moving source; otherwise one PNG per frame."""
 
     name = "overlay"
     help = "results drawn over the frames, as pictures or video"
@@ -29,13 +29,13 @@ class Overlay(PictureFormat):
         yield PictureFile("overlay.png", "overlay", lambda path: write_image(path, drawn))
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the video, or the pictures where PyAV is not installed."""
+        """Return the sink that writes the video, or pictures if PyAV is not installed."""
         if not work.unit.moving or importlib.util.find_spec("av") is None:
             return super().open(work, stack)
         from sam2unet_core.media.video_writer import AnnotatedVideoWriter
 
         path = work.staging.file(Target(f"{work.unit.base}.overlay.mp4", "overlay"))
-        forced = "; forced on a source it is not made for" if work.settings.force_task else ""
+        forced = "; forced on an unsuitable source" if work.settings.force_task else ""
         task = work.model.task
         caption = f"{task.title}: research only{forced}"
         writer = stack.enter_context(

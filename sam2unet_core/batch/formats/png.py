@@ -1,4 +1,4 @@
-"""`png`: label maps as palette PNG."""
+"""`png`: label maps as palette PNGs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Png(PictureFormat):
-    """One palette PNG per frame: 0 background, k the k-th class, seen in the classes' colours."""
+    """One palette PNG per frame: 0 is background, k the k-th class; the palette has its colours."""
 
     name = "png"
     help = "label map of each frame"

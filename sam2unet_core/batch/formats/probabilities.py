@@ -1,4 +1,4 @@
-"""`probabilities`: what the network put out, as 16-bit PNG."""
+"""`probabilities`: class probabilities as 16-bit PNGs."""
 
 from __future__ import annotations
 
