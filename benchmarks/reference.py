@@ -34,7 +34,7 @@ class PaddedAttention(WindowAttention):
         side = self.window
         if side:
             x = _cut(x, side)  # (B*N, side, side, dim)
-        x = self.proj(self._attend(self.qkv(x)))
+        x = self.proj(self.attend(self.qkv(x)))
         if self.pool:
             height, width, side = height // 2, width // 2, side // 2
         return _join(x, batch, height, width) if side else x

@@ -32,7 +32,7 @@ def ready(opened: SimpleNamespace) -> None:
     """An image and tasks are there."""
     panel_cases.slice_view("Red")
     panel_cases.colour_volume("5: Colonoscopy")
-    say(opened, ("tasks", panel_cases.entries()))
+    say(opened, ("offer", panel_cases.offer()))
 
 
 def no_environment(opened: SimpleNamespace) -> None:
@@ -44,6 +44,7 @@ def no_environment(opened: SimpleNamespace) -> None:
 def mismatch(opened: SimpleNamespace) -> None:
     """The chosen task is not made for the image."""
     ready(opened)
+    opened.logic.rejections["polyp"] = "the task 'polyp' accepts the modality ES, XC, not OP"
     node = panel_cases.colour_volume("3: Fundus photograph", modality="OP")
     opened.ui.inputSelector.setCurrentNode(node)
 
@@ -82,7 +83,7 @@ def failed(opened: SimpleNamespace) -> None:
     ready(opened)
     opened.ui.logCollapsibleButton.collapsed = False
     opened.ui.applyButton.click()
-    what = "the GPU's memory does not suffice"
+    what = "out of memory on the GPU"
     say(opened, ("failed", what, "choose CPU as the device under Advanced, or fewer frames"))
 
 

@@ -23,14 +23,14 @@ class Segmenter:
 
     Args:
         task: what the network's channels mean.
-        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32. It is taken over:
-            optimised for inference in place, it cannot be trained or saved any more.
+        network: maps `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32. It is optimised for
+            inference in place and must not be trained or saved afterwards.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
 
     Raises:
-        WeightsError: the network has another number of channels than the task.
-        ConfigError: device or runtime do not exist.
+        WeightsError: the network's number of channels differs from the task's.
+        ConfigError: the device or the runtime does not exist.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Segmenter:
 
     @classmethod
     def of(cls, model: Model) -> Segmenter:
-        """Return a segmenter of an open model."""
+        """Wrap an open model."""
         made = cls.__new__(cls)
         made.model = model
         return made
@@ -59,34 +59,33 @@ class Segmenter:
 
         Args:
             bundle: folder with `configs/task.json`; the installed bundle by default.
-            task: a task, the name of one that comes with the package, or a `task.json`, in place
-                of the bundle's own.
-            weights: a weights file in place of the bundle's own. A file that holds its task
-                brings it along, unless `bundle` or `task` is given.
+            task: a task, the name of a built-in one, or a `task.json`, in place of the bundle's.
+            weights: a weights file in place of the bundle's. The task stored in it is used unless
+                `bundle` or `task` is given.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
             runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
 
         Raises:
             TaskError: the task cannot be read.
-            MissingWeightsError: there are no weights for this task on this machine.
+            MissingWeightsError: this machine has no weights for this task.
             WeightsError: the weights do not fit the task, or are not those of the bundle.
-            ConfigError: device or runtime do not exist.
+            ConfigError: the device or the runtime does not exist.
         """
         source = choose_model(bundle, task=task, weights=weights)
         return cls.of(open_model(source, device=device, runtime=runtime))
 
     @property
     def task(self) -> Task:
-        """What the network's channels mean, with the threshold that is used."""
+        """What the network's channels mean, and the threshold in use."""
         return self.model.task
 
     @property
     def runtime(self) -> Runtime:
-        """What runs the network."""
+        """The runtime that runs the network."""
         return self.model.runtime
 
     def with_threshold(self, threshold: float) -> Segmenter:
-        """Return a segmenter that runs the same network with another threshold."""
+        """Return a segmenter that runs the same network with a different threshold."""
         return Segmenter.of(self.model.with_threshold(threshold))
 
     def segment(
@@ -100,15 +99,14 @@ class Segmenter:
         """Segment the frames of a series, in order, decoding ahead of the network.
 
         Args:
-            series: what to segment, such as one of `open_study`.
+            series: the series, such as one of `open_study`.
             indices: which frames, ascending from 0; all by default.
-            batch_size: frames in the network at once: together, or on a CPU each on a core of its
-                own.
-            on_error: told of each instance that cannot be decoded, and the others go on.
+            batch_size: frames in the network at once; on a CPU, each runs on its own core.
+            on_error: called for each instance that cannot be decoded; the others are segmented.
 
         Raises:
             InputError: a frame cannot be decoded and `on_error` is None.
-            OutOfMemoryError: a single frame does not fit the device.
+            OutOfMemoryError: a single frame does not fit into the device's memory.
         """
         window = self.task.window
         frames = series.frames(indices=indices, window=window, on_error=on_error)
@@ -122,10 +120,10 @@ class Segmenter:
             frames: `(N, H, W, 3)` uint8 RGB.
 
         Returns:
-            `(N, K, H, W)` float32 in 0 to 1.
+            `(N, K, H, W)` float32 from 0 to 1.
 
         Raises:
-            DataError: the array is of another shape or type.
+            DataError: the array has the wrong shape or type.
         """
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
             raise DataError(

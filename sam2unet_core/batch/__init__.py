@@ -1,6 +1,6 @@
-"""Batch runs: folders of inputs in, results, a manifest and a report out.
+"""Batch runs: segment folders of inputs into results, a manifest and a report.
 
-Names are imported when they are used: listing the formats needs no PyTorch.
+Names are imported on first use, so that listing the formats does not import PyTorch.
 """
 
 from importlib import import_module

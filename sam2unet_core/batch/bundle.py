@@ -1,4 +1,4 @@
-"""What the bundle's inference configuration runs: a batch run over a folder."""
+"""A batch run over a folder, as the bundle's inference configuration starts it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 
 
 class FolderRun:
-    """A batch run as a component of the bundle; it writes what `sam2unet segment` writes.
+    """A batch run as a component of the bundle; it writes the same files as `sam2unet segment`.
 
     Args:
         dataset_dir: folder of inputs, or of a dataset with `images/`.
         output_dir: folder for the results.
-        model: segments; it knows the weights file that it came from.
+        model: the model, which knows its weights file.
         overlays: also write pictures with outlines.
         probabilities: also write probability maps.
     """
@@ -36,7 +36,7 @@ class FolderRun:
         probabilities: bool = False,
     ) -> None:
         folder = Path(dataset_dir)
-        images = folder / "images"  # beside which masks may lie
+        images = folder / "images"
         self._inputs, self._out = images if images.is_dir() else folder, Path(output_dir)
         self._model = model
         more = [("overlay", overlays), ("probabilities", probabilities)]
@@ -44,10 +44,10 @@ class FolderRun:
         self._settings = Settings(formats=(AUTO, *wanted))
 
     def run(self) -> Outcome:
-        """Segment what is in the folder, or resume what was begun.
+        """Segment the folder, or resume an interrupted run.
 
         Raises:
-            OutputError: the run stopped, as where the disk is full.
+            OutputError: the run stopped early, for example because the disk is full.
             SAM2UNetError: some inputs failed; the others are done.
         """
         outcome = run(
@@ -64,6 +64,6 @@ class FolderRun:
         if failed:
             raise SAM2UNetError(
                 f"{failed} of {sum(outcome.statuses.values())} inputs failed, the others are "
-                f"done: {self._out / 'manifest.jsonl'} says which and why"
+                f"done; {self._out / 'manifest.jsonl'} says which failed and why"
             )
         return outcome

@@ -1,4 +1,4 @@
-"""Gathers what was guessed, left out or concealed in the files of one unit, for the manifest."""
+"""Collects the cautions of one unit for the manifest: what was guessed, omitted or concealed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from sam2unet_core.types import Caution, Series
 
 _MOST_NUMBERS = 8
-"""Frame numbers that one sentence names."""
+"""Frame numbers that one sentence lists at most."""
 
 
 class CautionLog:
-    """Gathers cautions by instance: those of the headers, then those of frames as they come.
+    """Collects cautions by instance: first those of the headers, then those of frames.
 
     Args:
-        series: its instances' own cautions are there from the start.
+        series: the series whose instances' cautions to start with.
     """
 
     def __init__(self, series: Series) -> None:
@@ -25,14 +25,14 @@ class CautionLog:
             self.add(index, instance.cautions)
 
     def add(self, instance: int, cautions: Iterable[Caution], *, number: int | None = None) -> None:
-        """Note cautions of an instance, and the 1-based number of the frame that they are about."""
+        """Add cautions of an instance and the number of their frame, from 1."""
         for caution in cautions:
             numbers = self._found[instance].setdefault(caution, [])
             if number is not None and not self._one_each:
                 numbers.append(number)
 
     def codes(self, instance: int) -> tuple[str, ...]:
-        """Return the codes of an instance, each once, in alphabetical order."""
+        """Return the distinct codes of an instance in alphabetical order."""
         return tuple(sorted({caution.code for caution in self._found[instance]}))
 
     def texts(self, instance: int) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class CautionLog:
         return tuple(f"{caution.message}{_frames(numbers)}" for caution, numbers in found)
 
     def all_texts(self) -> tuple[str, ...]:
-        """Return the sentences of all instances, each once."""
+        """Return the distinct sentences of all instances."""
         return tuple(dict.fromkeys(t for index in sorted(self._found) for t in self.texts(index)))
 
 

@@ -1,4 +1,4 @@
-"""Allows one run at a time in a results folder; the lock is released when the process dies."""
+"""Allows one run at a time in a results folder; the lock is released when the process ends."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sam2unet_core.errors import LockedError
 
 NAME = ".lock"
 MERGE_S = 120.0
-"""Seconds that a shard waits for another one to merge."""
+"""Seconds that a shard waits while another one merges."""
 LOOK_S = 1.0
-"""Seconds in which another's lock has to be free: those who look at it hold it for a moment."""
+"""Seconds to wait for another run's lock, which other runs hold briefly while they check it."""
 
 
 class FolderLock:
-    """Holds a results folder while it is entered.
+    """A context that locks a results folder.
 
-    A shard holds a lock of its own, so shards may share a folder; a run that is no shard may not
-    share it with anyone.
+    Each shard has its own lock, so shards can share a folder. A run that is not a shard shares it
+    with no other run.
 
     Args:
-        folder: the results folder; it exists.
-        suffix: the shard's, or empty.
+        folder: the results folder, which exists.
+        suffix: the shard's suffix, or empty.
 
     Raises:
         LockedError: another run holds the folder.
@@ -47,11 +47,11 @@ class FolderLock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drop the lock."""
+        """Release the lock."""
         self._held.close()
 
     def _of_others(self) -> list[Path]:
-        """Return the locks that nobody else may hold."""
+        """Return the locks that no other run may hold."""
         if self.suffix:
             return [path for path in [self.folder / NAME] if path.exists()]
         return sorted(path for path in self.folder.glob(f"{NAME}*") if path.name != NAME)
@@ -59,10 +59,10 @@ class FolderLock:
 
 @contextmanager
 def merging(folder: Path) -> Iterator[None]:
-    """Let one shard at a time write the summary; the others wait for it.
+    """Let one shard at a time write the summary, while the others wait.
 
     Raises:
-        LockedError: another one takes longer than `MERGE_S`.
+        LockedError: another shard takes longer than `MERGE_S`.
     """
     with _locked(folder / ".merging", wait_s=MERGE_S):
         yield
@@ -70,7 +70,7 @@ def merging(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a file, which stays where it is."""
+    """Hold the lock of a file; the file is not deleted."""
     lock = FileLock(path, timeout=wait_s)
     try:
         lock.acquire()

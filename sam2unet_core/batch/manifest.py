@@ -1,4 +1,4 @@
-"""The manifest: one line of JSON per input instance, appended as the work goes on."""
+"""The manifest: one line of JSON per input instance, appended during the run."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ NAME = "manifest.jsonl"
 
 
 class Status(StrEnum):
-    """What became of an input."""
+    """The status of an input."""
 
     DONE = "done"
-    """Segmented, something found."""
+    """Segmented, with findings."""
     EMPTY = "empty"
-    """Segmented, nothing found."""
+    """Segmented, without findings."""
     SKIPPED = "skipped"
-    """No input, or not one for this task."""
+    """Not an input, or not suitable for this task."""
     FAILED = "failed"
-    """No result, or no whole one."""
+    """No result, or an incomplete one."""
 
 
-_NO_END = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
-"""What readers may take for the end of a line, or cannot read: written as JSON's escapes."""
+_ESCAPED = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
+"""Characters that some readers take for line ends or cannot read; written as JSON escapes."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One file that was written.
+    """An output file.
 
     Attributes:
         path: below the results folder, with `/`.
         sha256: hash of its bytes.
-        kind: such as `mask` or `seg`.
+        kind: its kind, such as `mask` or `seg`.
     """
 
     path: str
@@ -50,13 +50,9 @@ class Output:
     kind: str
 
 
-def _no_time() -> dict[str, int]:
-    return {"decode": 0, "network": 0, "write": 0}
-
-
 @dataclass(frozen=True)
 class Line:
-    """What became of one input instance; see `docs/batch.md` for the keys."""
+    """The manifest line of one input instance; see `docs/batch.md` for the keys."""
 
     id: str
     source_sha256: str | None
@@ -70,20 +66,21 @@ class Line:
     frames_with_findings: int = 0
     outputs: tuple[Output, ...] = ()
     key: str | None = None
-    ms: dict[str, int] = field(default_factory=_no_time)
+    ms: dict[str, int] = field(default_factory=lambda: {"decode": 0, "network": 0, "write": 0})
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Return the line, without its end."""
+        """Return the line, without the line end."""
         text = json.dumps({"schema": SCHEMA, **asdict(self)}, ensure_ascii=False)
-        return _NO_END.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     @classmethod
     def from_json(cls, text: str) -> Line:
         """Read a line.
 
         Raises:
-            ValueError: it is torn, of another schema, or names a path outside the results folder.
+            ValueError: it is incomplete, has an unknown schema, or has a path outside the results
+                folder.
         """
         content: dict[str, Any] = json.loads(text)
         if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
@@ -100,7 +97,7 @@ class Line:
             raise ValueError(f"not a manifest line: {error}") from error
 
     def same_result(self, other: Line | None) -> bool:
-        """Whether the other line says the same, apart from how long it took."""
+        """Return whether both lines are equal, apart from the times."""
         if other is None:
             return False
         return asdict(self) | {"ms": {}} == asdict(other) | {"ms": {}}
@@ -111,18 +108,18 @@ class Manifest:
 
     Args:
         folder: the results folder.
-        suffix: the shard's, or empty; a shard appends to a file of its own.
+        suffix: the shard's suffix, or empty; each shard has its own file.
     """
 
     def __init__(self, folder: Path, *, suffix: str = "") -> None:
-        self.path = folder / _name(suffix)
+        self.path = folder / f"manifest{suffix}.jsonl"
         self.lines: dict[str, Line] = {}
         others = [folder / NAME, *(p for p in shard_manifests(folder) if p != self.path)]
         for path in dict.fromkeys([*others, self.path]):
             self.lines.update({line.id: line for line in read_lines(path)})
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Add lines; they are in the system's hands when this returns.
+        """Append lines; they are passed to the operating system before this returns.
 
         Raises:
             OSError: the file cannot be written.
@@ -132,14 +129,14 @@ class Manifest:
             return
         text = "".join(f"{line.to_json()}\n" for line in added)
         with self.path.open("a+b") as stream:
-            if _torn(stream):
+            if _ends_within_line(stream):
                 text = f"\n{text}"
             stream.write(text.encode())
         self.lines.update({line.id: line for line in added})
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Return the lines of a manifest, without those that were torn; none if there is no file."""
+    """Return the complete lines of a manifest; empty if there is no file."""
     if not path.is_file():
         return []
     lines = []
@@ -159,11 +156,11 @@ def shard_manifests(folder: Path) -> list[Path]:
 def merge_manifests(folder: Path, *, sources: Iterable[Path] = ()) -> dict[str, Line]:
     """Write one manifest from those of other folders and of the shards in this one.
 
-    Within a folder a shard's lines are the newer ones. Of two folders with the same id, a line
-    that is not `failed` wins; that both are of the same file was checked before, see `merge`.
+    Within a folder, the lines of shards are newer. If two folders have the same id, the line that
+    is not `failed` wins; `merge` has checked that both lines are of the same file.
 
     Returns:
-        the lines by id, as in the file.
+        The lines by id, in the order of the file.
     """
     merged: dict[str, Line] = {}
     for source in dict.fromkeys([folder, *sources]):
@@ -178,18 +175,12 @@ def merge_manifests(folder: Path, *, sources: Iterable[Path] = ()) -> dict[str, 
 
 
 def _check_inside(path: str) -> None:
-    """Refuse a path outside the results folder."""
-    pure = PureWindowsPath(path)  # knows the separators and drives of both systems
+    pure = PureWindowsPath(path)  # handles the separators and drives of all systems
     if not path or pure.anchor or ".." in pure.parts:
-        raise ValueError("an output's path is outside the results folder")
+        raise ValueError("the path of an output is outside the results folder")
 
 
-def _name(suffix: str) -> str:
-    return f"manifest{suffix}.jsonl"
-
-
-def _torn(stream: Any) -> bool:
-    """Whether the file ends within a line."""
+def _ends_within_line(stream: Any) -> bool:
     if stream.seek(0, 2) == 0:
         return False
     stream.seek(-1, 2)

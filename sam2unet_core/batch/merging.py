@@ -1,4 +1,4 @@
-"""Results folders of shards brought together in one."""
+"""Merges the results folders of shards."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def merge(folders: Sequence[Path], out: Path) -> int:
-    """Bring the results of shards into one folder; theirs stay as they are.
+    """Merge the results of shards into one folder, without changing the others.
 
     Args:
         folders: results folders of the same settings.
         out: the folder to write; it may be one of them.
 
     Returns:
-        the number of manifest lines.
+        The number of manifest lines.
 
     Raises:
         LockedError: a folder is in use, the settings differ, or two folders have results of
-            different files under one name; nothing is written then.
+            different files under the same name; nothing is written then.
         OutputError: a folder holds no results, or `out` cannot be written to.
     """
     for folder in folders:
         if not (folder / "run.json").is_file() and not list(folder.glob("run.*-of-*.json")):
-            raise OutputError(f"{folder}: no run.json; give folders that `segment` wrote")
+            raise OutputError(f"{folder}: no run.json; give folders that `sam2unet segment` wrote")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with ExitStack() as locks:
@@ -50,7 +50,7 @@ def merge(folders: Sequence[Path], out: Path) -> int:
             PrivateFolder(out).create()
             merge_records(out, sources=list(folders))
             for folder in folders:
-                _bring(folder, out)
+                _copy_results(folder, out)
             lines = merge_manifests(out, sources=folders)
             absorb_shards(out)
             write_summary(out)
@@ -61,7 +61,7 @@ def merge(folders: Sequence[Path], out: Path) -> int:
 
 
 def _hold(folder: Path, locks: ExitStack) -> None:
-    """Take the lock of a source; one that may only be read has no lock to take."""
+    """Lock a source folder, unless it is read-only."""
     try:
         locks.enter_context(FolderLock(folder))
     except OSError as error:
@@ -70,7 +70,7 @@ def _hold(folder: Path, locks: ExitStack) -> None:
 
 
 def _check_same_files(folders: Sequence[Path]) -> None:
-    """Refuse folders that have results of different files under one id or path."""
+    """Raise a `LockedError` if two folders have results of different files under one id or path."""
     lines: dict[str, tuple[Line, str | None]] = {}
     results: dict[str, tuple[Output, Line]] = {}
     for folder in folders:
@@ -78,27 +78,27 @@ def _check_same_files(folders: Sequence[Path]) -> None:
         for line in Manifest(folder).lines.values():
             before, source = lines.setdefault(line.id, (line, sources.get(line.id)))
             same_source = source is not None and source == sources.get(line.id)
-            clash = not _agree(before, line, same_source=same_source)
+            clash = not _of_same_file(before, line, same_source=same_source)
             for each in line.outputs:
                 known, of = results.setdefault(each.path, (each, line))
                 clash |= known.sha256 != each.sha256 and of.key != line.key
             if clash:
                 raise LockedError(
                     f"{folder}: holds results of other files under the same names as "
-                    f"{folders[0] if len(folders) == 2 else 'a folder before it'}; only shares of "
-                    "one archive come together: give another folder with -o for each archive"
+                    f"{folders[0] if len(folders) == 2 else 'another folder'}; merge only shards "
+                    "of the same inputs, and give each archive its own folder with -o"
                 )
 
 
-def _agree(one: Line, other: Line, *, same_source: bool) -> bool:
-    """Whether two lines of an id are about the same file, or the same file before its repair."""
+def _of_same_file(one: Line, other: Line, *, same_source: bool) -> bool:
+    """Return whether two lines of an id are of the same file, possibly repaired in between."""
     if "failed" in (one.status, other.status):
         return same_source or one.source_sha256 == other.source_sha256
     return (one.source_sha256, one.key) == (other.source_sha256, other.key)
 
 
-def _bring(folder: Path, out: Path) -> None:
-    """Link or copy the files of one folder; the tables of sources keep apart by their names."""
+def _copy_results(folder: Path, out: Path) -> None:
+    """Link or copy the files of one folder and add its table of sources."""
     if folder.resolve() == out.resolve():
         return
     for line in Manifest(folder).lines.values():

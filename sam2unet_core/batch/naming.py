@@ -1,8 +1,8 @@
 """Names of results: paths below the input for images, short keyed hashes for DICOM.
 
-A hash here is a pseudonym: it keeps UIDs and names out of the results, and `private/sources.csv`
-leads back. It is the same in every run, so shards of one archive agree and a rerun writes to the
-same names; whoever has a UID already can therefore tell whether it is among the results.
+A hash is a pseudonym: it keeps UIDs and names out of the results, and `private/sources.csv` maps it
+back. It is the same in every run, so that shards agree and a rerun writes the same names. Someone
+who already has a UID can therefore check whether it is among the results.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from sam2unet_core.types import Series, Skipped
 
 KEY = b"sam2unet results/1"
 LENGTH = 16
-"""Hex digits of a short hash: 64 bits, so no two of a million inputs share one by chance."""
+"""Hex digits of a short hash: 64 bits, so a million inputs have no collision by chance."""
 
 
 class Naming:
-    """Names what a run writes.
+    """Assigns ids and names to results.
 
     Args:
         names: see `Settings.names`.
-        previous: what the results folder holds already; its names are not given to other files.
+        previous: results already in the folder; their names are not given to other files.
     """
 
     def __init__(self, names: Names, previous: PreviousResults | None = None) -> None:
@@ -36,20 +36,20 @@ class Naming:
         self._bases: set[str] = set()
 
     def short(self, kind: str, *parts: str) -> str:
-        """Return the short keyed hash of some text; `kind` keeps studies from series."""
+        """Return the short keyed hash of text; `kind` separates studies, series and instances."""
         text = "\0".join((kind, *parts)).encode("utf-8", "surrogatepass")
         return hmac.new(KEY, text, hashlib.sha256).hexdigest()[:LENGTH]
 
     def instance_id(self, relative: str, source: str, *, content: Content) -> str:
         """Return the manifest's id of the file at this path below its input.
 
-        Where two inputs hold a file of the same path, the second one gets another id: in one run,
-        and where the results folder holds results of the first one.
+        If two inputs hold a file of the same path, the second one gets a different id, also if the
+        first one was segmented in a previous run.
 
         Args:
             relative: the path below the input.
-            source: the file itself, as `previous.source_of` gives it.
-            content: hashes of the files that it is segmented with, its own among them.
+            source: the file's absolute path, from `previous.source_of`.
+            content: hashes of all files of its unit.
         """
         number = 0
         while True:
@@ -61,23 +61,22 @@ class Naming:
             number += 1
 
     def study(self, series: Series) -> str | None:
-        """Return the pseudonym of a DICOM study, None for other media."""
+        """Return the pseudonym of a DICOM study; None for other media."""
         if not series.is_dicom:
             return None
         return self.short("study", series.study_uid or f"no uid, in {_folder(series)}")
 
     def series(self, series: Series) -> str | None:
-        """Return the pseudonym of a DICOM series, None for other media."""
+        """Return the pseudonym of a DICOM series; None for other media."""
         if not series.is_dicom:
             return None
         uid = series.series_uid or f"no uid, in {_folder(series)}"
         return self.short("series", series.study_uid or "", uid)
 
     def base(self, series: Series, instance: int, *, instance_id: str) -> str:
-        """Return what the results of an instance are named after, below OUT, with `/`.
+        """Return the base name of an instance's results: a path below OUT, with `/`.
 
-        Where two inputs hold a file of the same path, the second one is told apart by `~2`, now
-        or in a run before.
+        If two inputs hold a file of the same path, the second one gets the suffix `~2`.
         """
         if series.is_dicom and self.names != "keep":
             return f"{self.study(series)}/{self.series(series)}/{instance_id}"
@@ -87,7 +86,7 @@ class Naming:
         number = self._numbers.get(instance_id, 0)
         if number:
             base = f"{plain}~{number + 1}"
-        while base in self._bases:  # as where a file's own name ends with `~2`
+        while base in self._bases:  # a file's own name may end with `~2`
             number += 1
             base = f"{plain}~{number + 1}"
         self._bases.add(base)
@@ -95,17 +94,17 @@ class Naming:
 
 
 def relative_path(series: Series, instance: int) -> str:
-    """Return the path of an instance below the input that the user named, with `/`."""
+    """Return the path of an instance below the input given by the user, with `/`."""
     return below(series.instances[instance].path, series.source_path)
 
 
 def skipped_path(skipped: Skipped) -> str:
-    """Return the path of a file that is no input, below the input that the user named."""
+    """Return the path of a skipped file below the input given by the user."""
     return skipped.relative or skipped.path.name
 
 
 def below(path: Path, folder: Path) -> str:
-    """Return `path` as seen from `folder`, with `/`; its name alone where it is not below."""
+    """Return `path` relative to `folder`, with `/`; only its name if it is not below `folder`."""
     try:
         relative = path.relative_to(folder).as_posix()
     except ValueError:
@@ -118,8 +117,8 @@ def _folder(series: Series) -> str:
 
 
 def _safe(relative: str) -> str:
-    """Return a path that stays below OUT and clear of its own files; no two get the same one."""
+    """Map a path, one to one, to one below OUT that does not clash with the folder's own files."""
     parts = [part for part in in_utf8(relative).split("/") if part not in ("", ".", "..")]
-    bare = parts[0].lstrip("_").casefold()  # some file systems do not tell case apart
+    bare = parts[0].lstrip("_").casefold()  # some file systems ignore case
     reserved = bare == "private" or bare.startswith(".")
     return "/".join([f"_{parts[0]}" if reserved else parts[0], *parts[1:]])

@@ -12,10 +12,10 @@ class Progress:
     """Progress of a run.
 
     Attributes:
-        frames_found: frames of the inputs seen so far.
-        scanned: whether all inputs have been seen.
-        frames_done: of these, done now or before.
-        frames_before: of these, done before.
+        frames_found: frames of the inputs found so far.
+        scanned: whether all inputs have been found.
+        frames_done: frames done in this run or a previous one.
+        frames_before: frames done in a previous run.
         statuses: number of inputs by status.
     """
 
@@ -34,8 +34,8 @@ class Outcome:
         statuses: number of inputs by status.
         reasons: number of inputs by reason.
         warnings: number of inputs by warning.
-        frames: how many were segmented in this run.
-        seconds: how long it took.
+        frames: number of frames segmented in this run.
+        seconds: duration of the run.
         stopped: why it stopped early; empty if it did not.
     """
 
@@ -48,9 +48,9 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 where all is done, 3 where some inputs failed."""
+        """0 if all inputs are done, 3 if some failed or the run stopped early."""
         return 3 if self.stopped or self.statuses.get("failed") else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a value that JSON can hold."""
+        """Return the outcome as JSON types."""
         return {"exit_code": self.exit_code, **asdict(self)}

@@ -1,4 +1,4 @@
-"""The files of one unit are written to a staging folder, then renamed to their final names."""
+"""Output files of one unit: written to a staging folder, then renamed to their final paths."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Target:
 
     Attributes:
         path: below the results folder, with `/`.
-        kind: what the manifest calls it.
-        instance: index of the instance it belongs to; None where it belongs to all.
+        kind: its kind in the manifest.
+        instance: index of the instance it belongs to; None if it belongs to all.
     """
 
     path: str
@@ -37,7 +37,7 @@ class Staging:
 
     Args:
         out: the results folder.
-        name: of the folder; empty or not there.
+        name: name of the folder.
     """
 
     def __init__(self, out: Path, name: str) -> None:
@@ -46,7 +46,7 @@ class Staging:
         self.targets: list[Target] = []
 
     def create(self) -> None:
-        """Make the folder, empty."""
+        """Create the folder, or empty an existing one."""
         try:
             self._folder.mkdir(parents=True)
         except FileExistsError:
@@ -54,21 +54,21 @@ class Staging:
             self._folder.mkdir(parents=True)
 
     def remove(self) -> None:
-        """Remove the folder with what is left in it."""
+        """Remove the folder and its content."""
         try:
-            self._folder.rmdir()  # nothing is, after the only file of a picture was published
+            self._folder.rmdir()  # the usual case: empty, because all files were published
         except OSError:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def file(self, target: Target) -> Path:
-        """Return the staging path of a file; its folder is created."""
+        """Create the folder of a file and return its staging path."""
         path = self._unfinished(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.targets.append(target)
         return path
 
     def publish(self) -> list[tuple[Target, Output]]:
-        """Rename every file to its place; return each with its hash."""
+        """Rename all files to their final paths; return them with their hashes."""
         outputs = []
         for target in self.targets:
             unfinished, final = self._unfinished(target), self._out / target.path
@@ -79,13 +79,13 @@ class Staging:
         return outputs
 
     def _unfinished(self, target: Target) -> Path:
-        """Return a name that cannot be mistaken for a result."""
+        """Return the staging path, whose suffix tells it from a result."""
         return self._folder / f"{target.path}{PART}"
 
 
 @dataclass(frozen=True)
 class UnitWork:
-    """What the files of one unit are written from."""
+    """A unit and what is needed to write its files."""
 
     unit: Unit
     staging: Staging

@@ -11,16 +11,16 @@ from sam2unet_core.batch.manifest import Line
 from sam2unet_core.names import in_utf8
 
 Content = Callable[[], Collection[str | None]]
-"""Returns the hashes of all files of a unit; asked only where they matter."""
+"""Returns the hashes of all files of a unit; called only when they are needed."""
 
 
 def source_of(path: Path, *, archive: Path | None = None, relative: str = "") -> str:
-    """Return how `private/sources.csv` names a file: one name, wherever the run was started.
+    """Return a file's absolute path for `private/sources.csv`.
 
     Args:
         path: the file.
-        archive: the archive that it was unpacked from, for this run only.
-        relative: the path within it.
+        archive: the archive from which it was unpacked temporarily.
+        relative: its path within the archive.
     """
     if archive is not None:
         return in_utf8(f"{os.path.realpath(archive)}!/{relative}")
@@ -28,27 +28,27 @@ def source_of(path: Path, *, archive: Path | None = None, relative: str = "") ->
 
 
 class PreviousResults:
-    """The manifest lines that a results folder held when a run began.
+    """The manifest lines of a results folder at the start of a run.
 
     Args:
-        lines: by id.
-        sources: path of the file of each id, as `source_of` gives it.
+        lines: the lines by id.
+        sources: path of each id's file, from `source_of`.
     """
 
     def __init__(self, lines: Mapping[str, Line], sources: Mapping[str, str]) -> None:
-        self._lines = dict(lines)  # as it is now: a run adds to the manifest while it names
+        self._lines = dict(lines)  # a copy, because the run appends to the manifest
         self._sources = sources
 
     def allows(self, identity: str, source: str, *, content: Content) -> bool:
-        """Whether the file of that source may have this id, and replace the results under it.
+        """Return whether a file may have this id and replace the results under it.
 
-        It may where the id is free, where they were made from the file at this very path, or from
-        nothing but files whose content is at hand again, as after an archive was moved.
+        It may if the id is free, if the results were made from the file at this path, or if they
+        were made only from files whose content is in the unit, as after the folder was moved.
 
         Args:
             identity: the id.
-            source: the file, as `source_of` gives it.
-            content: of the unit it is part of.
+            source: the file's path, from `source_of`.
+            content: the hashes of the file's unit.
         """
         line = self._lines.get(identity)
         if line is None or self._sources.get(identity) == source:
@@ -60,7 +60,7 @@ class PreviousResults:
 
     @cached_property
     def _made_from(self) -> dict[str, set[str | None]]:
-        """Hashes of the files each result was made from, by its path."""
+        """Hashes of the source files of each result, by the result's path."""
         found: dict[str, set[str | None]] = {}
         for line in self._lines.values():
             for each in line.outputs:

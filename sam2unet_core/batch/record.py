@@ -1,4 +1,4 @@
-"""run.json: settings, versions and hashes of a results folder, and an audit line per run."""
+"""run.json: settings, versions and hashes of a results folder, and an audit entry per run."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PACKAGES = ("torch", "numpy", "pydicom", "highdicom", "av", "nibabel", "SimpleIT
 class RunRecord:
     """The run.json of a results folder.
 
-    The start that results carry as their date is that of the first run with these settings, so a
-    rerun writes the same bytes.
+    Results are dated by the start of the first run with these settings, so that a rerun writes the
+    same bytes.
 
     Args:
         out: the results folder.
-        settings: of this run.
-        model: what segments.
+        settings: the settings of this run.
+        model: the model.
 
     Raises:
         LockedError: the folder holds results made with other settings and `redo` is not set.
@@ -47,7 +47,7 @@ class RunRecord:
             difference = _difference(other, settings, model)
             raise LockedError(
                 f"{out}: holds results made with other settings ({difference}); "
-                "choose another folder with -o, or replace them with --redo"
+                "give another folder with -o, or replace the results with --redo"
             )
         own = _read(self._path) or {}
         started = own.get("started") if own.get("digest") == self.digest else None
@@ -88,13 +88,13 @@ class RunRecord:
         write_bytes(self._path, _text(self._content))
 
     def end(self, outcome: dict[str, Any]) -> None:
-        """Note how the run ended and write run.json."""
+        """Record how the run ended and write run.json."""
         self._audit.update({"ended": _now(), **outcome})
         self.save()
 
 
 def record_files(out: Path) -> list[Path]:
-    """Return the records in a results folder, its own and those of shards."""
+    """Return the paths of a results folder's record and those of its shards."""
     return [out / "run.json", *sorted(out.glob("run.*-of-*.json"))]
 
 
@@ -106,11 +106,11 @@ def merge_records(
     Args:
         out: the results folder.
         sources: other results folders.
-        settings_hash: leave out records made with other settings, as of shards to redo.
+        settings_hash: merge only records with this hash of their settings.
 
     Raises:
-        LockedError: they are of different settings.
-        OutputError: there is none.
+        LockedError: the settings of the records differ.
+        OutputError: there are no records.
     """
     files = [path for folder in dict.fromkeys([out, *sources]) for path in record_files(folder)]
     found = [content for path in files if (content := _read(path))]
@@ -118,7 +118,7 @@ def merge_records(
         found = [content for content in found if content["digest"] == settings_hash]
     if not found:
         raise OutputError(
-            f"{out}: no run.json to merge; name folders that `sam2unet segment` wrote"
+            f"{out}: no run.json to merge; give folders that `sam2unet segment` wrote"
         )
     if len({each["digest"] for each in found}) > 1:
         raise LockedError(
@@ -131,12 +131,12 @@ def merge_records(
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """Return the content of a folder's run.json; empty where there is none."""
+    """Return the content of a folder's run.json; empty if there is none."""
     return _read(out / "run.json") or {}
 
 
 def _difference(before: dict[str, Any], settings: Settings, model: Model) -> str:
-    """Name what differs between a record and this run."""
+    """Describe the differences between a record and this run."""
     now = settings.that_change_results()
     then = before.get("settings", {})
     parts = [f"{key} {then.get(key)}, now {now[key]}" for key in now if now[key] != then.get(key)]
@@ -147,8 +147,8 @@ def _difference(before: dict[str, Any], settings: Settings, model: Model) -> str
         if task[key] != old.get(key)
     ]
     if before.get("model", {}).get("weights_sha256") != model.weights_sha256:
-        parts.append("other weights")
-    return "; ".join(parts) or "another version, runtime or task file"
+        parts.append("different weights")
+    return "; ".join(parts) or "different version, runtime or task file"
 
 
 def _text(content: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""A batch run: inputs in; results and one manifest line per input out, whatever happens."""
+"""A batch run: writes results, and one manifest line per input, also if it fails."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from sam2unet_core.inference.model import Model
 from sam2unet_core.types import Series
 
 SCAN_AHEAD = 4096
-"""Inputs that may be known before they are segmented: for the time left."""
+"""Inputs that are scanned in advance, to estimate the remaining time."""
 RESULTS_AHEAD = 2
-"""Results that may wait to be written."""
+"""Results that can wait to be written."""
 
 
 def run(
@@ -46,24 +46,24 @@ def run(
     model: Model,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Outcome:
-    """Segment inputs into a results folder, or resume what was begun there.
+    """Segment inputs into a results folder, or resume an interrupted run.
 
     Args:
-        items: series, and files that are no input; see `sam2unet_core.inputs`.
-        out: the results folder; made if it is not there.
+        items: series and skipped files; see `sam2unet_core.inputs`.
+        out: the results folder; created if it does not exist.
         settings: what to write and how.
-        model: segments; its task has the threshold that is used.
-        progress: told after each frame and each input.
+        model: the model; its task has the threshold.
+        progress: called after each frame and each input.
 
     Raises:
-        LockedError: another run holds the folder, or it holds results made with other settings.
+        LockedError: another run is using the folder, or it holds results made with other settings.
         OutputError: the folder cannot be written to.
     """
     suffix = settings.shard.suffix if settings.shard else ""
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folder, suffix=suffix), quiet():  # warnings quote what headers hold
+        with FolderLock(folder, suffix=suffix), quiet():  # warnings may quote patient data
             job = _Run(folder, settings, model, progress)
             outcome = job.go(items)
             job.close(outcome)
@@ -74,7 +74,7 @@ def run(
 
 
 class _Run:
-    """One run, with the folder locked."""
+    """One run in a locked folder."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class _Run:
     ) -> None:
         suffix = settings.shard.suffix if settings.shard else ""
         self._out, self._settings, self._model = out, settings, model
-        self._tell = progress
+        self._report_progress = progress
         self._record = RunRecord(out, settings, model)
         self._record.save()
         self._staging = f"{PART}{suffix}"
@@ -100,7 +100,7 @@ class _Run:
         self._frames = 0
 
     def go(self, items: Iterable[Item]) -> Outcome:
-        """Do the work."""
+        """Segment all inputs."""
         started = time.perf_counter()
         stopped = ""
         previous = PreviousResults(self._manifest.lines, self._private.sources())
@@ -120,7 +120,7 @@ class _Run:
                 in_background(segmented, limit=RESULTS_AHEAD) as results,
             ):
                 for event in results:
-                    self._take(event, results)
+                    self._handle(event, results)
         except OutputError as error:
             stopped = str(error)
         finally:
@@ -135,19 +135,19 @@ class _Run:
         )
 
     def close(self, outcome: Outcome) -> None:
-        """Write what sums the run up."""
+        """Write the record and the summary."""
         with suppress(OSError) if outcome.stopped else nullcontext():
             self._record.end(outcome.to_dict())
             write_summary(self._out, settings_hash=self._record.digest)
 
-    def _take(self, event: Segmented, results: Iterator[Segmented]) -> None:
+    def _handle(self, event: Segmented, results: Iterator[Segmented]) -> None:
         if isinstance(event, Passed):
             self._note(event.lines)
             changed = [line for line in event.lines if not self._known(line)]
             self._append(changed, event.rows if changed else ())
             self._progress.frames_done += event.frames
             self._progress.frames_before += event.frames
-            self._tell(self._progress)
+            self._report_progress(self._progress)
         elif isinstance(event, Begin):
             self._write(event, results)
 
@@ -158,14 +158,14 @@ class _Run:
                 writer.add(event)
                 self._frames += 1
                 self._progress.frames_done += 1
-                self._tell(self._progress)
+                self._report_progress(self._progress)
             elif isinstance(event, FrameFailure):
                 writer.failed(event)
             elif isinstance(event, End):
                 lines, findings, problem = writer.finish(event)
                 break
         else:
-            raise RuntimeError("the frames of a unit did not end")
+            raise RuntimeError("no end of the unit's frames")
         if findings.frames:
             outputs = [each.path for line in lines for each in line.outputs]
             cautions = writer.cautions.all_texts()
@@ -178,11 +178,11 @@ class _Run:
         self._note(lines)
         self._remove_previous(lines)
         self._append([line for line in lines if not self._known(line)], unit_rows(begin.unit))
-        self._tell(self._progress)
+        self._report_progress(self._progress)
         if writer.out_of_space:
             raise OutputError(
-                f"{self._out}: no more can be written here; free some space, then run the same "
-                "command again to resume"
+                f"{self._out}: the disk is full; free some space, then run the same command again "
+                "to resume"
             )
 
     def _work(self, begin: Begin) -> UnitWork:
@@ -206,7 +206,7 @@ class _Run:
             yield from found
 
     def _scanned(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Count the frames to come; runs ahead of everything else."""
+        """Count the frames of the inputs; runs ahead of decoding."""
         stride = self._settings.stride
         for item in items:
             if isinstance(item, Series):
@@ -215,7 +215,7 @@ class _Run:
         self._progress.scanned = True
 
     def _done_lines(self, unit: Unit, key: str) -> tuple[Line, ...] | None:
-        """Return the lines of a unit that is done, with every file in place; else None."""
+        """Return the lines of a unit that is done and whose files are complete; else None."""
         found = [self._manifest.lines.get(identity) for identity in unit.ids]
         lines = [line for line in found if line is not None]
         if len(lines) < len(found) or any(line.key != key for line in lines):
@@ -245,7 +245,7 @@ class _Run:
             ) from error
 
     def _remove_previous(self, lines: Iterable[Line]) -> None:
-        """Remove what these inputs had before and have no more, as after `--redo`."""
+        """Remove outputs of previous runs that these inputs no longer have, as after `--redo`."""
         now = {each.path for line in lines for each in line.outputs}
         for line in lines:
             before = self._manifest.lines.get(line.id)

@@ -20,11 +20,11 @@ Names = Literal["auto", "keep", "pseudonymize"]
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several runs that share the inputs among them.
+    """One of several runs that divide the inputs among them.
 
     Attributes:
-        number: from 1 to `count`.
-        count: how many there are.
+        number: number of this shard, from 1 to `count`.
+        count: number of shards.
     """
 
     number: int
@@ -32,45 +32,46 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read `i/n`.
+        """Parse `i/n`.
 
         Raises:
-            ConfigError: not two numbers, or i not within 1 to n.
+            ConfigError: not two numbers, or i is not from 1 to n.
         """
         try:
             number, count = (int(part) for part in text.split("/"))
         except ValueError as error:
             raise ConfigError(f"--shard {text}: expected i/n, such as 1/8") from error
         if not 1 <= number <= count:
-            raise ConfigError(f"--shard {text}: i goes from 1 to n")
+            raise ConfigError(f"--shard {text}: expected i/n with i from 1 to n")
         return cls(number, count)
 
     @property
     def suffix(self) -> str:
-        """What the names of this shard's own files end with."""
+        """The suffix of this shard's own files."""
         return f".{self.number}-of-{self.count}"
 
     def holds(self, name: str) -> bool:
-        """Whether this shard takes the input of that name."""
+        """Return whether the input of that name belongs to this shard."""
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to write and how; the task and the weights are the segmenter's.
+    """What to write and how; the model has the task and the weights.
 
     Attributes:
-        formats: some of `FORMATS`; `AUTO` adds what suits each kind of input, and empty is `AUTO`.
-        stride: take every Nth frame.
-        plane: `axial`, `coronal` or `sagittal` for volumes, or None for the frames as stored.
-        series: which series to take, such as `modality=CT`; empty for all.
+        formats: names in `FORMATS`; `AUTO` stands for the default formats of each kind of input,
+            and so does an empty tuple.
+        stride: segment every Nth frame.
+        plane: `axial`, `coronal` or `sagittal` for volumes; None for the stored frames.
+        series: which series to segment, such as `modality=CT`; empty for all.
         seg_type: one of `SEG_TYPES`.
-        names: `auto` keeps the names of images and hides those of DICOM files.
-        force_task: run on sources that the task does not accept, and say so everywhere.
-        redo: do again what is done, and replace results made with other settings.
-        shard: the share of the inputs to take, or None for all.
-        batch_size: frames in the network at once: together, or on a CPU each on a core of its own.
+        names: `auto` keeps the names of images and pseudonymizes those of DICOM files.
+        force_task: segment sources that the task does not accept, and mark the results.
+        redo: segment again what is done, and replace results made with other settings.
+        shard: the part of the inputs to segment; None for all.
+        batch_size: frames in the network at once; on a CPU, each runs on its own core.
     """
 
     formats: tuple[str, ...] = ()
@@ -85,10 +86,10 @@ class Settings:
     batch_size: int = BATCH_SIZE
 
     def __post_init__(self) -> None:
-        """Check the values that a person types.
+        """Check the values.
 
         Raises:
-            ConfigError: a value is not one of those allowed.
+            ConfigError: a value is invalid.
         """
         unknown = [name for name in self.formats if name not in (*FORMATS, AUTO)]
         if unknown:
@@ -107,7 +108,7 @@ class Settings:
             raise ConfigError("--stride and --batch-size: expected 1 or more")
 
     def that_change_results(self) -> dict[str, Any]:
-        """Return the settings that results depend on, for run.json and the keys."""
+        """Return the settings that affect results, for run.json and the keys."""
         return {
             "formats": sorted(set(self.formats)) if set(self.formats) - {AUTO} else AUTO,
             "stride": self.stride,
@@ -119,7 +120,7 @@ class Settings:
 
 
 def settings_digest(settings: Settings, model: Model) -> str:
-    """Return the hash of everything but the input that results depend on."""
+    """Return the hash of everything that affects results, except the input."""
     return digest(
         {
             "settings": settings.that_change_results(),
@@ -133,6 +134,6 @@ def settings_digest(settings: Settings, model: Model) -> str:
 
 
 def digest(content: object) -> str:
-    """Return the sha256 of a value's canonical JSON, in hex."""
+    """Return the SHA-256 of a value's canonical JSON, in hex."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`private/`: the table that links results to patients, readable by its owner only."""
+"""`private/`: the table that links results to patients, readable only by its owner."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PrivateFolder:
 
     Args:
         out: the results folder.
-        suffix: the shard's, or empty.
+        suffix: the shard's suffix, or empty.
     """
 
     def __init__(self, out: Path, *, suffix: str = "") -> None:
@@ -43,12 +43,12 @@ class PrivateFolder:
         self._file = self._folder / f"sources{suffix}.csv"
 
     def create(self) -> None:
-        """Make the folder, closed to others."""
+        """Create the folder, accessible only to its owner."""
         (self._folder / "report").mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Append rows to the table; at once, so that a killed run leaves them."""
+        """Append rows to the table immediately, so that they survive a killed run."""
         text = _table(rows)
         handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(handle, "a", encoding="utf-8") as stream:
@@ -56,7 +56,7 @@ class PrivateFolder:
             stream.write(header + text)
 
     def tidy(self) -> None:
-        """Rewrite the table with one row per id, shards included."""
+        """Rewrite the table with one row per id, including those of shards."""
         rows = self._rows()
         text = f"{','.join(COLUMNS)}\n{_table(rows[key] for key in sorted(rows))}"
         final = self._folder / "sources.csv"
@@ -73,16 +73,16 @@ class PrivateFolder:
         self.add(rows.values())
 
     def save_entry(self, first_id: str, entry: Entry) -> None:
-        """Store what the report shows of a unit; its pictures may show names."""
+        """Store the report entry of a unit; it is private because its pictures may show names."""
         content = json.dumps(entry.to_dict(), ensure_ascii=False)
         write_bytes(self._entry_file(first_id), content.encode())
 
     def drop_entry(self, first_id: str) -> None:
-        """Delete the stored entry of a unit, if there is one."""
+        """Delete the report entry of a unit, if there is one."""
         self._entry_file(first_id).unlink(missing_ok=True)
 
     def load_entry(self, first_id: str) -> Entry | None:
-        """Return the stored entry of the unit whose first instance has this id, or None."""
+        """Return the report entry of the unit whose first instance has this id, or None."""
         try:
             text = self._entry_file(first_id).read_text(encoding="utf-8")
             return Entry.from_dict(json.loads(text))
@@ -94,12 +94,10 @@ class PrivateFolder:
 
     def _rows(self) -> dict[str, Row]:
         rows: dict[str, Row] = {}
-        for path in (self._folder / "sources.csv", *self._shards()):
+        shards = sorted(self._folder.glob("sources.*-of-*.csv"))
+        for path in (self._folder / "sources.csv", *shards):
             rows.update({row["id"]: row for row in _read(path)})
         return rows
-
-    def _shards(self) -> list[Path]:
-        return sorted(self._folder.glob("sources.*-of-*.csv"))
 
 
 def unit_rows(unit: Unit) -> Iterator[Row]:
@@ -118,14 +116,14 @@ def unit_rows(unit: Unit) -> Iterator[Row]:
 
 
 def skipped_row(skipped: Skipped, identity: str, relative: str) -> Row:
-    """Return the row of a file that is no input."""
+    """Return the row of a skipped file."""
     row = dict.fromkeys(COLUMNS, "")
     source = source_of(skipped.path, archive=skipped.archive, relative=relative)
     return row | {"id": identity, "source": source, "relative": in_utf8(relative)}
 
 
 def _table(rows: Iterable[Row]) -> str:
-    """Return rows as CSV; a carriage return within a name is quoted, too."""
+    """Return rows as CSV; names with carriage returns are quoted, too."""
     text = io.StringIO(newline="")
     plain = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)

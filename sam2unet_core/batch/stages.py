@@ -1,7 +1,7 @@
-"""What passes between the stages of a batch run, and the first of them: decoding.
+"""The events that pass between the stages of a batch run, and the first stage, decoding.
 
-Decoding and network run ahead of the writing, each in its own thread; the network's stage is
-`inference.engine`, for which everything here but frames is a mark.
+Decoding, the network (`inference.engine`) and writing each run in their own thread. The network
+passes all events but frames through.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Problem:
     """Why a unit could not be finished.
 
     Attributes:
-        reason: of the manifest's list.
-        message: for people, without names.
-        detail: a traceback, for `private/`; empty for what is expected.
+        reason: the reason for the manifest.
+        message: the reason in words, without file names.
+        detail: a traceback for `private/`; empty for expected errors.
     """
 
     reason: Reason
@@ -43,12 +43,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Passed:
-    """Inputs with nothing to segment: no images, refused, unreadable, or done before.
+    """Inputs with nothing to segment: skipped, rejected, unreadable, or already done.
 
     Attributes:
-        lines: what the manifest says of them.
-        rows: what `private/sources.csv` says of them.
-        frames: how many frames were done before.
+        lines: their manifest lines.
+        rows: their rows in `private/sources.csv`.
+        frames: number of frames that were already done.
     """
 
     lines: tuple[Line, ...]
@@ -66,11 +66,11 @@ class Begin:
 
 @dataclass(frozen=True)
 class End:
-    """There were no more frames of the unit.
+    """The unit has no more frames.
 
     Attributes:
-        problem: what stopped it, or None.
-        decode_s: seconds spent.
+        problem: why decoding stopped early, or None.
+        decode_s: seconds spent decoding.
     """
 
     problem: Problem | None = None
@@ -83,15 +83,15 @@ Segmented = Passed | Begin | FrameResult | FrameFailure | End
 
 @dataclass
 class Decoder:
-    """The first stage: what there is to do, and its frames.
+    """The first stage: finds what there is to do and decodes the frames.
 
     Args:
         items: the inputs.
-        task: says which sources it accepts, and the grey window.
-        settings: of the run.
-        naming: gives ids and names.
+        task: the task, which has accepted sources and a grey window.
+        settings: the settings of the run.
+        naming: assigns ids and names.
         key_of: returns the key of a unit.
-        is_done: whether returns the manifest lines of a unit that is already done, else None.
+        done_lines: returns the manifest lines of a unit that is already done, else None.
     """
 
     items: Iterable[Item]
@@ -105,13 +105,13 @@ class Decoder:
         """Yield the inputs in order; each unit as `Begin`, its frames and `End`."""
         for item in self.items:
             if isinstance(item, Skipped):
-                identity = self._name(item)  # in every shard, so that all agree on names
-                if self._mine(skipped_path(item)):
+                identity = self._name(item)  # in every shard, so that all assign the same names
+                if self._in_shard(skipped_path(item)):
                     yield self._skipped(item, identity)
             else:
                 yield from self._series(item)
 
-    def _mine(self, name: str) -> bool:
+    def _in_shard(self, name: str) -> bool:
         return self.settings.shard is None or self.settings.shard.holds(name)
 
     def _name(self, item: Skipped) -> str:
@@ -134,7 +134,7 @@ class Decoder:
 
     def _series(self, series: Series) -> Iterator[Decoded]:
         unit = Unit.of(series, self.naming)
-        if not self._mine(unit.relatives[0]):
+        if not self._in_shard(unit.relatives[0]):
             return
         try:
             key = self.key_of(unit)
@@ -170,7 +170,7 @@ class Decoder:
         yield End(problem, decode_s=spent)
 
     def _rejected(self, unit: Unit, key: str, rejection: Rejection) -> Passed:
-        message = f"{rejection.message}; --force-task runs it anyway"
+        message = f"{rejection.message}; --force-task segments it anyway"
         lines = (
             replace(
                 unit.line(index, key=key, status=Status.SKIPPED),
@@ -199,7 +199,7 @@ class Decoder:
 
 
 def problem_of(error: Exception, unit: Unit) -> Problem:
-    """Return what the manifest says of an error; unexpected ones carry their traceback."""
+    """Convert an error to a problem; unexpected ones keep their traceback."""
     paths = [instance.path for instance in unit.series.instances]
     if isinstance(error, InputError):
         return Problem(error.reason, without_names(str(error), paths))

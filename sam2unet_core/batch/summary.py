@@ -44,7 +44,7 @@ COLUMNS = (
 def entry_of(
     unit: Unit, findings: Findings, *, outputs: Iterable[str], cautions: Iterable[str] = ()
 ) -> Entry:
-    """Return the report's entry of a unit; `cautions` are told beside the series' warnings."""
+    """Return the report entry of a unit; `cautions` are added to the series' warnings."""
     series = unit.series
     folder = Path(unit.base).parent.as_posix() if series.kind == Kind.IMAGES else unit.base
     return Entry(
@@ -62,13 +62,13 @@ def entry_of(
 
 
 def write_summary(out: Path, *, settings_hash: str | None = None) -> None:
-    """Write summary.csv, report.html and the tidied table of sources.
+    """Write summary.csv and report.html, and tidy the table of sources.
 
-    Where shards have written, their manifests and records are merged first.
+    The manifests and records of shards are merged first.
 
     Args:
         out: the results folder.
-        settings_hash: of the run that ends; records made with other settings are left out.
+        settings_hash: merge only records with this hash of their settings.
     """
     with merging(out):
         if shard_manifests(out):
@@ -77,14 +77,18 @@ def write_summary(out: Path, *, settings_hash: str | None = None) -> None:
         private = PrivateFolder(out)
         private.tidy()
         lines = Manifest(out).lines
-        found = {key: entry for key, line in lines.items() if (entry := _entry(private, line))}
+        found = {
+            key: entry
+            for key, line in lines.items()
+            if line.status is not Status.SKIPPED and (entry := private.load_entry(line.id))
+        }
         write_bytes(out / "summary.csv", _table(found, lines).encode())
         page = _page(out, list(lines.values()), list(found.values()))
         write_bytes(out / "report.html", render(page).encode())
 
 
 def absorb_shards(out: Path) -> None:
-    """Make what shards have written part of the folder's own files; none may be running."""
+    """Merge the files of shards into the folder's own files; no shard may be running."""
     if not shard_manifests(out):
         return
     merge_manifests(out)
@@ -92,10 +96,6 @@ def absorb_shards(out: Path) -> None:
     for pattern in ("manifest.*-of-*.jsonl", "run.*-of-*.json", "private/sources.*-of-*.csv"):
         for path in out.glob(pattern):
             path.unlink()
-
-
-def _entry(private: PrivateFolder, line: Line) -> Entry | None:
-    return None if line.status is Status.SKIPPED else private.load_entry(line.id)
 
 
 def _table(found: dict[str, Entry], lines: dict[str, Line]) -> str:

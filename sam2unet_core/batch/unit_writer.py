@@ -1,4 +1,4 @@
-"""The third stage: the results of one unit become files, findings and manifest lines."""
+"""The third stage: writes the results of one unit as files, findings and manifest lines."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from sam2unet_core.types import Caution
 
 
 class UnitWriter:
-    """Takes the results of one unit and writes its files.
+    """Writes the files of one unit.
 
-    An error while writing ends the unit, not the run: `finish` reports it.
+    An error while writing ends the unit, not the run; `finish` returns it.
 
     Args:
         work: the unit and what to write.
-        key: of the unit.
+        key: the unit's key.
     """
 
     def __init__(self, work: UnitWork, *, key: str) -> None:
@@ -51,8 +51,8 @@ class UnitWriter:
         self._sinks: list[Sink] = []
         self._unfit: list[Unfit] = []
         self.cautions = CautionLog(series)
-        self._problem: Problem | None = None  # of writing
-        self._ended_by: Problem | None = None
+        self._write_problem: Problem | None = None
+        self._network_problem: Problem | None = None
         self._spent_s = 0.0
         self._network_s = 0.0
         self.out_of_space = False
@@ -61,7 +61,7 @@ class UnitWriter:
     def add(self, result: FrameResult) -> None:
         """Write the result of one frame."""
         self._network_s += result.seconds
-        if self._problem is not None:
+        if self._write_problem is not None:
             return
         started = time.perf_counter()
         try:
@@ -76,25 +76,23 @@ class UnitWriter:
         self._spent_s += time.perf_counter() - started
 
     def failed(self, failure: FrameFailure) -> None:
-        """Note that no more results come: what is there is kept, the unit has failed."""
-        self._ended_by = problem_of(failure.error, self._work.unit)
+        """Record that the network failed; the results so far are kept."""
+        self._network_problem = problem_of(failure.error, self._work.unit)
 
     def finish(self, end: End) -> tuple[list[Line], Findings, Problem | None]:
         """Publish the files.
 
         Returns:
-            a line for each instance, the findings, and what went wrong as a whole, if anything.
+            A line for each instance, the findings, and the problem of the whole unit, if any.
         """
         started = time.perf_counter()
         outputs: list[tuple[Target, Output]] = []
-        ended_by = end.problem or self._ended_by
-        if self._problem is None and (ended_by is None or self._frames):
+        stopped_by = end.problem or self._network_problem
+        if self._write_problem is None and (stopped_by is None or self._frames):
             outputs = self._publish()
         else:
             self._abandon()
-        if self._problem is not None:
-            outputs = []
-        problem = self._problem or ended_by
+        problem = self._write_problem or stopped_by
         self._spent_s += time.perf_counter() - started
         return self._lines(end, problem, outputs), self._collector.result(), problem
 
@@ -109,13 +107,13 @@ class UnitWriter:
             result.frame, result.probabilities, masks=result.masks, labels=result.labels
         )
         touched = range(len(self._work.unit.ids)) if self._work.unit.cut else (instance,)
-        for each in touched:  # a cut goes through all instances
+        for each in touched:  # a reformatted frame cuts through all instances
             self._frames[each] += 1
             self._with_findings[each] += area > 0
             self.cautions.add(each, result.frame.cautions, number=result.frame.number)
 
     def _publish(self) -> list[tuple[Target, Output]]:
-        """Close the sinks, then rename what they wrote."""
+        """Close the sinks, then move their files to the results folder."""
         if not self._opened:
             return []
         try:
@@ -128,8 +126,8 @@ class UnitWriter:
             self._work.staging.remove()
 
     def _abandon(self) -> None:
-        """Close the sinks as after an error, so that none of them leaves a file."""
-        error = OutputError("the unit was given up")
+        """Close the sinks with an error, so that none of them leaves a file."""
+        error = OutputError("the unit was abandoned")
         with suppress(OutputError):
             self._stack.__exit__(OutputError, error, None)
         self._work.staging.remove()
@@ -141,12 +139,12 @@ class UnitWriter:
             text = f"cannot be written: {reason}"
             if error.errno == errno.ENAMETOOLONG:
                 text = "the result's file name is too long; use --pseudonymize for short names"
-            self._problem = Problem(Reason.WRITE_FAILED, text)
+            self._write_problem = Problem(Reason.WRITE_FAILED, text)
             return
         found = problem_of(error, self._work.unit)
         if isinstance(error, SAM2UNetError) and not isinstance(error, InputError | GeometryError):
             found = replace(found, reason=Reason.WRITE_FAILED)
-        self._problem = found
+        self._write_problem = found
 
     def _lines(
         self, end: End, problem: Problem | None, outputs: list[tuple[Target, Output]]
@@ -157,7 +155,7 @@ class UnitWriter:
         share = {name: round(1000 * seconds / count) for name, seconds in spent.items()}
         lines = []
         for index in range(count):
-            self._note_what_is_left_out(index, problem)
+            self._note_omissions(index, problem)
             status, reason, message = self._verdict(index, problem)
             line = unit.line(index, key=self._key, status=status)
             mine = tuple(o for t, o in outputs if t.instance in (None, index))
@@ -187,17 +185,17 @@ class UnitWriter:
             return Status.FAILED, self._unfit[0].reason, ""
         return (Status.DONE if self._with_findings[index] else Status.EMPTY), None, ""
 
-    def _note_what_is_left_out(self, index: int, problem: Problem | None) -> None:
+    def _note_omissions(self, index: int, problem: Problem | None) -> None:
         for each in self._unfit:
             text = f"no {each.format}: {each.message}"
             self.cautions.add(index, [Caution("output_omitted", text)])
-        there = self._work.unit.series.instances[index].frames
+        total = self._work.unit.series.instances[index].frames
         stride, done = self._work.settings.stride, self._frames[index]
-        whole = problem is None and index not in self._work.unit.problems
-        if stride > 1 and whole and done < there and not self._work.unit.cut:
-            text = f"{there - done} of {there} frames were not taken (--stride {stride})"
+        complete = problem is None and index not in self._work.unit.problems
+        if stride > 1 and complete and done < total and not self._work.unit.cut:
+            text = f"{total - done} of {total} frames were not segmented (--stride {stride})"
             self.cautions.add(index, [Caution("frames_not_taken", text)])
 
     def _partly(self, index: int, message: str) -> str:
-        done, all_frames = self._frames[index], self._work.unit.series.instances[index].frames
-        return f"{message} ({done} of {all_frames} frames were done)" if done else message
+        done, total = self._frames[index], self._work.unit.series.instances[index].frames
+        return f"{message} ({done} of {total} frames were done)" if done else message

@@ -1,4 +1,4 @@
-"""A unit of work: one series with the names its results get, and the key of its content."""
+"""A unit of work: one series, the names of its results, and the key of its content."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Unit:
     Attributes:
         series: the frames.
         ids: the manifest's id of each instance.
-        base: what the results of the whole series are named after.
-        bases: what those of a single instance are named after.
-        study, series_name: pseudonyms, None for other media than DICOM.
+        base: base name for results of the whole series.
+        bases: base names for results of each instance.
+        study, series_name: pseudonyms; None for media other than DICOM.
         relatives: paths of the instances below their input, for `private/sources.csv`.
-        problems: why an instance, or the rest of it, could not be read, by its index.
+        problems: why an instance or a part of it could not be read, by its index.
     """
 
     series: Series
@@ -40,7 +40,7 @@ class Unit:
 
     @classmethod
     def of(cls, series: Series, naming: Naming) -> Unit:
-        """Name the results of a series."""
+        """Create the unit of a series and name its results."""
         count = range(len(series.instances))
         relatives = tuple(relative_path(series, index) for index in count)
 
@@ -70,16 +70,16 @@ class Unit:
 
     @property
     def moving(self) -> bool:
-        """Whether its frames follow one another in time, as in a video."""
+        """Whether its frames are a sequence in time, as in a video."""
         return self.series.frame_count > 1 and self.series.frames_per_second is not None
 
     @property
     def cut(self) -> bool:
-        """Whether its frames were cut from a volume in another plane than it is stored in."""
+        """Whether its frames were reformatted from a volume stored in a different plane."""
         return source_series(self.series) is not self.series
 
     def key(self, settings_digest: str) -> str:
-        """Return the hash over content and settings.
+        """Return the hash of content and settings.
 
         Raises:
             OSError: a file cannot be read.
@@ -90,18 +90,18 @@ class Unit:
         return digest({"content": content, "frames": self._kind(), "settings": settings_digest})
 
     def frame_base(self, instance: int, number: int) -> str:
-        """Return what the results of one frame are named after, below OUT."""
+        """Return the base name for results of one frame, below OUT."""
         base = self.bases[instance]
         if self.series.kind in (Kind.IMAGES, Kind.STACK, Kind.VOLUME) and not self.cut:
             return base
         return f"{base}.frames/{number:06d}"
 
     def problem(self, index: int, error: InputError) -> None:
-        """Note why an instance, or the rest of it, could not be read."""
+        """Record why an instance or a part of it could not be read."""
         self.problems.setdefault(index, error)
 
     def line(self, index: int, *, key: str, status: Status) -> Line:
-        """Return the manifest line of an instance, with what is known beforehand."""
+        """Return the manifest line of an instance, with what is known before segmentation."""
         return Line(
             id=self.ids[index],
             source_sha256=self.series.instances[index].sha256,
@@ -113,13 +113,13 @@ class Unit:
         )
 
     def _kind(self) -> list[object]:
-        """What tells two series of the same files apart, such as two planes of a volume."""
+        """Distinguish series of the same files, such as two planes of a volume."""
         series = self.series
         return [series.kind, series.frame_count, series.rows, series.columns]
 
 
 def instance_source(series: Series, index: int) -> str:
-    """Return how `private/sources.csv` names the file of an instance."""
+    """Return the absolute path of an instance for `private/sources.csv`."""
     relative = relative_path(series, index)
     return source_of(series.instances[index].path, archive=series.archive, relative=relative)
 
@@ -127,5 +127,5 @@ def instance_source(series: Series, index: int) -> str:
 def _hash(instance: Instance) -> str | None:
     try:
         return instance.sha256
-    except OSError:  # said where the file is read
+    except OSError:  # reported when the frames are read
         return None

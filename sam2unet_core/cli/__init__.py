@@ -1,4 +1,4 @@
-"""The command `sam2unet`; each command is a file of this package."""
+"""The command-line application `sam2unet`: one module per command."""
 
 from sam2unet_core.cli.main import app
 

@@ -1,4 +1,4 @@
-"""`python -m sam2unet_core.cli` is the command `sam2unet`."""
+"""Runs `sam2unet` as `python -m sam2unet_core.cli`."""
 
 from sam2unet_core.cli.main import main
 

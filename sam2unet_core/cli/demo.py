@@ -1,4 +1,4 @@
-"""`sam2unet demo`: the main job from end to end, on frames that are drawn for it."""
+"""`sam2unet demo`: training, evaluation and segmentation on drawn frames."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTINGS = {
     "cache_rate": 1.0,
     "num_workers": 0,
 }
-"""A network and a schedule small enough for two cores; the real recipe is train.yaml's default."""
+"""Settings small enough for two cores; real trainings use the defaults of train.yaml."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,18 +42,16 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write to; it must not exist yet.")
+        Path, typer.Option("--output", "-o", help="Folder for the results; must not exist.")
     ] = Path("demo"),
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**31, help="Seed of the frames and of the training.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Seed of frames and training.")] = 0,
 ) -> None:
-    """Draw frames, train a small network on them, measure it, segment new frames.
+    """Draw frames, train a small network on them, evaluate it, segment new frames.
 
     Takes a few minutes on two cores and downloads nothing.
     """
     if output.exists():
-        raise DataError(f"{output}: exists already; remove it or give another folder with -o")
+        raise DataError(f"{output}: already exists; remove it or give another folder with -o")
     started = time.monotonic()
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     learn, test = output / "learn", output / "test"
@@ -82,7 +80,7 @@ def demo(
     measured: dict[str, object] = {"dataset_dir": str(test), "groups": str(test / "groups.csv")}
     _run(
         console,
-        "Measuring it on frames of other patients",
+        "Evaluating it on frames of other patients",
         bundle_command(
             "evaluate.yaml",
             "evaluating",
@@ -112,7 +110,7 @@ def _draw(folder: Path, frames: int, *, seed: int) -> None:
 
 
 def _segment_studies(console: Console, output: Path, *, seed: int) -> None:
-    """Draw DICOM studies and segment them: what a research group does with an archive."""
+    """Draw DICOM studies and segment them."""
     from sam2unet_core.phantom.dicom import has_video, write_studies
 
     drawn = output / "dicom"
@@ -131,11 +129,12 @@ def _segment_studies(console: Console, output: Path, *, seed: int) -> None:
 def _run(console: Console, title: str, command: list[str]) -> None:
     console.rule(title, align="left")
     console.print(shlex.join(["python", *command[1:]]), style="dim")
-    # MONAI warns of configurations from strangers; this one came with the package
+    # MONAI warns about untrusted configurations; this one is part of the package
     environment = os.environ | {"PYTHONWARNINGS": "ignore:parsing config_file:UserWarning"}
     finished = subprocess.run(command, env=environment, check=False)
     if finished.returncode:
-        console.print(f"Stopped: the step above ended with {finished.returncode}", style="red")
+        message = f"Stopped: the last step failed with exit code {finished.returncode}"
+        console.print(message, style="red")
         sys.exit(1)
 
 
@@ -159,4 +158,4 @@ def _show(console: Console, output: Path, summary: dict[str, Any], *, minutes: f
     }
     for name, path in rows.items():
         console.print(f"  {name}: {path}")
-    console.print(f"Took {minutes:.1f} minutes. Drawn frames say nothing of real ones.")
+    console.print(f"Took {minutes:.1f} minutes. Drawn frames say nothing about real ones.")

@@ -1,4 +1,4 @@
-"""`sam2unet doctor`: what this machine has, what it lacks and how to fix that."""
+"""`sam2unet doctor`: what this machine has, what is missing and how to install it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def register(app: typer.Typer) -> None:
 def doctor(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
 ) -> None:
-    """Show what this machine has, what it lacks and how to fix that. Uses no network.
+    """Show what this machine has, what is missing and how to install it. Works offline.
 
-    The exit code is 0, or 2 if the software cannot run here at all.
+    The exit code is 0, or 2 if sam2unet cannot run on this machine.
     """
     from sam2unet_core.environment import survey
 

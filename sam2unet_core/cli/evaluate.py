@@ -1,4 +1,4 @@
-"""`sam2unet evaluate`: predictions measured against masks."""
+"""`sam2unet evaluate`: compares predictions with reference masks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Protocol(StrEnum):
-    """How to measure."""
+    """The evaluation protocols."""
 
     clinical = "clinical"
     paper = "paper"
@@ -33,19 +33,19 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(  # noqa: PLR0913 - the options of the command
     pred: Annotated[Path, typer.Argument(help="Folder of masks or probability maps.")],
-    gt: Annotated[Path, typer.Argument(help="Data set with masks/, or folder of masks.")],
+    gt: Annotated[Path, typer.Argument(help="Dataset with masks/, or folder of masks.")],
     *,
     protocol: Annotated[
         Protocol, typer.Option(help="clinical measures masks, paper measures probability maps.")
     ] = Protocol.clinical,
     compare_paper: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Print the published results beside ours.")
+        str | None, typer.Option(metavar="TASK", help="Also print the paper's results.")
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="Task by name, or a task.json; `sam2unet tasks` lists them.")
     ] = None,
     datalist: Annotated[
-        Path | None, typer.Option(help="MONAI data list (JSON): measure one section of it.")
+        Path | None, typer.Option(help="MONAI data list (JSON): evaluate one section of it.")
     ] = None,
     section: Annotated[
         str | None, typer.Option(help="Section of the data list, testing by default.")
@@ -54,25 +54,25 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         Path | None, typer.Option(help="CSV with the columns name and group (patient, sequence).")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="For probability maps; the task's own by default.")
+        float | None, typer.Option(help="For probability maps; the task's by default.")
     ] = None,
     spacing: Annotated[
         str | None, typer.Option(metavar="ROW,COL", help="Pixel pitch in mm, for distances.")
     ] = None,
     lesion_iou: Annotated[
-        float, typer.Option(help="Overlap at which a lesion counts as detected.")
+        float, typer.Option(help="IoU from which a lesion counts as detected.")
     ] = 0.5,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for metrics.csv, summary.json.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Measure predictions against masks, image by image."""
+    """Compare predictions with reference masks, image by image."""
     from sam2unet_core.evaluation import Options, compare_with_paper
 
     if not 0 < lesion_iou <= 1:
-        raise DataError(f"--lesion-iou {lesion_iou:g}: expected above 0, up to 1")
+        raise DataError(f"--lesion-iou {lesion_iou:g}: expected a number above 0 and up to 1")
     measure = _measurement(pred, gt, datalist=datalist, section=section, groups=groups)
     options = Options(
         threshold=threshold,
@@ -106,7 +106,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
 def _measurement(
     pred: Path, gt: Path, *, datalist: Path | None, section: str | None, groups: Path | None
 ) -> Callable[..., Evaluation]:
-    """Return what measures the whole of `gt`, or one section of a data list."""
+    """Return the function that evaluates all of `gt`, or one section of a data list."""
     from sam2unet_core.data import read_dataset
     from sam2unet_core.evaluation import evaluate_folders, evaluate_samples
 
@@ -114,7 +114,7 @@ def _measurement(
         samples = read_dataset(gt, datalist=datalist, section=section or "testing", groups=groups)
         return partial(evaluate_samples, pred, samples)
     if section is not None:
-        raise DataError(f"--section {section}: of which data list? give it with --datalist")
+        raise DataError(f"--section {section}: no data list; give one with --datalist")
     return partial(evaluate_folders, pred, gt, groups=groups)
 
 
@@ -127,7 +127,7 @@ def _show(found: Evaluation, comparison: Comparison | None) -> None:
         notes += comparison.notes
         shown = {f"{s}.{m}" for s, values in comparison.published.items() for m in values}
         if comparison.unverified & shown:
-            notes.append("* not checked against the paper itself")
+            notes.append("* not checked against the paper")
     for note in notes:
         out.print(f"Note: {note}", highlight=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Slow imports made faster."""
+"""Makes slow imports faster."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def importing_torch() -> Iterator[None]:
-    """Import without garbage collection.
+    """Disable garbage collection while PyTorch is imported.
 
-    PyTorch's import makes some 160,000 objects that stay until the end. To look through them again
-    and again takes a tenth of a second while they come and a fifth when the process ends. Does
-    nothing where PyTorch is there already, as in a program that calls the command.
+    The import creates some 160,000 permanent objects. Collecting them takes 0.1 s during the import
+    and 0.2 s at exit. Does nothing if PyTorch is already imported.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

@@ -31,19 +31,19 @@ These modules import torch or MONAI inside their functions only, so `--help` sta
 
 
 class Commands(TyperGroup):
-    """The commands; empty arguments are refused."""
+    """The commands; rejects empty arguments."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's context, or click's
-        """Read the command line.
+        """Parse the command line.
 
         Raises:
-            ConfigError: an argument is empty. As a path it would mean the working directory.
+            ConfigError: an argument is empty. As a path, it would mean the working directory.
         """
         for before, word in zip(["", *args], args, strict=False):
             option, equals, value = word.partition("=")
             if not word.strip() or (equals and option[:1] == "-" and not value.strip()):
                 after = f" after {before}" if not word.strip() and before else f" after {option}"
-                raise ConfigError(f"nothing stands{after}: is a variable of the shell empty?")
+                raise ConfigError(f"empty argument{after}; check the variables of your shell")
         return super().parse_args(ctx, args)
 
 

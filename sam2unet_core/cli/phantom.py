@@ -1,4 +1,4 @@
-"""`sam2unet phantom`: write a data set of drawn colonoscopy-like frames with exact masks."""
+"""`sam2unet phantom`: writes a dataset of drawn colonoscopy-like frames with exact masks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def register(app: typer.Typer) -> None:
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     *,
-    frames: Annotated[int, typer.Option(min=1, help="How many frames.")] = 100,
+    frames: Annotated[int, typer.Option(min=1, help="Number of frames.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pictures.")] = 0,
     size: Annotated[
         tuple[int, int], typer.Option(metavar="H W", help="Height and width in pixels.")
     ] = (256, 256),
     dicom: Annotated[
-        bool, typer.Option("--dicom", help="Write DICOM studies instead, each of so many frames.")
+        bool, typer.Option("--dicom", help="Write DICOM studies of that many frames instead.")
     ] = False,
 ) -> None:
-    """Draw colonoscopy-like frames with exact masks: no download, no patient data.
+    """Draw colonoscopy-like frames with exact masks, without download or patient data.
 
     Writes OUT/images, OUT/masks and OUT/groups.csv, ready for training; with --dicom single VL
     Endoscopic frames, a multi-frame object and an H.264 video in OUT/studies, with OUT/masks.
@@ -52,4 +52,4 @@ def _studies(out: Path, *, frames: int, seed: int, size: tuple[int, int]) -> Non
     for study in studies:
         typer.echo(f"{study.name}: {len(study.masks)} frames, {len(study.files)} files: {out}")
     if not has_video():
-        typer.echo("no video: it needs pip install 'sam2unet[video]'", err=True)
+        typer.echo("no video: PyAV is not installed: pip install 'sam2unet[video]'", err=True)

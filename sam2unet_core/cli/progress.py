@@ -33,10 +33,10 @@ class _Rate(ProgressColumn):
 
 
 class FrameBar:
-    """A progress bar on stderr, used as a context.
+    """A context that shows a progress bar on stderr.
 
     Args:
-        show: whether there is one at all.
+        show: whether to show it.
     """
 
     def __init__(self, *, show: bool) -> None:
@@ -52,7 +52,7 @@ class FrameBar:
             transient=True,
             disable=not show,
         )
-        self._job = self._bar.add_task("looking for inputs", total=None, before=0, failed="")
+        self._job = self._bar.add_task("scanning inputs", total=None, before=0, failed="")
 
     def __enter__(self) -> FrameBar:
         """Show the bar."""
@@ -69,11 +69,11 @@ class FrameBar:
         self._bar.stop()
 
     def tell(self, progress: Progress) -> None:
-        """Show how far the run has come."""
+        """Update the bar."""
         failed = progress.statuses.get("failed", 0)
         self._bar.update(
             self._job,
-            description="segmenting" if progress.scanned else "segmenting, still looking",
+            description="segmenting" if progress.scanned else "segmenting, still scanning",
             completed=progress.frames_done,
             total=progress.frames_found or None,
             before=progress.frames_before,

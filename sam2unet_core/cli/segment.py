@@ -1,4 +1,4 @@
-"""`sam2unet segment`: inputs in; masks, DICOM SEG, a manifest and a report out."""
+"""`sam2unet segment`: segments inputs into masks, DICOM SEG, a manifest and a report."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ REFUSED = 4
 FAILED = 3
 """Exit code: some inputs failed."""
 INTERRUPTED = 130
-"""Exit code: Ctrl-C, as shells give it for a process that SIGINT ended."""
+"""Exit code: stopped by Ctrl-C, as in shells."""
 WEB = "dicomweb+"
-"""How the address of an input on a server begins; what reads those is imported for them alone."""
+"""Prefix of addresses of inputs on a server."""
 UPGRADE = (
     "`sam2unet weights fetch sam2_hiera_large`, then `sam2unet train --task {} --data DIR -o RUN`"
 )
-"""What gets a better network than the bundle's own."""
+"""The commands that get a better network than the bundle's."""
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +67,9 @@ def segment(  # noqa: PLR0913 - the options of the command
     task: Annotated[
         str | None, typer.Option(help="Task by name, or a task.json; `sam2unet tasks` lists them.")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Bundle folder; ours by default.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Bundle folder; the installed one by default.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights file; the bundle's by default.")
     ] = None,
@@ -75,57 +77,61 @@ def segment(  # noqa: PLR0913 - the options of the command
         str,
         typer.Option(
             "--format",
-            help=f"Comma-separated: {', '.join((*FORMATS, AUTO))}. By default {AUTO}: what suits "
-            "each input.",
+            help=f"Comma-separated: {', '.join((*FORMATS, AUTO))}. {AUTO}, the default, chooses "
+            "by the kind of input.",
             show_default=False,
         ),
     ] = "",
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a pixel counts; the task's own.")
+        float | None,
+        typer.Option(help="Probability from which a pixel counts; the task's by default."),
     ] = None,
     seg_type: Annotated[
-        str, typer.Option(help="Of DICOM SEG: binary, fractional or labelmap.")
+        str, typer.Option(help="Type of DICOM SEG: binary, fractional or labelmap.")
     ] = "binary",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     runtime: Annotated[str, typer.Option(help=f"{', '.join(RUNTIME_NAMES)}.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Frames in the network at once.")] = 4,
     force_task: Annotated[
-        bool, typer.Option("--force-task", help="Run on sources the task is not made for.")
+        bool, typer.Option("--force-task", help="Segment sources that the task does not accept.")
     ] = False,
     series: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILTER",
-            help="Which series: modality=, description=, uid= or kind=, with * and ?; such as "
-            "modality=ES. May be given several times.",
+            help="Segment only matching series: modality=, description=, uid= or kind=, with * "
+            "and ?, such as modality=ES. Can be given several times.",
         ),
     ] = None,
     plane: Annotated[
-        str | None, typer.Option(help="Slice volumes this way: axial, coronal or sagittal.")
+        str | None, typer.Option(help="Reformat volumes: axial, coronal or sagittal.")
     ] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every Nth frame.")] = 1,
+    stride: Annotated[int, typer.Option(min=1, help="Segment every Nth frame.")] = 1,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Take the I-th of N shares of the inputs.")
+        str | None, typer.Option(metavar="I/N", help="Segment part I of N of the inputs.")
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Bring results of shards together in OUT.")
+        bool, typer.Option("--merge", help="Merge the results of shards into OUT.")
     ] = False,
     redo: Annotated[
-        bool, typer.Option("--redo", help="Do again what is done; replaces other settings.")
+        bool,
+        typer.Option(
+            "--redo", help="Segment finished inputs again; replaces results of other settings."
+        ),
     ] = False,
     keep_names: Annotated[
         bool | None,
         typer.Option(
             "--keep-names/--pseudonymize",
-            help="Name results after their inputs, or hide the names. By default images keep "
-            "their names and DICOM files do not.",
+            help="Name results after their inputs, or use pseudonyms. By default, images keep "
+            "their names and DICOM files get pseudonyms.",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print how it went as JSON; no progress bar.")
+        bool, typer.Option("--json", help="Print the outcome as JSON, without progress bar.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
 ) -> None:
     """Segment DICOM studies, endoscopy video, images and volumes into OUT.
 
@@ -162,16 +168,16 @@ def segment(  # noqa: PLR0913 - the options of the command
         show = not (quiet or as_json)
         note = model.task.metrics.get("note")
         if note and show:
-            typer.echo(f"{note}; for better: {UPGRADE.format(model.task.name)}", err=True)
-        with _local(inputs, show=show) as paths, _scratch() as scratch:
-            told = _Inputs(paths, model.task, force=force_task)
-            items = _find(paths, settings, output, scratch=scratch, told=told)
+            typer.echo(f"{note}; for better results: {UPGRADE.format(model.task.name)}", err=True)
+        with _downloaded(inputs, show=show) as paths, _scratch() as scratch:
+            tally = _InputTally(paths, model.task, force=force_task)
+            items = _find(paths, settings, output, scratch=scratch, tally=tally)
             outcome = _run(items, output, settings, model, show=show)
     except LockedError as error:
-        _complain(error)
+        _print_error(error)
         raise typer.Exit(REFUSED) from error
     except NetworkError as error:
-        _complain(error)
+        _print_error(error)
         raise typer.Exit(FAILED) from error
     except KeyboardInterrupt as error:
         typer.echo(
@@ -182,12 +188,12 @@ def segment(  # noqa: PLR0913 - the options of the command
     if as_json:
         typer.echo(json.dumps({"out": str(output), **outcome.to_dict()}))
     elif not quiet:
-        _show(outcome, output, told)
-    for line in told.complaints():
-        _complain(DataError(line))
+        _show(outcome, output, tally)
+    for line in tally.complaints():
+        _print_error(DataError(line))
     if outcome.stopped:
-        _complain(OutputError(outcome.stopped))
-    raise typer.Exit(FAILED if told.complaints() else outcome.exit_code)
+        _print_error(OutputError(outcome.stopped))
+    raise typer.Exit(FAILED if tally.complaints() else outcome.exit_code)
 
 
 def open_chosen(
@@ -199,23 +205,23 @@ def open_chosen(
     runtime: str = "auto",
     threshold: float | None = None,
 ) -> Model:
-    """Return the model that the options ask for.
+    """Return the model that the options select.
 
     Raises:
-        SAM2UNetError: as `open_model`; ConfigError for a threshold beyond 0 to 1.
+        SAM2UNetError: as `open_model`, or the threshold is not between 0 and 1.
     """
     from sam2unet_core.inference.model import choose_model, open_model
 
     if threshold is not None and not 0 < threshold < 1:
-        raise ConfigError(f"--threshold {threshold:g}: expected between 0 and 1")
+        raise ConfigError(f"--threshold {threshold:g}: expected a number between 0 and 1")
     source = choose_model(bundle, task=task, weights=weights)
     model = open_model(source, device=device, runtime=runtime)
     return model if threshold is None else model.with_threshold(threshold)
 
 
 @contextmanager
-def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
-    """Fetch what lies on servers, and return paths."""
+def _downloaded(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
+    """Download inputs from servers and return paths."""
     if not any(each.startswith(WEB) for each in inputs):
         yield [Path(each) for each in inputs]
         return
@@ -225,7 +231,7 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
 
     with ExitStack() as stack:
         with Bar(console=console(stderr=True), transient=True, disable=not show) as bar:
-            job = bar.add_task("fetching", total=None, visible=False)
+            job = bar.add_task("downloading", total=None, visible=False)
 
             def tell(done: int, total: int) -> None:
                 bar.update(job, completed=done, total=total, visible=True)
@@ -234,13 +240,13 @@ def _local(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
         yield paths
 
 
-class _Inputs:
-    """What became of each input that was named: an input without anything to segment is an error.
+class _InputTally:
+    """Counts what was found at each input; an input with nothing to segment is an error.
 
     Args:
-        paths: as they were named.
-        task: says which series it accepts.
-        force: whether it is run on the others, too.
+        paths: the inputs.
+        task: the task, which accepts some series.
+        force: whether to segment the others, too.
     """
 
     def __init__(self, paths: list[Path], task: Task, *, force: bool) -> None:
@@ -249,7 +255,7 @@ class _Inputs:
         self._left_out: dict[Path, Counter[Reason]] = {path: Counter() for path in paths}
 
     def __call__(self, path: Path, found: Series | Skipped) -> None:
-        """Note what was found at a path."""
+        """Count what was found at an input."""
         from sam2unet_core.types import Skipped, rejection_reason
 
         if isinstance(found, Skipped):
@@ -260,7 +266,7 @@ class _Inputs:
             self._left_out[path][Reason.TASK_MISMATCH] += 1
 
     def complaints(self) -> list[str]:
-        """Return one line per input that holds files of which none could be segmented."""
+        """Return one line per input that has files but nothing to segment."""
         return [
             f"{path}: {self._why(reasons)}"
             for path, reasons in self._left_out.items()
@@ -268,7 +274,7 @@ class _Inputs:
         ]
 
     def mismatches(self) -> str:
-        """Return a line on series that the task is not made for; empty where there are none."""
+        """Return a line about series that the task does not accept; empty if there are none."""
         count = sum(reasons[Reason.TASK_MISMATCH] for reasons in self._left_out.values())
         return self._mismatch(count) if count else ""
 
@@ -282,13 +288,13 @@ class _Inputs:
         accepts = ", ".join(self._task.accepts.modalities) or "other objects"
         return (
             f"{count} series skipped: the task {self._task.name} is for {accepts}; --force-task "
-            "runs it anyway"
+            "segments them anyway"
         )
 
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """Create a folder for unpacked archives; it is deleted after the run."""
+    """Create a temporary folder for unpacked archives."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="sam2unet-", ignore_cleanup_errors=True) as folder:
@@ -296,7 +302,7 @@ def _scratch() -> Iterator[Path]:
 
 
 def _find(
-    inputs: list[Path], settings: Settings, output: Path, *, scratch: Path, told: _Inputs
+    inputs: list[Path], settings: Settings, output: Path, *, scratch: Path, tally: _InputTally
 ) -> Iterator[Series | Skipped]:
     from sam2unet_core.inputs import find_inputs, parse_series_filter
 
@@ -312,7 +318,7 @@ def _find(
         plane=settings.plane,
         out=output,
         scratch=scratch,
-        on_found=told,
+        on_found=tally,
     )
 
 
@@ -339,7 +345,7 @@ def _merge(inputs: list[Path], output: Path, *, quiet: bool) -> None:
         typer.echo(f"{count} manifest lines: {output / 'manifest.jsonl'}")
 
 
-def _show(outcome: Outcome, output: Path, told: _Inputs) -> None:
+def _show(outcome: Outcome, output: Path, tally: _InputTally) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(outcome.statuses.items()))
     rate = outcome.frames / outcome.seconds if outcome.seconds else 0
     typer.echo(f"Inputs: {counts or 'none'}")
@@ -347,12 +353,12 @@ def _show(outcome: Outcome, output: Path, told: _Inputs) -> None:
         typer.echo(f"  {reason}: {count}")
     for code, count in sorted(outcome.warnings.items()):
         typer.echo(f"  warning {code}: {count}")
-    if told.mismatches() and not told.complaints():
-        typer.echo(f"Note: {told.mismatches()}")
+    if tally.mismatches() and not tally.complaints():
+        typer.echo(f"Note: {tally.mismatches()}")
     typer.echo(f"{outcome.frames} frames in {outcome.seconds:.1f} s, {rate:.1f} frames/s")
     typer.echo(f"Report: {output / 'report.html'}")
 
 
-def _complain(error: Exception) -> None:
+def _print_error(error: Exception) -> None:
     console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`sam2unet send`: the DICOM results of a folder to a PACS or another DICOM server."""
+"""`sam2unet send`: sends DICOM results to a PACS or another DICOM server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def register(app: typer.Typer) -> None:
 
 def send(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder that `segment` wrote.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder that `sam2unet segment` wrote.", show_default=False
+        ),
     ],
     *,
     to: Annotated[
@@ -39,22 +42,24 @@ def send(
         ),
     ],
     calling_ae: Annotated[
-        str, typer.Option(metavar="NAME", help="Our own AE title, for C-STORE.")
+        str, typer.Option(metavar="NAME", help="Our AE title, for C-STORE.")
     ] = "SAM2UNET",
     tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt; https and the options below imply it.")
+        bool, typer.Option("--tls", help="Use TLS; https and the options below imply it.")
     ] = False,
     ca: Annotated[
-        Path | None, typer.Option(help="PEM file of authorities to trust; the system's by default.")
+        Path | None, typer.Option(help="PEM file of trusted CAs; the system's by default.")
     ] = None,
-    cert: Annotated[Path | None, typer.Option(help="PEM file of our own certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if apart.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    cert: Annotated[Path | None, typer.Option(help="PEM file of our certificate.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="PEM file of its key, if not in the same file.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
 ) -> None:
     """Send the DICOM files of OUT to a server, in the order of its manifest.
 
-    The same command again sends what was not sent yet. Exit codes: 0 all sent, 2 usage, 3 some
-    files were not sent, 4 OUT is in use.
+    Run the same command again to send the files that are left. Exit codes: 0 all sent, 2 usage, 3
+    some files were not sent, 4 OUT is in use.
     """
     from sam2unet_core.batch.lock import FolderLock
     from sam2unet_core.dicom.servers import Tls, parse_destination, send_files
@@ -76,14 +81,14 @@ def send(
                 progress=lambda done, total: bar.update(job, completed=done, total=total),
             )
     except LockedError as error:
-        _complain(str(error))
+        _print_error(str(error))
         raise typer.Exit(REFUSED) from error
     _report(outcome, str(destination), quiet=quiet)
     raise typer.Exit(0 if outcome.complete else NOT_ALL_SENT)
 
 
 def _parcels(out: Path) -> list[Parcel]:
-    """Return the DICOM files that the manifest lists, in its order, each once."""
+    """Return the distinct DICOM files in the manifest, in its order."""
     from sam2unet_core.batch.manifest import Manifest
     from sam2unet_core.dicom.servers import Parcel
 
@@ -107,20 +112,20 @@ def _bar(*, show: bool) -> RichProgress:
 
 def _report(outcome: Outcome, destination: str, *, quiet: bool) -> None:
     for path, warning in outcome.warnings:
-        _tell(f"Warning: {path}: stored, but {warning}", "yellow")
+        _print(f"Warning: {path}: stored, but {warning}", "yellow")
     for path, reason in outcome.problems:
-        _complain(f"{path}: {reason}")
+        _print_error(f"{path}: {reason}")
     if outcome.stopped:
-        _complain(f"{outcome.stopped} ({outcome.left} files are left)")
+        _print_error(f"{outcome.stopped} ({outcome.left} files are left)")
     if not quiet:
         earlier = f", {outcome.before} sent before" if outcome.before else ""
         typer.echo(f"{outcome.sent} files sent to {destination}{earlier}")
 
 
-def _complain(message: str) -> None:
-    _tell(f"Error: {message}", "red")
+def _print_error(message: str) -> None:
+    _print(f"Error: {message}", "red")
 
 
-def _tell(text: str, style: str) -> None:
+def _print(text: str, style: str) -> None:
     Console(stderr=True, soft_wrap=True).print(text, style=style, markup=False)
     sys.stderr.flush()

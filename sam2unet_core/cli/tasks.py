@@ -1,4 +1,4 @@
-"""`sam2unet tasks`: the tasks that come with the bundle, and what one of them holds."""
+"""`sam2unet tasks`: lists the bundle's tasks, or shows one of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tasks(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the task files.")] = False,
 ) -> None:
-    """List the tasks that come with the bundle, or show one of them in full."""
+    """List the bundle's tasks, or show one of them in full."""
     from sam2unet_core.task import presets
 
     chosen = [_find(name)] if name else [_find(known) for known in presets()]
@@ -38,7 +38,7 @@ def tasks(
 
 
 def _find(name: str) -> Task:
-    """Return a task that comes along; what the bundle's own was measured with stands in its own."""
+    """Return a built-in task; the bundle's own one has its weights and metrics."""
     from sam2unet_core.task import Task, installed_bundle, load_preset
 
     task = load_preset(name)
@@ -95,7 +95,7 @@ def _paper_rows(paper: dict[str, Any]) -> list[tuple[str, str]]:
     for name, values in paper["results"].items():
         rows.append((f"  {name}", ", ".join(f"{key} {value:.3f}" for key, value in values.items())))
     if paper["unverified"]:
-        rows.append(("  not confirmed", ", ".join(paper["unverified"])))
+        rows.append(("  not verified", ", ".join(paper["unverified"])))
     return rows
 
 
@@ -115,7 +115,7 @@ def _size(task: Task) -> str:
 
 
 def _code(code: Code | None) -> str:
-    return f"{code[2]} ({code[0]} {code[1]})" if code else "differs from case to case"
+    return f"{code[2]} ({code[0]} {code[1]})" if code else "varies"
 
 
 def _weights(task: Task) -> str:
@@ -124,6 +124,6 @@ def _weights(task: Task) -> str:
     if task.weights is None:
         return "none"
     if not (installed_bundle() / task.weights.file).is_file():
-        return f"{task.weights.variant} (not here)"
+        return f"{task.weights.variant} (missing)"
     dice = [v for k, v in task.metrics.items() if k.endswith("_dice")]
     return task.weights.variant + (f"\nDice {sum(dice) / len(dice):.2f}" if dice else "")

@@ -27,14 +27,14 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder with images/ and masks/.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     task: Annotated[
-        str, typer.Option(help="A task's name (`sam2unet tasks` lists them) or a task.json.")
+        str, typer.Option(help="Task by name, or a task.json; `sam2unet tasks` lists them.")
     ] = "polyp",
     variant: Annotated[str, typer.Option(help="Size of the network.")] = "large",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in OUTPUT.")] = False,
 ) -> None:
-    """Train SAM2-UNet on images and masks, through the MONAI bundle.
+    """Train SAM2-UNet on images and masks with the MONAI bundle.
 
-    Any other setting of the bundle's train.yaml can follow, such as `--epochs 50`.
+    All other settings of the bundle's train.yaml can be added, such as `--epochs 50`.
     """
     options: dict[str, object] = {
         "dataset_dir": str(data),
@@ -59,16 +59,16 @@ def train(
 def bundle_command(
     config: str, run_id: str, options: Mapping[str, object], *, overlay: str | None = None
 ) -> list[str]:
-    """Return the line that runs a configuration of the installed bundle.
+    """Return the command that runs a configuration of the installed bundle.
 
     Args:
         config: file in the bundle's `configs`.
-        run_id: what of it to run.
-        options: overrides, by key; a text arrives letter by letter, whatever it looks like.
-        overlay: a second file, merged over the first.
+        run_id: the id to run.
+        options: overrides by key; text is quoted so that MONAI takes it literally.
+        overlay: a second file that overrides values of the first.
 
     Raises:
-        ConfigError: MONAI could not take a text.
+        ConfigError: MONAI cannot take a text literally.
     """
     configs = installed_bundle() / "configs"
     files = [str(configs / name) for name in (config, overlay) if name]
@@ -81,10 +81,10 @@ def bundle_command(
 
 
 def _further(words: list[str], *, taken: Mapping[str, object]) -> list[str]:
-    """Return the bundle's own settings that were given after the command's.
+    """Return the settings of the bundle that follow the command's own options.
 
     Raises:
-        ConfigError: one says again what an option of the command has said, or stands alone.
+        ConfigError: one repeats an option of the command, or a word belongs to no option.
     """
     result: list[str] = []
     follows_key = False
@@ -94,7 +94,7 @@ def _further(words: list[str], *, taken: Mapping[str, object]) -> list[str]:
             name = key.lstrip("-").replace("-", "_")
             if name in taken:
                 option = _OPTIONS.get(name, f"--{name}")
-                raise ConfigError(f"{key}: is said already, with {option}; give one of them")
+                raise ConfigError(f"{key}: same as {option}; give only one of them")
             follows_key = not equals
             result.append(f"{key}={_plain(name, value)}" if equals else word)
         elif follows_key:
@@ -102,20 +102,17 @@ def _further(words: list[str], *, taken: Mapping[str, object]) -> list[str]:
             result.append(_plain("setting", word))
         else:
             raise ConfigError(
-                f"{word!r} stands alone: put quotation marks around a path with blanks, and -- "
-                "before the name of a setting"
+                f"{word!r} belongs to no option; quote paths with blanks, and put -- before the "
+                "name of a setting"
             )
     return result
 
 
 def _plain(key: str, text: str) -> str:
-    """Return a text that MONAI neither takes for an option nor for something of its own.
-
-    In a configuration, `$` starts code, `@` a reference and `%` a macro.
-    """
+    """Return a text that MONAI takes literally; it evaluates `$`, `@` and `%`."""
     if _RELATIVE.search(text):
         raise ConfigError(
-            f"{key} {text}: MONAI cannot take @ or % with ## or :: behind it; rename the folder, "
+            f"{key} {text}: MONAI cannot handle @ or % followed by ## or ::; rename the folder, "
             "or give a link to it"
         )
     if text[:1] == "%" or (key in _OPTIONS and text[:1] in ("$", "@", "-")):
@@ -124,7 +121,7 @@ def _plain(key: str, text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as MONAI's command line takes it: what would be read as Python in quotes."""
+    """Return a text for MONAI's command line; quote what fire would parse as Python."""
     import fire
 
     read = fire.Fire(lambda value: value, command=[f"--value={text}"], serialize=lambda _: None)
@@ -140,5 +137,5 @@ _OPTIONS = {
     "groups": "--groups",
     "weights": "--weights",
 }
-"""Settings that are paths, and what the commands call them."""
+"""Settings that are paths, and the names of the command's options for them."""
 _RELATIVE = re.compile("[@%](#|::){2}")

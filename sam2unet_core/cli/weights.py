@@ -1,4 +1,4 @@
-"""`sam2unet weights`: fetch and import trunks, split and merge weights files."""
+"""`sam2unet weights`: fetches and imports trunks, splits and merges weights files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_trunks() -> None:
-    """List the trunks that can be fetched, and those in the cache."""
+    """List the trunks that can be downloaded and those in the cache."""
     from sam2unet_core.network.checkpoint.cache import CACHE_VARIABLE, cache_folder, records
     from sam2unet_core.network.checkpoint.catalog import CATALOG
 
@@ -54,34 +54,34 @@ def list_trunks() -> None:
 
 
 def fetch_trunk(
-    name: Annotated[str, typer.Argument(help="Name of a trunk, as `list` shows it.")],
+    name: Annotated[str, typer.Argument(help="Name of a trunk; `list` shows them.")],
     *,
     base_url: Annotated[
-        str | None, typer.Option(help="A mirror that holds NAME.pt, instead of the official one.")
+        str | None, typer.Option(help="A mirror that holds NAME.pt; the official site by default.")
     ] = None,
 ) -> None:
-    """Fetch a trunk of SAM2 or SAM2.1 into the cache; an interrupted fetch is continued."""
+    """Download a trunk of SAM2 or SAM2.1 into the cache; resumes an interrupted download."""
     from sam2unet_core.network.checkpoint.catalog import find_entry
     from sam2unet_core.network.checkpoint.fetch import Source, fetch
 
-    find_entry(name)  # before there is a bar
+    find_entry(name)  # fails before the bar is shown
     with _download_bar(name) as progress:
         path = fetch(name, source=Source(base_url=base_url), progress=progress)
     typer.echo(str(path))
 
 
 def import_trunk(
-    file: Annotated[Path, typer.Argument(help="A file with a trunk, under any name.")],
+    file: Annotated[Path, typer.Argument(help="A file with a trunk; it can have any name.")],
 ) -> None:
-    """Copy a trunk from a file into the cache, as on a machine without internet."""
+    """Copy a trunk from a file into the cache, for machines without internet."""
     from sam2unet_core.network.checkpoint.cache import import_file, records
 
     before = records()
     path = import_file(file)
     if path.name in before:
         typer.echo(
-            "Its trunk was in the cache already. The rest of a whole network stays in its own "
-            "file: give that with --weights, or make it small with `sam2unet weights split`.",
+            "The cache already has this trunk. If the file holds a whole network, give it with "
+            "--weights, or make it smaller with `sam2unet weights split`.",
             err=True,
         )
     typer.echo(str(path))
@@ -92,25 +92,25 @@ def split_full(
     *,
     output: _Output,
     task: Annotated[
-        str | None, typer.Option(help="What it was trained for: a task's name or a task.json.")
+        str | None, typer.Option(help="Task it was trained for: by name, or a task.json.")
     ] = None,
 ) -> None:
-    """Write all but the trunk of a whole network as a small delta."""
+    """Write a whole network without its trunk as a small delta."""
     from sam2unet_core.network.checkpoint import find_trunk, split
 
     trunk = split(full, delta=output, task=_task(task))
     typer.echo(f"{output}: delta to the trunk {trunk}")
     if find_trunk(trunk) is None:
-        typer.echo(f"That trunk is not in the cache: sam2unet weights import {full}")
+        typer.echo(f"This trunk is not in the cache: sam2unet weights import {full}")
 
 
 def merge_full(
     trunk: Annotated[Path, typer.Argument(help="A file that holds the trunk.")],
-    delta: Annotated[Path, typer.Argument(help="The delta to it.")],
+    delta: Annotated[Path, typer.Argument(help="A delta to this trunk.")],
     *,
     output: _Output,
 ) -> None:
-    """Write a whole network from a trunk and a delta to it."""
+    """Write a whole network from a trunk and a delta."""
     from sam2unet_core.network.checkpoint import merge
 
     merge(trunk, delta, full=output)
@@ -131,11 +131,11 @@ def show_info(file: Annotated[Path, typer.Argument(help="Any weights file.")]) -
 
 def _rows(info: WeightsInfo) -> Iterator[tuple[str, str]]:
     kinds = {
-        "sam2": "SAM2 or SAM2.1, of which the trunk is used",
-        "authors": "SAM2-UNet as the authors publish it",
+        "sam2": "SAM2 or SAM2.1; only the trunk is used",
+        "authors": "SAM2-UNet as published by the authors",
         "delta": "delta: all but the trunk",
         "full": "whole network",
-        "state_dict": "state of the network (MONAI's model.pt)",
+        "state_dict": "state dict (such as MONAI's model.pt)",
         "training": "training checkpoint",
     }
     yield "File", str(info.path)
@@ -145,8 +145,8 @@ def _rows(info: WeightsInfo) -> Iterator[tuple[str, str]]:
     yield "Values", f"{info.parameters:,}"
     yield "Bytes", f"{info.size:,}"
     yield "Trunk", f"{'in the file' if info.has_trunk else 'not in the file'}"
-    yield "Trunk hash", info.trunk_sha256 or "not said"
-    yield "Task", f"{info.task.title} ({info.task.name})" if info.task else "not said"
+    yield "Trunk hash", info.trunk_sha256 or "unknown"
+    yield "Task", f"{info.task.title} ({info.task.name})" if info.task else "unknown"
     yield "sha256", info.sha256
 
 
@@ -160,7 +160,7 @@ def _task(name_or_file: str | None) -> Task | None:
 
 @contextmanager
 def _download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on stderr; yields what to call with the bytes there are and will be."""
+    """Show a bar on stderr; yield the function that updates it with received and total bytes."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,

@@ -1,4 +1,4 @@
-"""`sam2unet worker`: the process that 3D Slicer talks to; see docs/worker.md."""
+"""`sam2unet worker`: the worker process for 3D Slicer; see docs/worker.md."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def register(app: typer.Typer) -> None:
 def worker(
     *,
     exchange: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for arrays, readable by you alone.")
+        Path, typer.Option(metavar="DIR", help="Folder for arrays, readable only by you.")
     ],
     allow_root: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Requests may name files below it; may be repeated."),
+        typer.Option(metavar="DIR", help="Allow requests to read files below it; repeatable."),
     ] = None,
     parent: Annotated[
-        int | None, typer.Option(min=1, metavar="PID", help="End when this process has ended.")
+        int | None, typer.Option(min=1, metavar="PID", help="End when this process ends.")
     ] = None,
 ) -> None:
-    """Answer requests on standard input, one JSON object per line, as 3D Slicer does."""
+    """Answer requests from standard input, one JSON object per line; 3D Slicer starts this."""
     if not exchange.is_dir():
-        raise ConfigError(f"--exchange {exchange}: no such folder; make it, for yourself alone")
+        raise ConfigError(f"--exchange {exchange}: no such folder; create it, readable only by you")
     for folder in allow_root or ():
         if not folder.is_dir():
             raise ConfigError(f"--allow-root {folder}: no such folder")

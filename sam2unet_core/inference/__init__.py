@@ -1,1 +1,1 @@
-"""From frames to masks: `model` opens a task's network, `engine` runs frames through it."""
+"""Segments frames: `model` opens a task's network, `engine` runs frames through it."""

@@ -1,4 +1,4 @@
-"""Runs an iterator ahead of its consumer, in a thread of its own."""
+"""Runs an iterator ahead of its consumer, in its own thread."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _POLL_S = 0.1
 
 
 class in_background(Generic[T]):  # noqa: N801 - read as a function at the call
-    """Iterate in a thread of its own, at most `limit` items ahead of the consumer.
+    """Iterate in a separate thread, at most `limit` items ahead of the consumer.
 
-    A context manager: leaving it stops the thread. What the iterator raises is raised here.
+    A context manager; leaving it stops the thread. Exceptions of the iterator are raised in the
+    consumer.
 
     Args:
         items: what to iterate over.
-        limit: items that may wait.
+        limit: items that can wait.
     """
 
     def __init__(self, items: Iterable[T], *, limit: int) -> None:
@@ -72,7 +73,7 @@ class in_background(Generic[T]):  # noqa: N801 - read as a function at the call
 
 
 class _EndError(Exception):
-    """Says that the items are used up."""
+    """There are no more items."""
 
 
 def _give(item: T) -> Callable[[], T]:

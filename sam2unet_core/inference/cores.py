@@ -1,4 +1,4 @@
-"""Computes several frames at the same time, each on its own share of the cores."""
+"""Computes several frames in parallel, each on its own share of the cores."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Mark = TypeVar("Mark")
 
 @dataclass(frozen=True)
 class Computing(Generic[Found]):
-    """A frame whose result will come."""
+    """A frame that is being computed."""
 
     frame: Frame
     result: Future[Found]
 
 
 class Cores:
-    """Threads that share the machine's cores.
+    """A pool of threads that share the machine's cores.
 
     Args:
-        at_once: frames computed at the same time.
+        at_once: number of frames computed in parallel.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -39,33 +39,33 @@ class Cores:
         self._shares = [max(1, each + (i < more)) for i in range(at_once)]
         self._pool = ThreadPoolExecutor(at_once, "network", self._take_share)
 
-    def begun(
+    def start(
         self, stream: Iterable[Frame | Mark], compute: Callable[[Frame], Found]
     ) -> Iterator[Computing[Found] | Mark]:
-        """Yield a stream whose frames are being computed; how far ahead is up to who takes them."""
+        """Start computing each frame of a stream and yield it; pass everything else through."""
         for item in stream:
             if isinstance(item, Frame):
                 yield Computing(item, self._pool.submit(self._with_room, compute, item))
             else:
                 yield item
 
-    def again(self, compute: Callable[[Frame], Found], frame: Frame) -> Found:
-        """Compute a frame once more, alone, and frames one after another from now on."""
+    def retry_alone(self, compute: Callable[[Frame], Found], frame: Frame) -> Found:
+        """Compute a frame again, alone; from now on, compute one frame at a time."""
         while self.at_once > 1:
             self._room.acquire()
             self.at_once -= 1
         return self._with_room(compute, frame)
 
     def close(self) -> None:
-        """End the threads; frames that were not begun are left."""
+        """Stop the threads; frames that have not been started are cancelled."""
         self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._all)  # threads to come would have those of the pool
+        torch.set_num_threads(self._all)  # new threads would inherit the pool's setting
 
     def _with_room(self, compute: Callable[[Frame], Found], frame: Frame) -> Found:
         with self._room:
             return compute(frame)
 
     def _take_share(self) -> None:
-        """Let PyTorch compute on this thread's share of the cores."""
-        torch.get_num_threads()  # a thread's first call takes over what was set last in any other
+        """Make PyTorch use this thread's share of the cores."""
+        torch.get_num_threads()  # its first call in a thread adopts the last setting of any thread
         torch.set_num_threads(self._shares.pop())

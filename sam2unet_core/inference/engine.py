@@ -1,8 +1,8 @@
-"""Frames to masks, in one loop: batches, memory that runs out, cores, timings.
+"""The inference loop from frames to masks: batches, out-of-memory handling, cores, timings.
 
     series.frames -> in_background -> Engine.results -> FrameResult
 
-Batch runs, the worker, the bundle and Python all go through `Engine`.
+Batch runs, the worker, the bundle and the Python interface all use `Engine`.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from sam2unet_core.types import Frame
 
 logger = logging.getLogger(__name__)
 BATCH_SIZE = 4
-"""Frames that go through the network together."""
-_WITH_MARKS = 3
-"""Items of a stream that come with a frame: in a folder of pictures, two marks around each."""
+"""Frames in the network at once."""
+_ITEMS_PER_FRAME = 3
+"""Items of a stream per frame: a folder of pictures has two marks around each frame."""
 
 Mark = TypeVar("Mark")
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What was found in one frame.
+    """The result of one frame.
 
     Attributes:
-        frame: the frame itself.
-        probabilities: `(K, H, W)` float32 in 0 to 1, one channel a class.
+        frame: the frame.
+        probabilities: `(K, H, W)` float32 from 0 to 1, one channel per class.
         masks: `(K, H, W)` bool; classes may overlap.
         labels: `(H, W)` uint8, 0 background, k the k-th class.
-        seconds: that the network took.
+        seconds: time spent in the network.
     """
 
     frame: Frame
@@ -70,14 +70,12 @@ class FrameFailure:
 
 
 class Engine:
-    """Runs frames through a model's network. A context manager.
+    """A context manager that runs frames through a model's network.
 
     Args:
-        model: what segments.
-        batch_size: frames that go through the network together; fewer from then on where memory
-            runs out.
-        at_once: frames that are computed at the same time, each on cores of its own; 1 where they
-            go together.
+        model: the model.
+        batch_size: frames per batch; reduced if memory runs out.
+        at_once: frames computed in parallel, each on its own cores; 1 for batches.
     """
 
     def __init__(self, model: Model, *, batch_size: int = BATCH_SIZE, at_once: int = 1) -> None:
@@ -87,24 +85,24 @@ class Engine:
         self._fit = _Fit(batch_size if at_once == 1 else 1, model.task.flip_average)
         self._lock = threading.Lock()
         self._told = False
-        self._ahead = max(2 * batch_size, _WITH_MARKS * (at_once + 1))
+        self._ahead = max(2 * batch_size, _ITEMS_PER_FRAME * (at_once + 1))
 
     @classmethod
     def for_throughput(cls, model: Model, *, batch_size: int = BATCH_SIZE) -> Engine:
-        """Return an engine that gets most frames done.
+        """Return the engine with the highest throughput.
 
-        Cores share the work of one frame badly: on two of them, two frames take a third less time
-        at once than one after the other. On other devices frames go as a batch, and other
-        libraries than PyTorch take one call at a time.
+        With PyTorch on a CPU, each frame is computed on its own cores, which do not share the work
+        of one frame well: on two cores, two frames in parallel take a third less time than one
+        after the other. Otherwise, frames are computed in batches.
         """
         cores = torch.get_num_threads() if model.runtime.shares_cores else 1
         return cls(model, batch_size=batch_size, at_once=max(1, min(batch_size, cores)))
 
     @classmethod
     def for_latency(cls, model: Model) -> Engine:
-        """Return an engine that gets each frame done soonest.
+        """Return the engine with the lowest latency.
 
-        On a CPU frames go one by one: as fast there, and the first result comes sooner.
+        On a CPU, the batch size is 1: as fast as batches there, and the first result comes sooner.
         """
         return cls(model, batch_size=1 if model.runtime.device.type == "cpu" else BATCH_SIZE)
 
@@ -113,7 +111,7 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the threads; frames that were not begun are left."""
+        """Stop the threads; frames that have not been started are cancelled."""
         if self._cores is not None:
             self._cores.close()
 
@@ -121,7 +119,7 @@ class Engine:
         """Segment frames, in order.
 
         Raises:
-            OutOfMemoryError: a single frame does not fit the device.
+            OutOfMemoryError: a single frame does not fit into the device's memory.
             WeightsError: the network's output is not finite.
         """
         found: FrameResult | FrameFailure
@@ -133,24 +131,24 @@ class Engine:
     def through(
         self, stream: Iterable[Frame | Mark]
     ) -> Iterator[FrameResult | FrameFailure | Mark]:
-        """Segment the frames of a stream and pass on, in its place, whatever else is in it.
+        """Segment the frames of a stream, and pass everything else (marks) through in order.
 
-        The stream is taken in a thread of its own, so that decoding runs ahead of the network.
-        Marks part the frames into units: a frame that fails ends its unit, and the frames up to
-        the next mark are dropped. Those of one size in a row go through the network together.
+        A separate thread reads the stream, so that decoding runs ahead of the network. Marks divide
+        the frames into units: if a frame fails, the frames up to the next mark are dropped.
+        Consecutive frames of the same size form a batch.
         """
         if self._cores is None:
             with in_background(stream, limit=self._ahead) as ahead:
                 yield from self._together(ahead)
             return
-        with in_background(self._cores.begun(stream, self._alone), limit=self._ahead) as begun:
-            yield from self._one_by_one(begun, self._cores)
+        with in_background(self._cores.start(stream, self._alone), limit=self._ahead) as started:
+            yield from self._one_by_one(started, self._cores)
 
     def probabilities(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return class probabilities `(N, K, H, W)` float32 of frames `(N, H, W, 3)` uint8 RGB.
 
         Raises:
-            OutOfMemoryError: a single frame does not fit the device.
+            OutOfMemoryError: a single frame does not fit into the device's memory.
             WeightsError: the network's output is not finite.
         """
         count, height, width, _ = frames.shape
@@ -175,7 +173,7 @@ class Engine:
                     yield found
 
     def _batches(self, stream: Iterable[Frame | Mark]) -> Iterator[list[Frame] | Mark]:
-        """Yield marks, and between them frames of one size."""
+        """Yield marks, and between them batches of frames of the same size."""
         batch: list[Frame] = []
         for item in stream:
             if not isinstance(item, Frame):
@@ -195,10 +193,10 @@ class Engine:
             yield batch
 
     def _one_by_one(
-        self, begun: Iterable[Computing[FrameResult | FrameFailure] | Mark], cores: Cores
+        self, started: Iterable[Computing[FrameResult | FrameFailure] | Mark], cores: Cores
     ) -> Iterator[FrameResult | FrameFailure | Mark]:
         failed = False
-        for item in begun:
+        for item in started:
             if not isinstance(item, Computing):
                 failed = False
                 yield item
@@ -207,8 +205,8 @@ class Engine:
             else:
                 found = item.result.result()
                 if isinstance(found, FrameFailure) and is_out_of_memory(found.error):
-                    # Frames beside it may have held the memory.
-                    found = cores.again(self._alone, item.frame)
+                    # Frames computed in parallel may have used the memory.
+                    found = cores.retry_alone(self._alone, item.frame)
                 failed = isinstance(found, FrameFailure)
                 yield found
 
@@ -217,7 +215,7 @@ class Engine:
         return found
 
     def _batch(self, batch: list[Frame]) -> Iterator[FrameResult | FrameFailure]:
-        """Yield the results of frames of one size; a failure is the last of them."""
+        """Yield the results of frames of the same size, up to the first failure."""
         done = 0
         try:
             started = time.perf_counter()
@@ -236,11 +234,11 @@ class Engine:
     def _parts(
         self, count: int, take: Callable[[slice], NDArray[np.uint8]]
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield which of the frames, and their probabilities; fewer together as memory needs.
+        """Yield slices of the frames and their probabilities; smaller ones if memory runs out.
 
         Args:
-            count: frames in all.
-            take: returns the pixels `(N, H, W, 3)` of some of them.
+            count: number of frames.
+            take: returns the pixels `(N, H, W, 3)` of a slice.
         """
         start = 0
         while start < count:
@@ -251,7 +249,7 @@ class Engine:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._take_less(fit)
+                self._reduce(fit)
             else:
                 yield part, found
                 start = part.stop
@@ -266,7 +264,7 @@ class Engine:
         images = prepare(pixels.to(runtime.device), task.image_size)
         if not task.flip_average:
             return self._restored(runtime.logits(images), size).cpu().numpy()
-        if mirrored_together:  # which takes up to a third less time than one after the other
+        if mirrored_together:  # up to a third faster than one after the other
             plain, mirrored = runtime.logits(torch.cat([images, images.flip(-1)])).chunk(2)
         else:
             plain, mirrored = runtime.logits(images), runtime.logits(images.flip(-1))
@@ -274,25 +272,25 @@ class Engine:
         return found.add_(self._restored(mirrored.flip(-1), size)).div_(2).cpu().numpy()
 
     def _restored(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        # What is not a number, compared with a threshold, would read as no finding. A sum is finite
-        # only where all of it is.
+        # NaN compared with a threshold would look like no finding. A sum is finite only if all
+        # values are.
         if not logits.float().sum().isfinite():
             cause = "its weights are damaged"
             if self.model.runtime.precision == "float16":
-                cause += ", or its numbers too large for 16 bits: try the runtime `exact`"
+                cause += ", or its values are too large for 16 bits: try the runtime `exact`"
             raise WeightsError(f"the network's output is not a number; {cause}")
         return to_probabilities(logits, self.model.task, size)
 
-    def _take_less(self, used: _Fit) -> None:
-        """Let less go through the network together from now on.
+    def _reduce(self, used: _Fit) -> None:
+        """Reduce the batch size from now on.
 
         Raises:
-            OutOfMemoryError: it was one image already.
+            OutOfMemoryError: the batch was a single image.
         """
         if self.model.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
         with self._lock:
-            if used != self._fit:  # another thread has seen to it
+            if used != self._fit:  # another thread has already reduced it
                 return
             if used.frames == 1 and not used.mirrored_together:
                 raise OutOfMemoryError(
@@ -308,14 +306,14 @@ class Engine:
 
 
 class _Fit(NamedTuple):
-    """What fits the device's memory at once: frames, and whether with their mirror images."""
+    """What fits into memory at once: number of frames, and whether with their mirror images."""
 
     frames: int
     mirrored_together: bool
 
 
 def to_result(frame: Frame, probabilities: NDArray[np.float32], task: Task) -> FrameResult:
-    """Return masks and labels beside the probabilities `(K, H, W)` of a frame."""
+    """Return the result of a frame from its probabilities `(K, H, W)`."""
     masks = class_masks(probabilities, task)
     one_class = len(masks) == 1
     labels = masks[0].astype(np.uint8) if one_class else label_map(probabilities, task)
@@ -323,5 +321,5 @@ def to_result(frame: Frame, probabilities: NDArray[np.float32], task: Task) -> F
 
 
 def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
-    """Return the pixels `(N, H, W, 3)`; those of one frame are not copied."""
+    """Return the pixels `(N, H, W, 3)`; a single frame is not copied."""
     return np.stack([f.pixels for f in frames]) if len(frames) > 1 else frames[0].pixels[None]

@@ -28,12 +28,12 @@ from sam2unet_core.task import Task, installed_bundle, load_preset, presets
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A task and its weights file, chosen but not read.
+    """A task and its weights file, which has not been read yet.
 
     Attributes:
         task: what the network's channels mean.
         file: whole network or delta.
-        expected_sha256: the hash that the bundle names; None for a file of the user's own.
+        expected_sha256: the hash in the bundle; None for the user's own weights.
     """
 
     task: Task
@@ -46,15 +46,15 @@ class ModelSource:
         return file_sha256(self.file)
 
     def check(self) -> None:
-        """Refuse a file in the place of the bundle's own.
+        """Check that the bundle's weights file is unchanged.
 
         Raises:
-            WeightsError: its hash is not the one that the bundle names.
+            WeightsError: its hash differs from the one in the bundle.
         """
         if self.expected_sha256 is not None and self.expected_sha256 != self.sha256:
             raise WeightsError(
-                f"{self.file}: sha256 is {self.sha256}, the task names {self.expected_sha256}; "
-                "install it again"
+                f"{self.file}: sha256 is {self.sha256}, but the task has {self.expected_sha256}; "
+                "install sam2unet again"
             )
 
 
@@ -63,11 +63,11 @@ class Model:
     """A task and the network that solves it, ready to run.
 
     Attributes:
-        task: what the network's channels mean, with the threshold that is used.
+        task: what the network's channels mean, and the threshold in use.
         runtime: runs the network.
-        plan: in which way.
-        source: what it was opened from; None for a network that was built in Python.
-        shared_trunk_sha256: hash of the trunk that a delta was built on.
+        plan: how it is run.
+        source: where it was opened from; None for a network built in Python.
+        shared_trunk_sha256: hash of a delta's trunk.
     """
 
     task: Task
@@ -86,18 +86,18 @@ class Model:
         runtime: str = "auto",
         source: ModelSource | None = None,
     ) -> Model:
-        """Take a network over: it is optimised for inference and cannot be trained any more.
+        """Make a model of a network, which is optimised in place and must not be trained any more.
 
         Args:
             task: what the network's channels mean.
-            network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32.
+            network: maps `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
             runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
-            source: where its weights came from.
+            source: where its weights come from.
 
         Raises:
-            WeightsError: the network has another number of channels than the task.
-            ConfigError: device or runtime do not exist.
+            WeightsError: the network's number of channels differs from the task's.
+            ConfigError: the device or the runtime does not exist.
         """
         _check_channels(task, getattr(network, "num_classes", task.num_channels))
         plan = choose_runtime(runtime, task, device=choose_device(device), network=network)
@@ -105,18 +105,18 @@ class Model:
 
     @property
     def weights_sha256(self) -> str | None:
-        """Hash of the weights file; None for a network that was built in Python."""
+        """Hash of the weights file; None for a network built in Python."""
         return None if self.source is None else self.source.sha256
 
     @cached_property
     def trunk_sha256(self) -> str | None:
-        """Hash of the trunk, read from the file where it holds one; None where there is no file."""
+        """Hash of the trunk; None for a network built in Python."""
         if self.shared_trunk_sha256 is not None or self.source is None:
             return self.shared_trunk_sha256
         return trunk_hash(read_checkpoint(self.source.file).tensors)
 
     def with_threshold(self, threshold: float) -> Model:
-        """Return the same model with another threshold."""
+        """Return the same model with a different threshold."""
         return replace(self, task=self.task.with_threshold(threshold))
 
 
@@ -131,16 +131,15 @@ def choose_model(
 
     Args:
         bundle: folder with `configs/task.json`; the installed bundle by default.
-        task: a task, the name of one that comes with the package, or a `task.json`, in place of
-            the bundle's own.
-        weights: a weights file in place of the bundle's own.
-        weights_first: whether the task that the weights file holds comes before the bundle's own;
-            by default where no bundle is named.
+        task: a task, the name of a built-in one, or a `task.json`, in place of the bundle's.
+        weights: a weights file in place of the bundle's.
+        weights_first: whether to prefer the task stored in the weights file to the bundle's; by
+            default, if no bundle is given.
 
     Raises:
         TaskError: the task cannot be read.
         WeightsError: the weights file cannot be read.
-        MissingWeightsError: there are no weights for this task on this machine.
+        MissingWeightsError: this machine has no weights for this task.
     """
     folder = Path(bundle) if bundle is not None else installed_bundle()
     first = bundle is None if weights_first is None else weights_first
@@ -149,12 +148,14 @@ def choose_model(
         return ModelSource(chosen, Path(weights))
     if chosen.weights is None:
         raise MissingWeightsError(
-            f"the task {chosen.name!r} comes without weights; train some with `sam2unet train "
+            f"the task {chosen.name!r} has no weights; train some with `sam2unet train "
             f"--task {chosen.name} --data DIR -o OUT` and give the file with --weights"
         )
     file = folder / chosen.weights.file
     if not file.is_file():
-        raise MissingWeightsError(f"{file}: the bundle's weights are missing; install it again")
+        raise MissingWeightsError(
+            f"{file}: the bundle's weights are missing; install sam2unet again"
+        )
     return ModelSource(chosen, file, chosen.weights.sha256)
 
 
@@ -165,12 +166,12 @@ def choose_task(
     *,
     weights_first: bool = False,
 ) -> Task:
-    """Return the task of a bundle folder, of a name or file, or that a weights file holds.
+    """Return the task given by name or file, stored in a weights file, or of a bundle.
 
-    With weights of the user's own the task comes without what was measured of the bundle's.
+    With the user's own weights, the task is returned without the metrics of the bundle's weights.
 
     Raises:
-        TaskError: it cannot be read.
+        TaskError: the task cannot be read.
         WeightsError: the weights file cannot be read.
     """
     own = Path(bundle) / "configs" / "task.json"
@@ -190,11 +191,10 @@ def choose_task(
 
 
 def unmeasured(task: Task) -> Task:
-    """Return the task without its weights and all that belongs to them.
+    """Return the task without its weights and everything that belongs to them.
 
-    That is what was measured of them, the temperature and the peak that were fitted to them,
-    whether mirror images are averaged, and the image size that they were trained at: a preset of
-    the same name has the task's usual one.
+    These are metrics, temperature, peak threshold, flip averaging and image size. The image size is
+    reset to that of the preset of the same name.
     """
     if task.weights is None:
         return replace(task, metrics={})
@@ -217,18 +217,18 @@ def open_model(
     runtime: str = "auto",
     beside: Iterable[Model] = (),
 ) -> Model:
-    """Read the weights and make the network ready.
+    """Load the weights and open the runtime.
 
     Args:
         source: task and weights.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
-        beside: models that are open; a delta shares the trunk of one that has it.
+        beside: open models; a delta shares the trunk of one that has it.
 
     Raises:
         WeightsError: the weights do not fit the task, or are not those of the bundle.
-        MissingWeightsError: they are a delta, and its trunk is not on this machine.
-        ConfigError: device or runtime do not exist.
+        MissingWeightsError: the weights are a delta, and its trunk is not in the cache.
+        ConfigError: the device or the runtime does not exist.
     """
     plan = choose_runtime(runtime, source.task, device=choose_device(device))
     source.check()
@@ -242,15 +242,15 @@ def open_model(
 
 
 def read_network(file: Path | str, *, matrices: torch.dtype = torch.float32) -> SAM2UNet:
-    """Return the network of a weights file that can segment.
+    """Load the network of a weights file that has a decoder.
 
     Args:
         file: whole network or delta.
-        matrices: type of large matrices, see `load_model`.
+        matrices: type of large matrices; see `load_model`.
 
     Raises:
-        WeightsError: it cannot be read, or holds SAM2's trunk alone.
-        MissingWeightsError: it is a delta, and its trunk is not on this machine.
+        WeightsError: the file cannot be read, or holds only SAM2's trunk.
+        MissingWeightsError: the file is a delta, and its trunk is not in the cache.
     """
     return _network(read_checkpoint(file, matrices=matrices))
 
@@ -258,14 +258,14 @@ def read_network(file: Path | str, *, matrices: torch.dtype = torch.float32) -> 
 def _network(checkpoint: Checkpoint) -> SAM2UNet:
     if not checkpoint.has_decoder:
         raise WeightsError(
-            f"{checkpoint.path}: holds SAM2's trunk alone, which segments nothing by itself; train "
+            f"{checkpoint.path}: holds only SAM2's trunk, which cannot segment by itself; train "
             "with it (`sam2unet train --data DIR -o RUN`) and give the run's model.safetensors"
         )
     return build_model(checkpoint)
 
 
 def _has_trunk_of(donor: Model, delta: Checkpoint, plan: Plan) -> bool:
-    """Whether an open model holds a delta's trunk in the type that the plan needs."""
+    """Return whether an open model has a delta's trunk in the type that the plan needs."""
     runtime = donor.runtime
     return (
         not delta.has_trunk
@@ -288,5 +288,5 @@ def _check_channels(task: Task, channels: int) -> None:
     if channels != task.num_channels:
         raise WeightsError(
             f"the network has {channels} output channels, the task {task.name!r} needs "
-            f"{task.num_channels}; give weights of that task"
+            f"{task.num_channels}; give weights trained for this task"
         )

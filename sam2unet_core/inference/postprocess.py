@@ -1,4 +1,4 @@
-"""Logits to probabilities, probabilities to masks."""
+"""Converts logits to probabilities, and probabilities to masks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 def to_probabilities(logits: Tensor, task: Task, size: tuple[int, int]) -> Tensor:
-    """Turn logits into class probabilities of frames of a size.
+    """Convert logits to class probabilities at the size of the frames.
 
     Args:
-        logits: `(N, C, h, w)`; with softmax channel 0 is the background.
-        task: gives the activation and the temperature.
+        logits: `(N, C, h, w)`; with softmax, channel 0 is the background.
+        task: activation and temperature.
         size: (height, width) of the frames in pixels.
 
     Returns:
-        `(N, K, height, width)` float32 in 0 to 1, one channel a foreground class.
+        `(N, K, height, width)` float32 from 0 to 1, one channel per foreground class.
     """
     scaled = restore(logits.float() / task.temperature, size)
     if task.activation == "softmax":
@@ -31,11 +31,11 @@ def to_probabilities(logits: Tensor, task: Task, size: tuple[int, int]) -> Tenso
 
 
 def class_masks(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:
-    """Threshold each class and drop components that are too small or too doubtful.
+    """Threshold each class and drop components that are too small or whose peak is too low.
 
     Args:
-        probabilities: `(K, H, W)` in 0 to 1.
-        task: gives the threshold, the peak that a component has to reach and its least area.
+        probabilities: `(K, H, W)`, from 0 to 1.
+        task: threshold, minimum area and minimum peak probability of a component.
 
     Returns:
         `(K, H, W)`; classes may overlap.
@@ -48,11 +48,11 @@ def class_masks(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.bo
 
 
 def label_map(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.uint8]:
-    """Give each pixel the likeliest of the classes that reach the threshold there.
+    """Assign each pixel the most probable of the classes in whose mask it lies.
 
     Args:
-        probabilities: `(K, H, W)` in 0 to 1.
-        task: gives the threshold and the smallest areas.
+        probabilities: `(K, H, W)`, from 0 to 1.
+        task: see `class_masks`.
 
     Returns:
         `(H, W)`: 0 background, k the k-th class.
@@ -65,9 +65,9 @@ def label_map(probabilities: NDArray[np.float32], task: Task) -> NDArray[np.uint
 def _drop_components(
     mask: NDArray[np.bool_], probability: NDArray[np.float32], *, peak: float, least_px: int
 ) -> None:
-    """Clear the components of a mask `(H, W)` that are smaller or whose peak is lower, in place."""
+    """Clear components of a mask `(H, W)` that are too small or whose peak is too low, in place."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    box = np.s_[y : y + height, x : x + width]  # all there is lies in it
+    box = np.s_[y : y + height, x : x + width]
     inside = mask[box]
     count, components, statistics, _ = cv2.connectedComponentsWithStats(
         inside.astype(np.uint8), connectivity=8

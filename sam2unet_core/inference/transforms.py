@@ -1,7 +1,7 @@
-"""Frames to network input, logits to frame size: the only place where pixels change size or scale.
+"""Resizes frames to the network's input and logits to the size of frames.
 
-Both directions sample at pixel centres over the same extent (`align_corners=False`), so the
-coordinate map of `restore` is the inverse of that of `prepare`.
+Both directions sample at pixel centres over the same extent (`align_corners=False`), so `restore`
+maps coordinates inversely to `prepare`. Pixels change size and scale only here.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch.nn.functional import interpolate
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Channel statistics that SAM2's trunk was trained with, for RGB in 0 to 1."""
+"""Channel statistics that SAM2's trunk was trained with, for RGB from 0 to 1."""
 
 
 def prepare(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize and normalise frames for the network.
 
-    The resize is the published code's, PIL's antialiased bilinear, to one grey level. Of uint8 on a
-    CPU it is computed in PIL's own fixed-point arithmetic (fewer than 1 in 500 values differ from
-    PIL's), elsewhere in float32 and rounded to whole grey levels.
+    The resize is PIL's antialiased bilinear, as in the published code, within one grey level. It
+    uses PIL's fixed-point arithmetic for uint8 on a CPU (fewer than 1 in 500 values differ from
+    PIL's), otherwise float32, rounded to whole grey levels.
 
     Args:
-        frames: `(N, 3, H, W)` RGB, uint8 or floating point, in 0 to 255.
+        frames: `(N, 3, H, W)` RGB, uint8 or floating point, from 0 to 255.
         size: (height, width) of the network input in pixels.
 
     Returns:
@@ -45,11 +45,11 @@ def prepare_target(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize masks to the network's size as soft labels.
 
     Args:
-        masks: `(N, K, H, W)`, 0 or 1, one channel a class.
+        masks: `(N, K, H, W)`, 0 or 1, one channel per class.
         size: (height, width) of the network input in pixels.
 
     Returns:
-        `(N, K, height, width)` float32 in 0 to 1, antialiased bicubic as in the published code.
+        `(N, K, height, width)` float32 from 0 to 1, antialiased bicubic as in the published code.
     """
     target = masks.float()
     if tuple(target.shape[-2:]) != tuple(size):
@@ -58,7 +58,7 @@ def prepare_target(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring logits back to the frames' own size, bilinearly.
+    """Resize logits to the size of the frames, bilinearly.
 
     Args:
         logits: `(N, C, h, w)` floating point.
@@ -78,8 +78,8 @@ def restore(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def _resized_by_opencv(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize `(N, C, h, w)` float32 maps bilinearly, in float32.
 
-    PyTorch on a CPU takes four to eight times as long, and is up to 2e-4 away from float64, as it
-    computes positions in float32; OpenCV is within 1e-6.
+    On a CPU, PyTorch takes four to eight times as long and differs from float64 by up to 2e-4,
+    because it computes positions in float32; OpenCV differs by at most 1e-6.
     """
     height, width = size
     resized = np.empty((*maps.shape[:2], height, width), np.float32)

@@ -1,4 +1,4 @@
-"""What the bundle's YAML names: data, transforms, handlers and the inferer."""
+"""The components that the bundle's YAML files use: data, transforms, handlers and the inferer."""
 
 from sam2unet_core.data import check_samples, read_dataset
 from sam2unet_core.inference.runtimes.torch_runtime import choose_device

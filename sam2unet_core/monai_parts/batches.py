@@ -1,4 +1,4 @@
-"""Which frames go through the network together, in training and in validation."""
+"""How frames are batched in training and validation."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from sam2unet_core.errors import ConfigError
 from sam2unet_core.monai_parts.training import scaled_size
 
 STRIDE = 32
-"""Pixels of the image to one of the network's coarsest map."""
+"""Stride of the network's coarsest feature map."""
 
 
 class TrainingLoader(DataLoader):
-    """MONAI's loader for training.
+    """MONAI's data loader for training.
 
-    Batch normalisation takes its statistics over a batch and its pixels, and of a single value
-    there are none. An image of 32 x 32 is one pixel in the coarsest map: a last batch of one such
-    image then goes with the batch before it.
+    Batch normalisation needs more than one value per channel, and an image of 32 x 32 is a single
+    pixel in the coarsest feature map. If the last batch is one such image, it is therefore joined
+    to the batch before it.
 
     Args:
-        dataset: gives the frames.
+        dataset: the frames.
         image_size: `(height, width)` of the network's input.
         scales: see `ScaledBatch`.
-        batch_size: frames in a batch.
-        shuffle: whether each epoch has its own order.
-        sampler: gives the order instead.
-        drop_last: leave out a last batch that is not full.
-        kwargs: further arguments of MONAI's loader.
+        batch_size: frames per batch.
+        shuffle: whether to shuffle the frames in each epoch.
+        sampler: determines the order instead of `shuffle`.
+        drop_last: whether to drop an incomplete last batch.
+        kwargs: other arguments of MONAI's `DataLoader`.
 
     Raises:
-        ConfigError: every batch would be of one such image.
+        ConfigError: every batch would be a single image of 32 x 32.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class TrainingLoader(DataLoader):
             got = "batch_size 1" if batch_size == 1 else "a single training frame"
             raise ConfigError(
                 f"{got} with images of 32 x 32 (image_size {list(image_size)}, scales "
-                f"{list(scales)}): batch normalisation gets a single value a channel and cannot "
-                "work; give a batch_size of 2 or more and as many frames, or larger images"
+                f"{list(scales)}): batch normalisation cannot work with a single value per "
+                "channel; give at least 2 frames and a batch_size of 2 or more, or larger images"
             )
         super().__init__(dataset, batch_sampler=batches, **kwargs)
 
 
 class JoinedBatches(BatchSampler):
-    """Batches in order; a last one of a single frame goes with the one before it."""
+    """Batches in order; a last batch of a single frame is joined to the one before it."""
 
     def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
         super().__init__(sampler, batch_size, drop_last=False)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give the indices of each batch."""
+        """Yield the indices of each batch."""
         held: list[int] = []
         for batch in super().__iter__():
             if held and len(batch) == 1:
@@ -92,16 +92,16 @@ class JoinedBatches(BatchSampler):
 
 
 def smallest_map(image_size: Sequence[int], scales: Sequence[float]) -> int:
-    """Return the pixels of the network's coarsest map, at the smallest of the scales."""
+    """Return the number of pixels in the network's coarsest feature map at the smallest scale."""
     sizes = [scaled_size(image_size, scale) for scale in scales]
     return min(-(-height // STRIDE) * -(-width // STRIDE) for height, width in sizes)
 
 
 def validation_sampler(dataset: Any) -> Sampler[int]:
-    """Share frames out among processes, each to one; where there are too few, all to each.
+    """Distribute frames among processes, each frame to one; if there are too few, all to each.
 
-    The measures are means over the frames of all processes. Each frame counts once, or each as
-    often as there are processes, so the means are the same.
+    Metrics are means over the frames of all processes. All frames count equally often, so both
+    cases give the same means.
     """
     if len(dataset) < torch.distributed.get_world_size():
         return SequentialSampler(dataset)

@@ -1,8 +1,8 @@
-"""What MONAI was called with: configuration files, overrides, the words on the command line.
+"""How MONAI was called: configuration files, overrides and the command line.
 
-MONAI hands none of it to the expressions of a configuration, so it is taken from the arguments of
-the functions of `monai.bundle` that are running, which are public, and from `sys.argv`. Their local
-variables are left alone. Where neither tells, the checks that need it say that they are off.
+MONAI passes none of this to the expressions of a configuration. It is read from the public
+arguments of the running `monai.bundle` functions (never from their local variables) and from
+`sys.argv`. If neither has it, the checks that need it warn that they are off.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ QUOTES = ("'", '"')
 
 
 def is_command_line() -> bool:
-    """Return whether `python -m monai.bundle` is the program."""
+    """Return whether the program is `python -m monai.bundle`."""
     program = getattr(sys.modules["__main__"], "__spec__", None)
     return program is not None and str(program.name).startswith("monai.bundle")
 
 
 def running_workflow() -> ConfigWorkflow | None:
-    """Return the workflow that is being run, or None."""
+    """Return the running workflow, or None."""
     return next(_owners(ConfigWorkflow), None)
 
 
 def running_parser() -> ConfigParser | None:
-    """Return the parser of the configuration that is being resolved, or None."""
+    """Return the parser that is resolving a configuration, or None."""
     return next(_owners(ConfigParser), None)
 
 
 def config_files() -> list[Path]:
-    """Return the configuration files that are being run; none where that is not known."""
+    """Return the configuration files of the run; empty if they are not known."""
     calls = [call.arguments for call in _calls()]
     if is_command_line():
         calls.append({key: literal(word) for key, word in typed_options().items()})
@@ -53,9 +53,9 @@ def config_files() -> list[Path]:
 
 
 def overrides() -> dict[str, Any]:
-    """Return what was given in place of what the files hold, by id (`a::b`), as MONAI has it.
+    """Return the values that override the configuration files, by id (`a::b`), as MONAI has them.
 
-    That is after fire has read the command line as Python: 2024 is a number, `set#2` is `set`.
+    fire has already parsed the command line as Python: 2024 is a number, `set#2` is `set`.
     """
     found: dict[str, Any] = {}
     for call in reversed(list(_calls())):
@@ -66,20 +66,20 @@ def overrides() -> dict[str, Any]:
 
 
 def typed_options() -> dict[str, str]:
-    """Return the options of MONAI's command line by id, letter by letter; none in a program."""
+    """Return the unparsed options of MONAI's command line by id; empty in any other program."""
     return read_options(sys.argv[1:]) if is_command_line() else {}
 
 
 def read_options(words: Sequence[str]) -> dict[str, str]:
-    """Return the value after each option of a command line, as fire finds them.
+    """Return the value of each option of a command line, as fire finds them.
 
     Args:
-        words: the command line. `--key value`, `-key value` and `--key=value` are options; a
-            hyphen in a key is an underscore; what follows the last ` -- ` is fire's own.
+        words: the command line. `--key value`, `-key value` and `--key=value` are options; hyphens
+            in keys become underscores; everything after the last ` -- ` is for fire itself.
 
     Returns:
-        The values by id; of an option that is given twice, the last. An option without a value,
-        which fire takes for True, is left out.
+        The values by id; if an option is given twice, the last. Options without a value, which are
+        True to fire, are left out.
     """
     end = len(words) - 1 - list(reversed(words)).index("--") if "--" in words else len(words)
     given = list(words[:end])
@@ -97,12 +97,12 @@ def read_options(words: Sequence[str]) -> dict[str, str]:
 
 
 def literal(word: str) -> Any:
-    """Return what fire makes of a word: a Python literal, or the word itself."""
+    """Parse a word as fire does: into a Python literal, or the word itself."""
     return fire.Fire(lambda value: value, command=[f"--value={word}"], serialize=lambda _: None)
 
 
 def unquoted(word: str) -> str:
-    """Return a text without the quotation marks of a Python literal, where it has them."""
+    """Return a text without the quotation marks of a Python literal, if it has them."""
     if len(word) > 1 and word[0] in QUOTES and word[-1] == word[0]:
         inner = literal(word)
         if isinstance(inner, str):
@@ -111,7 +111,7 @@ def unquoted(word: str) -> str:
 
 
 def as_id(key: str) -> str:
-    """Return a key with MONAI's separator: `a#b` and `a::b` are the same to it."""
+    """Return a key with MONAI's separator `::`, which is a synonym of `#`."""
     return key.replace("#", "::")
 
 
@@ -132,11 +132,11 @@ def _as_paths(given: str | os.PathLike[str] | Sequence[Any]) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Call:
-    """A function of `monai.bundle` that is running.
+    """A running function of `monai.bundle`.
 
     Attributes:
-        owner: the object whose method it is; the first argument of another function.
-        arguments: the others by name, those of its `**` among them.
+        owner: its first argument; `self` if it is a method.
+        arguments: all arguments by name, including those of `**kwargs`.
     """
 
     owner: object
@@ -144,7 +144,7 @@ class _Call:
 
 
 def _calls() -> Iterator[_Call]:
-    """Give the running functions of `monai.bundle`, the innermost first."""
+    """Yield the running functions of `monai.bundle`, innermost first."""
     frame = inspect.currentframe()
     while frame is not None:
         if str(frame.f_globals.get("__name__", "")).startswith("monai.bundle"):

@@ -1,4 +1,4 @@
-"""Where a bundle stands, which task it runs, and how its errors are shown."""
+"""Where the bundle is, which task it runs, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ logger = logging.getLogger(__name__)
 def find_bundle_root() -> str:
     """Return the folder of the bundle that the running configuration belongs to.
 
-    In this order: the bundle that holds the configuration file, the working directory, the
-    installed bundle. (`--bundle_root` comes before all, since it replaces this call.)
-    MONAI does not hand the configuration's path to its expressions, so it is taken from the
-    calling `monai.bundle` function.
+    The first bundle of these: the one with the configuration file, the working directory, the
+    installed bundle. `--bundle_root` replaces this call.
     """
     workflow = running_workflow()
     folders = [file.parent.parent for file in config_files()]
@@ -38,15 +36,15 @@ def find_bundle_root() -> str:
 def training_task(
     bundle_root: str, task: str | None = None, image_size: Sequence[int] | None = None
 ) -> Task:
-    """Return the task to train for, without what belongs to its weights.
+    """Return the task to train for, without the metrics of existing weights.
 
     Args:
         bundle_root: folder of the bundle.
-        task: a `task.json`, or the name of a task; the bundle's own by default.
-        image_size: `(height, width)` of the network's input in place of the task's.
+        task: a `task.json`, or the name of a task; the bundle's by default.
+        image_size: `(height, width)` of the network's input; the task's by default.
 
     Raises:
-        TaskError: there is no such task, or the image size is none.
+        TaskError: there is no such task, or the image size is invalid.
     """
     found = unmeasured(choose_task(bundle_root, task))
     if image_size is None:
@@ -61,14 +59,14 @@ def choose_bundle_model(
 
     Args:
         bundle_root: folder of the bundle.
-        task: a `task.json`, or the name of a task that comes with the package.
-        weights: a weights file; without `task`, the task that it holds is taken. With neither,
-            the bundle's own.
+        task: a `task.json`, or the name of a built-in task; by default the task stored in
+            `weights`, else the bundle's.
+        weights: a weights file; the bundle's by default.
 
     Raises:
-        TaskError: there is no such task, or the file is not one.
+        TaskError: there is no such task, or its file is not valid.
         WeightsError: the weights file cannot be read, or is not the one that the bundle names.
-        MissingWeightsError: none was given and the task has none.
+        MissingWeightsError: no weights were given, and the task has none.
     """
     source = choose_model(bundle_root, task=task, weights=weights, weights_first=True)
     source.check()
@@ -76,28 +74,28 @@ def choose_bundle_model(
 
 
 def run_folder(output_dir: str | None, *, kind: str, resume: bool = False) -> str:
-    """Return the folder that results go to; it is made by whoever writes there first.
+    """Return the folder for results, without creating it.
 
     Args:
-        output_dir: as the user gave it; by default `./runs/<kind>-<date>-<time>`.
-        kind: what runs, for the default name.
-        resume: whether to continue what is in the folder.
+        output_dir: the folder from the user; by default `./runs/<kind>-<date>-<time>`.
+        kind: the kind of run, for the default name.
+        resume: whether to resume the run in the folder.
 
     Raises:
-        ConfigError: to resume, the folder has to be given.
+        ConfigError: `resume` is set without a folder.
     """
     if output_dir is None:
         if resume:
-            raise ConfigError("resume: which run? give its folder with --output_dir")
+            raise ConfigError("resume: no run given; give its folder with --output_dir")
         output_dir = str(Path("runs") / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     return output_dir
 
 
 def report_errors_in_one_line() -> None:
-    """Show an expected error as one line and exit with 2, when MONAI's command line is the program.
+    """Make MONAI's command line show an expected error as one line and exit with code 2.
 
-    Nor does a name that the console cannot show end the run: it is written with escapes. Called
-    from `initialize`; a program that runs the bundle from Python keeps its own handling.
+    Characters that the console cannot show are written as escapes. Called from `initialize`; does
+    nothing in a program that runs the bundle from Python.
     """
     if is_command_line():
         sys.excepthook = _show_error
@@ -113,11 +111,11 @@ def _show_error(
         sys.__excepthook__(kind, error, trace)
         return
     sys.stderr.write(f"{line}\n")
-    raise SystemExit(2)  # Python ends as usual after it: logs and runs of MLflow are closed
+    raise SystemExit(2)  # a normal exit, which closes logs and MLflow runs
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and what it came of: MONAI wraps each error in others."""
+    """Yield an error and its causes: MONAI wraps errors in others."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,8 +1,8 @@
 """Attention for training on a CPU: a fast forward pass, and a backward pass of matrix products.
 
-Only queries, keys and values are kept for the backward pass, as the linear layer put them out:
-neither windows nor their padding nor the weights of attention. PyTorch's own backward pass in
-16 bits takes three to eight times as long on a CPU, and its plain one keeps float32 copies of all.
+For the backward pass it saves only queries, keys and values as the linear layer returns them: no
+windows, no padding and no attention weights. On a CPU, PyTorch's fused backward pass in 16 bits
+takes three to eight times as long, and its unfused one keeps float32 copies.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sam2unet_core.network.hiera import Block
 
 
 def attend_fast_on_cpu(network: nn.Module) -> None:
-    """Replace the attention layers of a network that is trained on a CPU by those of this file.
+    """Replace the attention layers of a network on a CPU with `CPUTrainingAttention`.
 
-    Weights and their names stay; in evaluation mode the layers compute as before.
+    Weights and keys stay the same; eval mode is unchanged.
     """
     for module in list(network.modules()):
         if isinstance(module, Block) and next(module.parameters()).device.type == "cpu":
@@ -33,21 +33,21 @@ def attend_fast_on_cpu(network: nn.Module) -> None:
 class CPUTrainingAttention(WindowAttention):
     """Multi-head attention inside windows; see `WindowAttention`.
 
-    Whole windows, the two edges and the corner attend one after another, each on its real tokens
-    and one more that stands for all of its padding: a third of the work on a 22 x 22 grid.
+    Whole windows, the windows at the two edges and the one in the corner are computed in turn. Each
+    attends to its real tokens and one token that represents all of its padding. On a 22 x 22 grid
+    that is a third of the work.
 
     Args:
-        other: its layers are taken over.
+        other: the attention layer to replace; its linear layers are shared.
     """
 
     def __init__(self, other: WindowAttention) -> None:
-        """Take the layers over."""
         nn.Module.__init__(self)
         self.heads, self.window, self.pool = other.heads, other.window, other.pool
         self.qkv, self.proj = other.qkv, other.proj
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, H, W, dim)` to `(B, H, W, dim_out)`, or half of H and W if it pools."""
+        """Map `(B, H, W, dim)` to `(B, H, W, dim_out)`; pooling halves H and W."""
         if self.pool or not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
         attend = self._attend_split if self.window > 0 else super().attend
@@ -76,41 +76,41 @@ class CPUTrainingAttention(WindowAttention):
         return output
 
     def _attend_part(self, qkv: Tensor, output: Tensor) -> None:
-        """Attend within windows that are all padded alike.
+        """Attend within the windows of a part of the grid where all have the same padding.
 
         Args:
-            qkv: `(B, H, W, 3*C)`, a part of the grid.
-            output: `(B, H, W, C)`, where the result goes.
+            qkv: `(B, H, W, 3*C)`, the part of the grid.
+            output: `(B, H, W, C)`, where the result is written.
         """
         h, w = min(qkv.size(1), self.window), min(qkv.size(2), self.window)
         windows = window_view(qkv, h, w)  # (B, rows, columns, h, w, 3*C)
         tokens = windows.reshape(len(windows), -1, h * w, qkv.size(3))
-        found = self._attend_alike(tokens, self.window**2 - h * w)
+        found = self._attend_padded(tokens, self.window**2 - h * w)
         window_view(output, h, w).copy_(found.view(*windows.shape[:-1], -1))
 
-    def _attend_alike(self, windows: Tensor, missing: int) -> Tensor:
-        """Attend within windows of `(B, N, n, 3*C)`, each with `missing` tokens of padding.
+    def _attend_padded(self, windows: Tensor, padding_count: int) -> Tensor:
+        """Attend within windows of `(B, N, n, 3*C)`, each with `padding_count` tokens of padding.
 
-        One more token stands for all of these: softmax counts it `missing` times.
+        One token represents them all: a bias makes softmax count it `padding_count` times.
 
         Returns:
             `(B * N, n, C)`.
         """
         batch, count, real, channels = windows.shape
-        weight = None
-        if missing:
+        bias = None
+        if padding_count:
             padding = self.qkv.bias.to(windows.dtype).expand(batch, count, 1, channels)
             windows = torch.cat([windows, padding], dim=2)
-            weight = windows.new_zeros(1, 1, 1, real + 1)
-            weight[..., -1] = math.log(missing)
+            bias = windows.new_zeros(1, 1, 1, real + 1)
+            bias[..., -1] = math.log(padding_count)
         parts = windows.reshape(batch * count, -1, 3, self.heads, channels // 3 // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4).unbind()  # (B*N, heads, n, C/heads)
-        x = F.scaled_dot_product_attention(q[:, :, :real], k, v, attn_mask=weight)
+        x = F.scaled_dot_product_attention(q[:, :, :real], k, v, attn_mask=bias)
         return x.transpose(1, 2).reshape(batch * count, real, channels // 3)
 
 
 class WindowGradient(torch.autograd.Function):
-    """What `attend` computes of a token grid, with the backward pass of this file."""
+    """Runs `attend` on a token grid and replaces its backward pass."""
 
     @staticmethod
     def forward(
@@ -120,10 +120,10 @@ class WindowGradient(torch.autograd.Function):
         """Return `attend(qkv)`, `(B, H, W, C)`.
 
         Args:
-            ctx: PyTorch's.
+            ctx: PyTorch's context.
             qkv: `(B, H, W, 3*C)`.
-            bias: `(3*C,)`, the padding.
-            attend: the forward pass; it is not differentiated.
+            bias: `(3*C,)`, the value of padding tokens.
+            attend: the forward pass, which is not differentiated.
             heads: attention heads.
             window: side of the window in tokens; 0 attends to all tokens.
         """
@@ -151,7 +151,7 @@ class WindowGradient(torch.autograd.Function):
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend by matrix products: `(B, heads, n, d)` queries and `(B, heads, m, d)` keys, values."""
+    """Attend by matrix products: queries `(B, heads, n, d)`, keys and values `(B, heads, m, d)`."""
     scores = torch.matmul(q * q.size(-1) ** -0.5, k.transpose(-2, -1))
     return torch.matmul(scores.softmax(dim=-1).to(v.dtype), v)
 
@@ -159,31 +159,34 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _backward(
     qkv: Tensor, gradient: Tensor, bias: Tensor, result: Tensor, heads: int, side: tuple[int, int]
 ) -> Tensor | float:
-    """Write the gradient of windows that are all padded alike; return that of the padding.
+    """Compute the gradient of `qkv` in a part of the grid where all windows have the same padding.
 
     Args:
-        qkv: `(B, H, W, 3*C)`, a part of the grid.
-        gradient: `(B, H, W, C)`, of that part's output.
-        bias: `(3*C,)`.
-        result: `(B, H, W, 3*C)`, where the gradient goes.
+        qkv: `(B, H, W, 3*C)`, the part of the grid.
+        gradient: `(B, H, W, C)`, the gradient of its output.
+        bias: `(3*C,)`, the value of padding tokens.
+        result: `(B, H, W, 3*C)`, where the gradient of `qkv` is written.
         heads: attention heads.
         side: height and width of a window.
+
+    Returns:
+        The gradient of the padding, `(3*C,)`, or 0 without padding.
     """
     height, width = min(qkv.size(1), side[0]), min(qkv.size(2), side[1])
     n = height * width
-    missing = side[0] * side[1] - n
+    padding_count = side[0] * side[1] - n
     parts = _windows(qkv, height, width, heads, kinds=3)
     d = parts.size(-1)
-    tokens = qkv.new_empty(3, parts[0].numel() // (n * d), n + (missing > 0), d)
+    tokens = qkv.new_empty(3, parts[0].numel() // (n * d), n + (padding_count > 0), d)
     tokens[:, :, :n].view(parts.shape).copy_(parts)
-    if missing:  # one token stands for all padding, as in the forward pass
+    if padding_count:  # one token represents all padding, as in the forward pass
         tokens[:, :, n].view(3, -1, heads, d).copy_(bias.view(3, 1, heads, d))
     q, k, v = tokens[0, :, :n], tokens[1], tokens[2]  # (B*N*heads, n, d)
     output = _windows(gradient, height, width, heads, kinds=1)[0].reshape(-1, n, d)
     scores = torch.bmm(q, k.transpose(1, 2)).mul_(d**-0.5)
-    if missing:
-        scores[..., n] += math.log(missing)
-    with torch.enable_grad():  # PyTorch differentiates the softmax in one pass
+    if padding_count:
+        scores[..., n] += math.log(padding_count)
+    with torch.enable_grad():  # PyTorch's softmax gradient is fused
         differentiable = scores.requires_grad_().softmax(dim=-1)
     of_weights = torch.bmm(output, v.transpose(1, 2))
     of_scores = torch.autograd.grad(differentiable, scores, of_weights)[0].mul_(d**-0.5)
@@ -194,9 +197,9 @@ def _backward(
     found[1] = torch.bmm(of_scores.transpose(1, 2), q)
     found[2] = torch.bmm(weights.transpose(1, 2), output)
     _windows(result, height, width, heads, kinds=3).copy_(found[:, :, :n].view(parts.shape))
-    if not missing:
+    if not padding_count:
         return 0.0
-    found[0, :, n] = 0  # padding asks nothing
+    found[0, :, n] = 0  # padding has no queries
     kind = torch.promote_types(bias.dtype, torch.float32)
     return found[:, :, n].reshape(3, -1, heads, d).sum(dim=1, dtype=kind).reshape(-1)
 

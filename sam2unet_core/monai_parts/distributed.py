@@ -1,4 +1,4 @@
-"""One process per device, as torchrun starts them."""
+"""Distributed training: one process per device, started by torchrun."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam2unet_core.errors import ConfigError
 
 
 def start_process_group() -> None:
-    """Join the processes that torchrun started: NCCL between GPUs, gloo between CPUs.
+    """Join the process group that torchrun started: NCCL on GPUs, gloo on CPUs.
 
     Raises:
         ConfigError: torchrun did not start this process.
@@ -28,7 +28,7 @@ def start_process_group() -> None:
 
 
 def process_device() -> torch.device:
-    """Return this process's GPU, or the CPU where there is none."""
+    """Return this process's GPU, or the CPU if there is none."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")

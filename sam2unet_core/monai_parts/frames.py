@@ -1,4 +1,4 @@
-"""Frames and masks as MONAI transforms; the pixels come from `media` and `transforms`."""
+"""MONAI transforms that load and prepare frames and masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Item = dict[str, Any]
 def as_items(samples: Sequence[Sample]) -> list[Item]:
     """Return samples as MONAI's list of dictionaries: `image`, `label` if any, and `name`.
 
-    The name is the image's path below the dataset, suffix kept: what outputs are named after.
+    Outputs are named after `name`, the image's path below the dataset with its suffix.
     """
     items: list[Item] = []
     for sample in samples:
@@ -39,8 +39,7 @@ def as_items(samples: Sequence[Sample]) -> list[Item]:
 class LoadFramed(Transform):
     """Read `image` to `(3, H, W)` uint8 RGB and `label`, if any, to `(K, H, W)` uint8, 0 or 1.
 
-    The pixels are those that `sam2unet segment` shows to the network; where they would have to be
-    guessed the image is refused: see `read_sample`.
+    The pixels are those that the network gets in `sam2unet segment`; see `read_sample`.
     """
 
     def __init__(self, task: Task) -> None:
@@ -59,11 +58,11 @@ class LoadFramed(Transform):
 
 
 class Prepared(Transform):
-    """Bring `image` to the network's input, and `label` too if `with_label`: see `prepare`.
+    """Convert `image` to the network's input; see `prepare`.
 
     Args:
-        task: gives the image size.
-        with_label: resize the label to soft labels `(K, h, w)` float32; else it keeps its size.
+        task: determines the image size.
+        with_label: also resize `label`, to soft labels `(K, h, w)` float32.
     """
 
     def __init__(self, task: Task, with_label: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Inference and evaluation: the Segmenter as a MONAI inferer, and what writes its masks."""
+"""Inference and evaluation: the Segmenter as a MONAI inferer, and a transform that saves masks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class SegmenterInferer(Inferer):
-    """Runs frames through the Segmenter, so the bundle and the library give the same masks.
+    """Runs frames through the Segmenter, so that bundle and library give the same masks.
 
     Args:
         task: what the network's channels mean.
-        device: where it runs.
+        device: where the network runs.
         runtime: one of `sam2unet_core.inference.runtimes.RUNTIME_NAMES`.
     """
 
@@ -54,15 +54,15 @@ class SegmenterInferer(Inferer):
 
 
 class WriteResultsd(MapTransform):
-    """Write what was found in a frame, as a batch run does, and leave its label map in `pred`.
+    """Save the pictures of a frame's result and replace the probabilities with the label map.
 
-    Files are named as `sam2unet segment` names them: `<name of the image>.mask.png`.
+    Files are named as by `sam2unet segment`: `<name of the image>.mask.png`.
 
     Args:
-        keys: of the probabilities, `(K, H, W)` float32.
-        task: gives threshold, classes and colours.
-        output_dir: folder for the files; subfolders follow the images' own.
-        formats: which pictures: some of `png`, `overlay`, `probabilities`.
+        keys: keys of the probabilities, `(K, H, W)` float32.
+        task: threshold, classes and colours.
+        output_dir: folder for the files, with the subfolders of the images.
+        formats: any of `png`, `overlay`, `probabilities`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class WriteResultsd(MapTransform):
         self.formats = [_picture_format(name) for name in formats]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the files of one frame and return `data` with label maps `(1, H, W)` uint8."""
+        """Save the files of one frame; return a copy of `data` with label maps `(1, H, W)`."""
         item = dict(data)
         pixels = torch.as_tensor(item["image"]).permute(1, 2, 0).cpu().numpy()
         stem = self.output_dir / str(item["name"])

@@ -1,4 +1,4 @@
-"""What a run reports while it goes: progress, figures, TensorBoard, MLflow."""
+"""Reporting during a run: progress bars, metrics, TensorBoard, MLflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sam2unet_core.errors import MissingExtraError
 
 
 def dice_metric() -> IgniteMetricHandler:
-    """Return the mean Dice over frames and classes; agreeing on an empty mask counts as 1."""
+    """Return the handler of the mean Dice over frames and classes; two empty masks score 1."""
     return IgniteMetricHandler(
         metric_fn=DiceMetric(ignore_empty=False),
         output_transform=from_engine(["pred", "label"]),
@@ -31,26 +31,26 @@ def dice_metric() -> IgniteMetricHandler:
 
 
 def is_terminal() -> bool:
-    """Return whether a person is watching: progress bars are drawn only then."""
+    """Return whether stderr is a terminal; progress bars are drawn only then."""
     return sys.stderr.isatty()
 
 
 def progress_bar(description: str) -> ProgressBar:
-    """Return a bar with the time left, on stderr; hidden where stderr is no terminal."""
+    """Return a progress bar on stderr with the remaining time; hidden if stderr is no terminal."""
     return ProgressBar(desc=description, disable=not is_terminal())
 
 
 class TrainingBar:
-    """Progress bar of each epoch with the current loss; a handler of the trainer."""
+    """A handler of the trainer: progress bar of each epoch with the current loss."""
 
     def attach(self, engine: Engine) -> None:
-        """Follow the trainer."""
+        """Attach the bar to the trainer."""
         bar = progress_bar("training")
         bar.attach(engine, output_transform=lambda output: {"loss": _loss(output)})
 
 
 def tensorboard_handler(run_dir: str) -> TensorBoardStatsHandler:
-    """Return the handler that writes TensorBoard events below `run_dir`."""
+    """Return the handler that writes TensorBoard events to `run_dir`/tensorboard."""
     _require("tensorboard")
     return TensorBoardStatsHandler(
         log_dir=str(Path(run_dir) / "tensorboard"), output_transform=_loss
@@ -60,9 +60,9 @@ def tensorboard_handler(run_dir: str) -> TensorBoardStatsHandler:
 def mlflow_handler(run_dir: str) -> MLFlowHandler:
     """Return the handler that writes to an MLflow store in `run_dir`; nothing leaves the machine.
 
-    Only figures are recorded: no configuration and no path of the data.
+    It records only metrics: no configuration and no data paths.
     """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # MLflow reads it when it is imported
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # MLflow reads it at import
     _require("mlflow")
     folder = Path(run_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)

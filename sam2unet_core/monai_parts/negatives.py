@@ -1,8 +1,8 @@
-"""Training frames with nothing to find: parts beside the lesion, drawn frames, drawn textures.
+"""Negative training frames: crops beside the lesion, drawn frames, drawn textures.
 
-A network that is only shown frames with a lesion finds one in every frame. These transforms put
-such pictures in the place of a frame; they come after `LoadFramed` and before `Prepared`, where
-pixels still have their own resolution, and are picked among with MONAI's `OneOf`.
+A network trained only on frames with a lesion finds one in every frame. These transforms replace a
+frame with a negative one. They belong between `LoadFramed` and `Prepared`, where pixels still have
+their original resolution; MONAI's `OneOf` chooses among them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sam2unet_core.phantom import draw_frame, draw_texture
 
 
 def free_parts(mask: NDArray[np.bool_], *, least: float = 0.0) -> list[tuple[slice, slice]]:
-    """Return the rows and columns of the parts above, below, left and right of all that is set.
+    """Return the parts of a frame above, below, left and right of a mask's bounding box.
 
     Args:
         mask: `(H, W)`.
-        least: shortest side of a part, as a share of the picture's.
+        least: minimum side of a part, as a fraction of the frame's.
 
     Returns:
-        Up to four parts, largest first; the whole picture if nothing is set.
+        (rows, columns) of up to four parts, largest first; of the whole frame if the mask is empty.
     """
     height, width = mask.shape
     all_rows, all_columns = slice(0, height), slice(0, width)
@@ -47,10 +47,10 @@ def free_parts(mask: NDArray[np.bool_], *, least: float = 0.0) -> list[tuple[sli
 
 
 class RandFreePart(Randomizable, Transform):
-    """Cut a random part that no label touches out of the frame; without one, keep the frame.
+    """Crop the frame to a random part without labels; if there is none, keep the frame.
 
     Args:
-        least: shortest side of the part, as a share of the frame's.
+        least: minimum side of the part, as a fraction of the frame's.
     """
 
     def __init__(self, least: float = 0.25) -> None:
@@ -69,7 +69,7 @@ class RandFreePart(Randomizable, Transform):
         return data | {"image": data["image"][part].clone(), "label": label[part].clone()}
 
     def _within(self, span: slice, *, shortest: int) -> slice:
-        """Return a random stretch of `span`, at least `shortest` long."""
+        """Return a random slice within `span`, at least `shortest` long."""
         longest = span.stop - span.start
         length = int(self.R.randint(max(1, min(shortest, longest)), longest + 1))
         start = int(self.R.randint(span.start, span.stop - length + 1))
@@ -77,7 +77,7 @@ class RandFreePart(Randomizable, Transform):
 
 
 class RandDrawnFrame(Randomizable, Transform):
-    """Put a phantom frame of one class in the place of the frame; half of them show no lesion.
+    """Replace the frame with a phantom frame of one class; half of them show no lesion.
 
     Args:
         size: (height, width) of the drawing in pixels.
@@ -94,7 +94,7 @@ class RandDrawnFrame(Randomizable, Transform):
 
 
 class RandDrawnTexture(Randomizable, Transform):
-    """Put a drawn texture, like no organ in particular, in the place of the frame: no label in it.
+    """Replace the frame with a drawn texture that resembles no organ and has no label.
 
     Args:
         size: (height, width) of the drawing in pixels.

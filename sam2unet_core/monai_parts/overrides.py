@@ -1,8 +1,8 @@
-"""What is given in place of a configuration's values: texts kept as they are, all checked.
+"""Overrides of configuration values: keeps paths and names literal, and checks every value.
 
-MONAI reads texts with its own eyes. fire takes the command line for Python (2024, None, a,b,
-`set#2`); a configuration takes `$` for code, `@` and `%` for references, and `#` for `::`. Paths
-and names are none of it, so they are put where MONAI keeps what it has read already.
+MONAI interprets text: fire parses the command line as Python (2024, None, a,b, `set#2`), and a
+configuration evaluates `$` as code, `@` and `%` as references, and `#` as `::`. Paths and names
+must stay literal, so they are placed where MONAI keeps values that are already resolved.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _MARKS = ("$", "@", "%")
 
 
 def __getattr__(name: str) -> object:
-    """Give `texts_as_given`, the names of the texts that were kept: done when it is asked for.
+    """Run `keep_texts` when `texts_as_given` is imported, and return its result.
 
-    The configurations import it before all else. MONAI runs every import statement that it finds,
-    a value `$import x` among them, before it resolves anything: after this, that value is text.
+    The configurations import it first. MONAI runs all import statements, including a value such as
+    `$import x`, before it resolves anything; by then, that value is literal text.
     """
     if name == "texts_as_given":
         return keep_texts()
@@ -48,17 +48,17 @@ def __getattr__(name: str) -> object:
 
 
 def keep_texts() -> tuple[str, ...]:
-    """Have the running configuration take paths and names letter by letter.
+    """Make the running configuration take paths and names literally.
 
-    A text that was given on the command line, to `monai.bundle.run` or in its arguments' file is
-    never evaluated. What a configuration's own file holds may be an expression; a `#` stays one.
+    Text from the command line, the arguments of `monai.bundle.run` or its arguments file is never
+    evaluated. In the configuration file it may be an expression, but `#` is kept.
 
     Returns:
-        The ids of the texts that were kept.
+        The ids of the values that were kept literal.
     """
     parser = running_parser()
     if parser is None:
-        _warn("paths and names are not kept as they were given", "configuration being resolved")
+        _warn("paths and names are not kept as they were given", "configuration")
         return ()
     typed, given, files = typed_options(), overrides(), _from_files()
     kept = []
@@ -68,33 +68,31 @@ def keep_texts() -> tuple[str, ...]:
         if kind is None or not kind.is_text or key not in parser:
             continue
         text = _text_of(key, typed, given, default, current=parser[key])
-        if text is not None and _place(parser, key, text, default):
+        if text is not None and _store_literal(parser, key, text, default):
             kept.append(key)
     return tuple(kept)
 
 
 def check_overrides() -> None:
-    """Refuse an override that names no key of the configuration, or that cannot be what it sets.
+    """Check that overrides have existing keys and valid values, which MONAI does not check.
 
-    MONAI takes either silently. A new key below a component (something with `_target_`) is an
-    argument of it, so it passes. Values are made what their setting needs: a device's name a
-    device.
-
-    What cannot be checked, because it is not known what MONAI was called with, is warned of.
+    A new key of a component (a mapping with `_target_`) is accepted as an argument. Values are
+    converted to what their setting needs, such as the name of a device to a device. If it is not
+    known how MONAI was called, a warning says what is not checked.
 
     Raises:
-        ConfigError: names each unknown key and the nearest known one; each value `true`, `false`
-            or `null`, which would be text and so count as yes; or a setting, what was got and
-            what is expected. Also for a stray word, which MONAI takes for the name of a step.
+        ConfigError: an override of a key that does not exist; an invalid value; `true`, `false` or
+            `null` on the command line, where they are text; or a stray word, which MONAI takes
+            for the name of a step.
     """
     workflow = running_workflow()
     if workflow is None:
-        _warn("settings are not checked", "workflow being run")
+        _warn("settings are not checked", "workflow")
         return
     keep_texts()
     files = _from_files()
     if not files:
-        _warn("settings are not checked against those there are", "file of the configuration")
+        _warn("unknown settings are not detected", "configuration file")
     _check_steps(workflow)
     _check_tracking(workflow.parser)
     if files:
@@ -104,16 +102,16 @@ def check_overrides() -> None:
     _check_values(workflow.parser, files)
 
 
-def _warn(what: str, lacking: str) -> None:
+def _warn(what: str, missing: str) -> None:
     warnings.warn(
-        f"{what}: no {lacking} was found among the callers, which are MONAI {monai.__version__}; "
-        "run the bundle with monai.bundle.run or python -m monai.bundle run",
+        f"{what}: no {missing} was found in the call stack of MONAI {monai.__version__}; run the "
+        "bundle with monai.bundle.run or python -m monai.bundle run",
         stacklevel=3,
     )
 
 
 def _from_files() -> dict[str, Any]:
-    """Return what the running configuration's files hold; nothing where they are not known."""
+    """Return the content of the running configuration's files; empty if they are not known."""
     files = config_files()
     if not files or not all(file.is_file() for file in files):
         return {}
@@ -123,7 +121,7 @@ def _from_files() -> dict[str, Any]:
 def _text_of(
     key: str, typed: Mapping[str, str], given: Mapping[str, Any], default: object, *, current: Any
 ) -> str | None:
-    """Return a text as it was given, or None where MONAI has it right."""
+    """Return a text as the user gave it, or None if MONAI has it unchanged."""
     if key in typed:
         return unquoted(typed[key])
     if key in given:
@@ -136,25 +134,25 @@ def _text_of(
     return str(default) if changed and not is_code else None
 
 
-def _place(parser: ConfigParser, key: str, text: str, default: object) -> bool:
-    """Put a text where MONAI reads it no more; return whether it has been.
+def _store_literal(parser: ConfigParser, key: str, text: str, default: object) -> bool:
+    """Store a text where MONAI does not interpret it; return whether that was needed.
 
     Raises:
-        ConfigError: this version of MONAI would read it all the same.
+        ConfigError: this version of MONAI would still interpret it.
     """
     if "::" not in key:
         item = parser.ref_resolver.items.get(key)
-        if item is not None:  # it may be in hand already, as the first that MONAI resolves
+        if item is not None:  # MONAI may be resolving it already
             item.evaluate = lambda *_, **__: text
         parser.ref_resolver.resolved_content[key] = text
         kept = parser.ref_resolver.get_resolved_content(key, instantiate=False, eval_expr=False)
         if kept != text:
             raise ConfigError(
-                f"{key}: MONAI {monai.__version__} does not keep texts as they are given; "
-                "install a version that pyproject.toml names"
+                f"{key}: MONAI {monai.__version__} does not keep texts as they were given; "
+                "install a version that pyproject.toml allows"
             )
         return True
-    # below a component: MONAI lets a path pass as it is, and would look through a text
+    # An argument of a component: MONAI interprets text but not a Path.
     plain = literal(text) == text == as_id(text) and not text.startswith(_MARKS)
     if plain or not (default is None or isinstance(default, str)):
         return False
@@ -164,7 +162,7 @@ def _place(parser: ConfigParser, key: str, text: str, default: object) -> bool:
 
 
 def _check_steps(workflow: ConfigWorkflow) -> None:
-    """Refuse steps that the configuration lacks; MONAI takes stray words for their names."""
+    """Check that the steps to run exist; MONAI takes stray words for names of steps."""
     steps = {"run_id": workflow.run_id, "init_id": workflow.init_id, "final_id": workflow.final_id}
     usual = {"init_id": "initialize", "final_id": "finalize"}
     for kind, step in steps.items():
@@ -172,18 +170,18 @@ def _check_steps(workflow: ConfigWorkflow) -> None:
             continue
         if kind == "run_id":
             known = [key for key, value in workflow.parser.get().items() if isinstance(value, list)]
-            raise ConfigError(f"nothing to run is called {step!r}{_did_you_mean(str(step), known)}")
+            raise ConfigError(f"unknown step {step!r}{_did_you_mean(str(step), known)}")
         raise ConfigError(
-            f"{step!r} stands alone, so MONAI takes it for the name of a step ({kind}): put "
-            "quotation marks around a path with blanks, and -- before the name of a setting"
+            f"{step!r} belongs to no option, so MONAI takes it for the name of a step ({kind}); "
+            "quote paths with blanks, and put -- before the name of a setting"
         )
 
 
 def _check_tracking(parser: ConfigParser) -> None:
-    """Refuse MONAI's own tracking of a training: it notes paths, and wants another output."""
+    """Refuse MONAI's own tracking of training: it records paths and expects a different output."""
     if overrides().get("tracking") is not None and "mlflow" in parser:
         raise ConfigError(
-            "tracking: a training of this bundle has its own, --mlflow True, which stays in the "
+            "tracking: not supported in training; give --mlflow True instead, which writes to the "
             "run's folder"
         )
 
@@ -202,17 +200,20 @@ def _check_words(parser: ConfigParser, files: Mapping[str, Any]) -> None:
 
 def _check_keys(parser: ConfigParser, files: Mapping[str, Any]) -> None:
     known = dict(files)
-    for settings in DEFAULT_EXP_MGMT_SETTINGS.values():  # what `--tracking` adds
+    for settings in DEFAULT_EXP_MGMT_SETTINGS.values():  # `--tracking` adds these
         known |= {key: None for key in settings["configs"] if key not in known}
     unknown = list(_unknown_keys(parser.get(), known))
     if unknown:
         hints = [key + _did_you_mean(key, list(_all_keys(files))) for key in unknown]
         name = config_files()[0].name
-        raise ConfigError(f"no such setting: {'; '.join(hints)} (set in {name})")
+        raise ConfigError(f"no such setting: {'; '.join(hints)}; see {name}")
 
 
 def _check_none(parser: ConfigParser, files: Mapping[str, Any]) -> None:
-    """Refuse a None that was typed: MONAI drops it, and the key would keep its value."""
+    """Apply None from the command line to optional settings, and refuse it elsewhere.
+
+    MONAI would ignore it.
+    """
     own = {*inspect.signature(monai_run).parameters, *_PARAMETERS}
     for key, word in typed_options().items():
         if literal(word) is not None or key in own or _is_text(key, files):
@@ -222,14 +223,15 @@ def _check_none(parser: ConfigParser, files: Mapping[str, Any]) -> None:
             raise ConfigError(f"no such setting: {key.replace('::', '#')}{hint}")
         if "::" in key or kind_of(key, _find(files, key)) is None:
             raise ConfigError(
-                f"{key.replace('::', '#')} None: MONAI takes no None on the command line; write "
-                "null in a configuration file of your own, and name it after the first one"
+                f"{key.replace('::', '#')} None: MONAI ignores None on the command line; write "
+                "null in your own configuration file and give it after the bundle's in "
+                "--config_file"
             )
         parser.ref_resolver.resolved_content[key] = None
 
 
 def _check_values(parser: ConfigParser, files: Mapping[str, Any]) -> None:
-    """Hold each setting, and each override of a component's argument, against its kind."""
+    """Check each setting, and each override of a component's argument, against its kind."""
     config, resolved = parser.get(), parser.ref_resolver.resolved_content
     for key in [key for key in config if key != "_meta_"]:
         kind = kind_of(key, _find(files, key))
@@ -238,8 +240,8 @@ def _check_values(parser: ConfigParser, files: Mapping[str, Any]) -> None:
             continue
         if key not in resolved and kind.is_text and _may_be_changed(value, _find(files, key)):
             raise ConfigError(
-                f"{key} {value}: MONAI writes :: for #, so which of the two is meant is not known; "
-                "run it through monai.bundle.run, or take a path without either"
+                f"{key} {value}: MONAI replaces # with ::, so the original path is not known; run "
+                "the bundle with monai.bundle.run, or give a path without # and ::"
             )
         resolved[key] = kind.value(key, value)
     for key in [key for key in {**overrides(), **typed_options()} if "::" in key]:
@@ -263,7 +265,7 @@ def _is_code(value: object) -> bool:
 
 
 def _find(config: Any, key: str) -> Any:
-    """Return what stands below an id in a configuration's content, or None."""
+    """Return the value of an id in a configuration's content, or None."""
     for part in key.split("::"):
         if isinstance(config, list) and part.isdecimal() and int(part) < len(config):
             config = config[int(part)]
@@ -313,4 +315,4 @@ def _all_keys(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 _PARAMETERS = ("workflow_name", "workflow_type", "properties_path")
-"""What MONAI's `run_workflow` takes besides the parameters of `run`."""
+"""Parameters of MONAI's `run_workflow` that `run` does not have."""

@@ -1,4 +1,4 @@
-"""Lesions of one training frame pasted into another: more places, neighbours and colours."""
+"""Copy-paste augmentation: lesions of one training frame pasted into another."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from sam2unet_core.task import Task
 
 
 class RandPastedLesion(Randomizable, Transform):
-    """Paste what another frame's label marks, with a soft rim, into the frame.
+    """Paste the labelled lesion of a random donor frame into the frame, with soft edges.
 
-    It comes after `LoadFramed` and before `Prepared`. The lesion is turned and mirrored at random,
-    sized by `scale` and shifted part of the way to the colour of the place that it comes to: a
-    lesion as foreign as a sticker would teach the network to look for stickers.
-
-    Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
-    Segmentation", CVPR 2021, did so without matching colours.
+    Belongs between `LoadFramed` and `Prepared`. The lesion is rotated and mirrored at random,
+    resized by `scale`, and its colour is shifted towards the frame's, so that the network does not
+    learn to detect pasted patches. After Ghiasi et al., "Simple Copy-Paste is a Strong Data
+    Augmentation Method for Instance Segmentation", CVPR 2021, which does not match colours.
 
     Args:
-        items: `image` and `label` paths of the frames to take lesions from.
-        task: says what the labels mean.
-        scale: least and greatest factor on the lesion's share of the frame's shorter side.
-        match: least and greatest share of the difference in colour that is taken back.
+        items: `image` and `label` paths of the donor frames.
+        task: what the labels mean.
+        scale: range of the factor on the lesion's size relative to the frame's shorter side.
+        match: range of the fraction of the colour difference that is removed.
     """
 
     def __init__(
@@ -44,10 +42,10 @@ class RandPastedLesion(Randomizable, Transform):
         self.match = (float(match[0]), float(match[1]))
 
     def __call__(self, data: Item) -> Item:
-        """Return a copy of `data`, `image` `(3, H, W)` and `label` `(K, H, W)` uint8, changed.
+        """Return a copy of `data` with the lesion in `image` `(3, H, W)` and `label` `(K, H, W)`.
 
-        Where the lesion comes to lie, its labels replace those of the frame. Black borders stay
-        black, and a donor frame without a label, or with an empty one, leaves `data` as it is.
+        The lesion's labels replace those of the frame. Nothing is pasted onto black borders. If the
+        donor frame has no label or an empty one, `data` is returned unchanged.
         """
         donor = self.load(self.items[int(self.R.randint(len(self.items)))])
         if "label" not in donor:
@@ -75,7 +73,7 @@ class RandPastedLesion(Randomizable, Transform):
     def _turned(
         self, pixels: NDArray[np.uint8], labels: NDArray[np.uint8], factor: float
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return the cut `(h, w, C)` with its labels, resized, mirrored and turned alike."""
+        """Return the crop `(h, w, C)` and its labels, both resized, mirrored and rotated."""
         size = [max(2, round(side * factor)) for side in pixels.shape[1::-1]]
         mirrored, quarters = self.R.random() < 0.5, int(self.R.randint(4))
         turned: list[NDArray[np.uint8]] = []
@@ -89,7 +87,7 @@ class RandPastedLesion(Randomizable, Transform):
     def _place(
         self, patch: tuple[int, ...], frame: tuple[int, ...]
     ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return where in the frame and which of the patch, its centre anywhere in the frame."""
+        """Return the slices of frame and patch that overlap; the centre lies within the frame."""
         here, there = [], []
         for length, room in zip(patch, frame, strict=True):
             start = int(self.R.randint(room)) - length // 2
@@ -100,7 +98,7 @@ class RandPastedLesion(Randomizable, Transform):
 
 
 def _around(mask: NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """Return the box of all that is set with a fifth of its sides about it; None if nothing is."""
+    """Return the mask's bounding box plus a margin of a fifth of its sides; None if it is empty."""
     if not mask.any():
         return None
     box = []
@@ -113,14 +111,14 @@ def _around(mask: NDArray[np.bool_]) -> tuple[slice, slice] | None:
 
 
 def _seen(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return where `(H, W, 3)` shows anything: dark specks are part of it, black borders not."""
+    """Return the visible area of an image `(H, W, 3)`: all but black borders."""
     bright = (image.max(-1) > 24).astype(np.uint8)
     return cv2.morphologyEx(bright, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8)) > 0
 
 
 def _soft(lesion: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return a share per pixel that falls from 1 within the lesion to 0 beside it."""
-    reach = max(1, round(min(lesion.shape) / 12)) | 1  # odd: a kernel has a centre
+    """Return the alpha mask, which falls from 1 inside the lesion to 0 outside."""
+    reach = max(1, round(min(lesion.shape) / 12)) | 1  # odd, so that the kernel has a centre
     wide = cv2.dilate(lesion.astype(np.uint8), np.ones((reach, reach), np.uint8))
     return np.asarray(cv2.GaussianBlur(wide.astype(np.float32), (0, 0), reach / 3), np.float32)
 

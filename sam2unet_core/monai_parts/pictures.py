@@ -1,4 +1,4 @@
-"""What a run looks like: its curve, and a contact sheet of its validation frames."""
+"""Pictures of a training run: its curves and a contact sheet of validation frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CAPTION = 18
 
 
 def draw_curve(history: Path, picture: Path) -> None:
-    """Draw training loss and validation Dice over the epochs of `history.csv` to a PNG."""
+    """Plot training loss and validation Dice of `history.csv` over the epochs, to a PNG."""
     with history.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
@@ -54,13 +54,13 @@ def draw_curve(history: Path, picture: Path) -> None:
 def draw_contact_sheet(
     segmenter: Segmenter, samples: Sequence[Sample], picture: Path, *, most: int = 12
 ) -> None:
-    """Draw frames in pairs, reference beside result, each with its Dice, to a PNG.
+    """Draw reference and result of frames side by side, with their Dice, to a PNG.
 
     Args:
-        segmenter: gives the results.
-        samples: frames with masks; `most` of them are taken, evenly spaced.
+        segmenter: segments the frames.
+        samples: frames with masks; `most` of them are shown, evenly spaced.
         picture: the PNG to write.
-        most: how many frames to show.
+        most: how many frames to show at most.
     """
     chosen = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, most).astype(int))]
     columns = min(3, len(chosen))
@@ -93,6 +93,6 @@ def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def _dice(found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """Return the Dice of all classes taken together; two empty maps agree."""
+    """Return the Dice of all classes together; 1 for two empty maps."""
     total = np.count_nonzero(found) + np.count_nonzero(truth)
     return 1.0 if total == 0 else 2 * float(((found == truth) & (truth > 0)).sum()) / total

@@ -1,4 +1,4 @@
-"""What a finished run leaves: its pictures, its tables, and a word on where they are."""
+"""Checks before a run, and its pictures and tables after it."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ logger = logging.getLogger(__name__)
 
 
 def check_split(split: Split, task: Task) -> None:
-    """Open every image and mask of a split once, before training starts.
+    """Check every image and mask of a split before training starts.
 
     Raises:
-        DataError: names each file that cannot be used.
+        DataError: files cannot be used; the message lists them.
     """
     check_samples([*split.training, *split.validation], task)
     logger.info("%d training, %d validation frames", len(split.training), len(split.validation))
 
 
 def check_intervals(epochs: int, val_interval: int) -> None:
-    """Refuse a run that would end without a validation, and so without weights.
+    """Check that a run has a validation, without which no weights are saved.
 
     Raises:
-        ConfigError: the interval is longer than the run, or not a number of epochs.
+        ConfigError: the interval is below 1 or longer than the run.
     """
     if not 1 <= val_interval <= epochs:
         raise ConfigError(
-            f"val_interval {val_interval}: expected from 1 to the {epochs} epochs of the run; "
-            "without a validation no weights are kept"
+            f"val_interval {val_interval}: expected 1 to {epochs}, the epochs of the run; without "
+            "a validation no weights are saved"
         )
 
 
 def show_run(
     run_dir: str, network: SAM2UNet, split: Split, device: torch.device | str
 ) -> dict[str, str]:
-    """Draw the curve and a contact sheet of a finished training; return the files by name."""
+    """Draw the curves and a contact sheet of a finished training; return the files by name."""
     if idist.get_rank() != 0:
         return {}
     folder = Path(run_dir)
@@ -58,7 +58,7 @@ def show_run(
     files |= {"curve": folder / "curve.png", "frames": folder / "validation.png"}
     draw_curve(files["history"], files["curve"])
     load_weights(network, files["weights"])
-    own = copy.deepcopy(network)  # the Segmenter takes its network over
+    own = copy.deepcopy(network)  # the Segmenter changes its network
     segmenter = Segmenter(Task.load(folder / "task.json"), own, device=str(device))
     draw_contact_sheet(segmenter, split.validation, files["frames"])
     for name, file in files.items():
@@ -67,7 +67,7 @@ def show_run(
 
 
 def write_evaluation(run_dir: str, samples: Sequence[Sample], task: Task) -> None:
-    """Measure the masks below `run_dir` against the samples' own; write and show the tables."""
+    """Evaluate `run_dir`/masks against the samples' masks; write and show the tables."""
     folder = Path(run_dir)
     found = evaluate_samples(folder / "masks", samples, task=task)
     found.write(folder)

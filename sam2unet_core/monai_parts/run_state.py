@@ -1,4 +1,4 @@
-"""A training run on disk: checkpoint, best weights and history; continued where it ended."""
+"""A training run on disk: checkpoint, best weights and history; resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ HISTORY = "history.csv"
 
 
 class RunState:
-    """Saves and restores everything a run consists of; a handler of the trainer, its last one.
+    """Saves and restores the state of a run; the last handler of the trainer.
 
-    After each epoch, `checkpoint.pt` is replaced: network (all but the frozen trunk), optimiser,
-    schedule, loss scaler, average, seed, early stopping, best metric, history and epoch.
-    Whenever validation improves, `model.safetensors` is replaced: a delta with its task where the
-    trunk is frozen, else the whole network.
+    Each epoch replaces `checkpoint.pt`: network (without the frozen trunk), optimiser, schedule,
+    loss scaler, average, seed, early stopping, best metric, history and epoch. Each improvement in
+    validation replaces `model.safetensors`: a delta with its task if the trunk is frozen, else the
+    whole network.
 
     Args:
         output_dir: folder of the run.
         task: what the network is trained for.
-        network: the network that is trained.
-        average: gives the weights that are validated and kept.
-        optimizer: of the trainer.
-        lr_scheduler: of the trainer.
-        evaluator: validates; its key metric decides what is best.
+        network: the network in training.
+        average: the averaged weights, which are validated and saved.
+        optimizer: the trainer's optimiser.
+        lr_scheduler: the trainer's learning-rate schedule.
+        evaluator: the validation; its key metric decides which weights are best.
         seed: seeds each epoch.
         patience: validations without improvement before training stops; 0 never stops early.
-        resume: continue from `checkpoint.pt`, if there is one.
+        resume: whether to resume from `checkpoint.pt`, if it exists.
     """
 
     def __init__(  # noqa: PLR0913 (a run's state is all of its parts)
@@ -91,7 +91,7 @@ class RunState:
         }
 
     def attach(self, engine: Engine) -> None:
-        """Seed, average, start, save and stop with the trainer's events."""
+        """Attach all handlers to the trainer's events."""
         self.parts["seed"].attach(engine)
         self.average.attach(engine)
         self.parts["trainer"] = engine
@@ -106,10 +106,10 @@ class RunState:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
 
     def start(self, engine: Engine) -> None:
-        """Open the run's folder, or continue what is in it.
+        """Create the run's folder, or resume the run in it.
 
         Raises:
-            ConfigError: the folder holds another run, which would be overwritten.
+            ConfigError: the folder holds a run and `resume` is not set.
         """
         self.identity = {"variant": self.network.variant.name}
         if self.network.trunk_is_frozen:
@@ -117,18 +117,18 @@ class RunState:
         checkpoint = self.folder / CHECKPOINT
         if checkpoint.is_file() and not self.resume:
             raise ConfigError(
-                f"{self.folder}: holds a training run; continue it with --resume True, or give "
+                f"{self.folder}: holds a training run; resume it with --resume True, or give "
                 "another --output_dir"
             )
         if checkpoint.is_file():
             CheckpointLoader(str(checkpoint), self.parts, map_location="cpu")(engine)
-            logger.info("continuing after epoch %d of %s", engine.state.epoch, self.folder)
+            logger.info("resuming %s after epoch %d", self.folder, engine.state.epoch)
         elif idist.get_rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.task.save(self.folder / "task.json")
 
     def epoch_completed(self, engine: Engine) -> None:
-        """Note the epoch's figures, keep the best weights, replace the checkpoint."""
+        """Record the epoch's metrics, save the best weights, replace the checkpoint."""
         state = self.evaluator.state
         validated = state.epoch == engine.state.epoch and bool(state.metrics)
         self._note(engine, validated)
@@ -143,7 +143,7 @@ class RunState:
             torch.save(checkpoint, part)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return network and trunk, history and best metric."""
+        """Return the variant, the trunk's hash, the history and the best metric."""
         state = self.evaluator.state
         return {
             **self.identity,
@@ -153,16 +153,16 @@ class RunState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` returned.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ConfigError: the run was begun with another network or another trunk.
+            ConfigError: the run was started with a different variant or trunk.
         """
         for name, value in self.identity.items():
             if state.get(name) != value:
                 raise ConfigError(
-                    f"{self.folder}: was begun with {name} {state.get(name)}, not {value}; "
-                    "continue it with the same --variant and --trunk"
+                    f"{self.folder}: was started with {name} {state.get(name)}, not {value}; "
+                    "resume it with the same --variant and --trunk"
                 )
         self.history = list(state["history"])
         self.evaluator.state.best_metric = state["best_metric"]
@@ -172,7 +172,7 @@ class RunState:
         figures = {k: v for k, v in engine.state.metrics.items() if not k.startswith("val_")}
         if validated:
             figures |= {f"val_{k}": v for k, v in self.evaluator.state.metrics.items()}
-        engine.state.metrics = figures  # so that the trackers, which come later, see them all
+        engine.state.metrics = figures  # for TensorBoard and MLflow, which run later
         row = {"epoch": engine.state.epoch, **figures}
         row["learning_rate"] = engine.optimizer.param_groups[0]["lr"]
         self.history.append({name: float(value) for name, value in row.items()})

@@ -1,4 +1,4 @@
-"""What each setting of the bundle's configurations may be, in one table."""
+"""The valid values of each setting of the bundle's configurations, in one table."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from sam2unet_core.network.variants import find_variant
 
 @dataclass(frozen=True)
 class Kind:
-    """What a setting may be.
+    """The kind of value that a setting takes.
 
     Attributes:
-        expected: what is expected, for people.
-        read: returns a value as the configuration uses it; ValueError or TypeError where it is
-            none.
-        is_text: a path or a name: taken letter by letter, never read as Python, never evaluated.
-        optional: whether it may be left open (None).
+        expected: description of valid values, for error messages.
+        read: converts a value; raises a ValueError or TypeError if it is invalid.
+        is_text: whether it is a path or a name: taken literally, never parsed or evaluated.
+        optional: whether None is valid.
     """
 
     expected: str
@@ -33,14 +32,14 @@ class Kind:
     optional: bool = False
 
     def value(self, key: str, given: object) -> object:
-        """Return the value to use.
+        """Check and convert a value.
 
         Args:
             key: the setting, for the message.
-            given: what the configuration or the command line holds.
+            given: the value in the configuration or on the command line.
 
         Raises:
-            ConfigError: it is none of this kind; the message says what was got and expected.
+            ConfigError: the value is invalid.
         """
         if given is None and self.optional:
             return None
@@ -48,18 +47,18 @@ class Kind:
             return self.read(given)
         except (ValueError, TypeError, OverflowError) as error:
             shown = given if isinstance(given, str) and given.strip() else repr(given)
-            if self.is_text and given is True:  # fire's value of an option without one
+            if self.is_text and given is True:  # as fire parses an option without a value
                 shown = "without a value"
             raise ConfigError(f"{key} {shown}: expected {self.expected}") from error
 
 
 def kind_of(key: str, default: object = None) -> Kind | None:
-    """Return what a setting may be, or None where that is not known.
+    """Return the kind of a setting, or None if it is not known.
 
     Args:
-        key: its id, such as `epochs` or `train::trainer::max_epochs`; the last part counts.
-        default: what the configuration's file holds. A setting that the table does not name may
-            be what its default is: a text, a number, True or False.
+        key: its id, such as `epochs` or `train::trainer::max_epochs`; only the last part counts.
+        default: its value in the configuration file. It determines the kind of a setting that is
+            not in the table: text, a number, or True and False.
     """
     name = key.rsplit("::", 1)[-1]
     name = _OTHER_NAMES.get(name, name)
@@ -84,7 +83,7 @@ def _read_truth(value: Any) -> bool:
 
 
 def _like(kinds: tuple[type, ...]) -> Callable[[Any], object]:
-    """Return what lets values of such types pass as they are."""
+    """Return a check that accepts values of these types unchanged."""
 
     def read(value: Any) -> object:
         if not isinstance(value, kinds) or isinstance(value, bool):
@@ -100,7 +99,7 @@ def _whole(low: int, high: float = math.inf) -> Kind:
 
 
 def _read_whole(value: Any, low: int, high: float = math.inf) -> int:
-    """Return a whole number; one in quotation marks counts, too."""
+    """Return a whole number; it may be given as text."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(value)
     number = int(value)
@@ -114,7 +113,7 @@ def _number(expected: str, accepts: Callable[[float], bool]) -> Kind:
 
 
 def _read_number(value: Any, accepts: Callable[[float], bool]) -> float:
-    """Return a finite number; text that is one counts, too: to YAML, 1e-3 is text."""
+    """Return a finite number; it may be given as text, which 1e-3 is in YAML."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(value)
     number = float(value)
@@ -144,10 +143,6 @@ def _read_factors(value: Any) -> list[float]:
     return [_read_number(each, lambda x: x > 0) for each in value]
 
 
-def _read_share_or_truth(value: Any) -> float | bool:
-    return value if isinstance(value, bool) else _read_number(value, lambda x: 0 <= x <= 1)
-
-
 def _read_device(value: Any) -> object:
     if isinstance(value, bool | int | float):
         raise TypeError(value)
@@ -164,8 +159,8 @@ _NAME = Kind("a name", _read_text, is_text=True)
 _OPEN_NAME = replace(_NAME, optional=True)
 _TRUTH = Kind("True or False", _read_truth)
 _ABOVE_0 = _number("a number above 0", lambda x: x > 0)
-_FROM_0 = _number("a number from 0", lambda x: x >= 0)
-_SHARE = _number("a share from 0 to 1", lambda x: 0 <= x <= 1)
+_FROM_0 = _number("a number of at least 0", lambda x: x >= 0)
+_FRACTION = _number("a fraction from 0 to 1", lambda x: 0 <= x <= 1)
 _BELOW_1 = _number("a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 SETTINGS: dict[str, Kind] = {
@@ -176,10 +171,10 @@ SETTINGS: dict[str, Kind] = {
     "section": _NAME,
     "groups": _OPEN_PATH,
     "val_dataset_dir": _OPEN_PATH,
-    "val_fraction": _SHARE,
+    "val_fraction": _FRACTION,
     "folds": _whole(0),
     "fold": _whole(0),
-    "task": Kind("a task's name or a task.json", _read_text, is_text=True, optional=True),
+    "task": Kind("the name of a task or a task.json", _read_text, is_text=True, optional=True),
     "image_size": Kind(
         "two whole numbers from 32, [height, width], such as [352, 352]", _read_sides, optional=True
     ),
@@ -188,7 +183,9 @@ SETTINGS: dict[str, Kind] = {
     "train_trunk": replace(_TRUTH, expected="True, False or None", optional=True),
     "weights": _OPEN_PATH,
     "trunk": _OPEN_PATH,
-    "gradient_checkpointing": replace(_SHARE, read=_read_share_or_truth),
+    "gradient_checkpointing": replace(
+        _FRACTION, read=lambda value: value if isinstance(value, bool) else _FRACTION.read(value)
+    ),
     "drop_path": _BELOW_1,
     # recipe
     "epochs": _whole(1),
@@ -204,7 +201,7 @@ SETTINGS: dict[str, Kind] = {
     "val_interval": _whole(1),
     "seed": _whole(0, 2**32 - 1),
     "num_workers": _whole(0),
-    "cache_rate": _SHARE,
+    "cache_rate": _FRACTION,
     # run
     "output_dir": _OPEN_PATH,
     "resume": _TRUTH,
@@ -219,7 +216,7 @@ SETTINGS: dict[str, Kind] = {
     "experiment_name": _OPEN_NAME,
     "run_name": _OPEN_NAME,
 }
-"""By the name of the key. A test holds that every setting of the bundle's files is here."""
+"""By key. A test checks that every setting of the bundle's files is here."""
 
 _OTHER_NAMES = {
     "max_epochs": "epochs",
@@ -228,7 +225,7 @@ _OTHER_NAMES = {
     "weights_file": "weights",
     "run_dir": "output_dir",
 }
-"""What components call the same thing."""
+"""Names that components use for the same setting."""
 
 _BY_DEFAULT: dict[type, Kind] = {
     str: Kind("a text", _read_text, is_text=True),

@@ -1,4 +1,4 @@
-"""What training starts from: a new network, SAM2's trunk, a network trained before."""
+"""What training starts from: a new network, SAM2's trunk, a trained network."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def training_network(
 ) -> SAM2UNet:
     """Return a new network.
 
-    Its frozen trunk is filled when training starts, by `InitialWeights`. Who takes the network
-    without training it, as `monai.bundle.load` does, is warned where there is nothing to fill it
-    with.
+    `InitialWeights` loads its frozen trunk when training starts. A warning is given if the trunk's
+    weights are not there, for those who use the network without training it, as
+    `monai.bundle.load` does.
 
     Args:
         variant: see `SAM2UNet`, as for the next four.
-        num_classes: channels of the output.
-        train_trunk: whether the trunk learns too; None freezes SAM2's.
+        num_classes: output channels.
+        train_trunk: whether to train the trunk; None freezes SAM2's.
         gradient_checkpointing: see `SAM2UNet`.
         drop_path: of the trunk's last block.
-        trunk: SAM2's file; None takes the one that was fetched or imported.
+        trunk: SAM2's file; None for the one in the cache.
     """
     network = SAM2UNet(
         variant,
@@ -55,25 +55,25 @@ def training_network(
     )
     if network.trunk_is_frozen and trunk is None and trunk_file(network.variant) is None:
         warnings.warn(
-            f"the frozen {variant} trunk holds random values and must not be used like this: "
-            f"`sam2unet weights fetch sam2_hiera_{variant}` gets SAM2's",
+            f"the frozen {variant} trunk holds random values and must not be used like this; "
+            f"`sam2unet weights fetch sam2_hiera_{variant}` downloads SAM2's weights",
             stacklevel=2,
         )
     return network
 
 
 class InitialWeights:
-    """Loads what training starts from; a frozen trunk never starts from random values.
+    """Loads the initial weights, so that a frozen trunk never has random values.
 
-    A handler of the trainer, its first one.
+    The first handler of the trainer.
 
     Args:
-        network: the network to be trained.
-        variant: its size, to find the trunk among the weights on this machine.
-        weights: a file to start from (full network or delta), for a warm start. From one for
-            another number of classes, all but the heads is taken.
-        trunk: SAM2's file; None takes the one that was fetched or imported.
-        precision: of the training; with 16 bits a frozen trunk's matrices are held in them.
+        network: the network to train.
+        variant: its variant, to find the trunk in the cache.
+        weights: a weights file to start from (full network or delta). If its number of classes
+            differs, its heads are skipped.
+        trunk: SAM2's file; None for the one in the cache.
+        precision: of the training; a frozen trunk's matrices are converted to a 16-bit one.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class InitialWeights:
         """Load the files.
 
         Raises:
-            MissingWeightsError: the frozen trunk's weights are not on this machine.
+            MissingWeightsError: the frozen trunk's weights are not in the cache.
             WeightsError: a file does not fit.
         """
         for file in self._files():
@@ -123,9 +123,6 @@ class InitialWeights:
 
 
 def bundled_trunk(bundle_root: str, variant: str) -> str | None:
-    """Return SAM2's file of that size in the bundle's `models`, or None if it is not there.
-
-    MONAI's `download_large_files` puts it there.
-    """
+    """Return SAM2's file in `models`, where MONAI's `download_large_files` puts it, or None."""
     found = sorted(Path(bundle_root, "models").glob(f"sam2*_hiera_{variant}.pt"))
     return str(found[0]) if found else None

@@ -1,4 +1,4 @@
-"""What training needs beyond MONAI's own: precision, averaging, scales, seeds."""
+"""Training components that MONAI lacks: precision, averaging, scales, seeds."""
 
 from __future__ import annotations
 
@@ -31,26 +31,29 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 
 class PrecisionInferer(Inferer):
-    """Runs a network under autocast of the device it is on; logits come back in float32.
+    """Runs a network under its device's autocast and returns logits in float32.
 
-    MONAI's own `amp` is CUDA's alone and does nothing on a CPU; bfloat16 works on both.
+    MONAI's own `amp` works only on CUDA; this works on a CPU too, in bfloat16.
 
     Args:
-        precision: `float32`, `bfloat16`, or `float16` (CUDA, where the trainer scales the loss).
-        device: what the network will be on.
+        precision: `float32`, `bfloat16`, or `float16` (CUDA only; the trainer scales the loss).
+        device: the network's device.
     """
 
     def __init__(self, precision: str = "float32", device: torch.device | str = "cpu") -> None:
         if precision not in PRECISIONS:
-            raise ConfigError(f"precision {precision!r}: there are {', '.join(PRECISIONS)}")
+            raise ConfigError(
+                f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}"
+            )
         if precision == "float16" and torch.device(device).type != "cuda":
             raise ConfigError(
-                f"precision float16 needs CUDA, the device is {device}: use --precision bfloat16"
+                f"precision float16 needs CUDA, but the device is {device}; "
+                "use --precision bfloat16"
             )
         self.dtype = PRECISIONS[precision]
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return logits, or the list of logits that a network in training mode returns."""
+        """Return logits; in training mode, a list of them."""
         pixels = plain(inputs)
         with torch.autocast(pixels.device.type, self.dtype, enabled=self.dtype is not None):
             output = network(pixels, *args, **kwargs)
@@ -60,9 +63,9 @@ class PrecisionInferer(Inferer):
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    """Have `optimizer` shorten its gradient to `max_norm` before each step; 0 leaves it as it is.
+    """Make `optimizer` clip its gradient to `max_norm` before each step; 0 disables clipping.
 
-    The hook runs inside `step`, where a loss scaler has taken its factor out again.
+    The hook runs inside `step`, after a loss scaler has unscaled the gradient.
 
     Raises:
         ConfigError: `max_norm` is negative.
@@ -79,10 +82,10 @@ def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
 
 
 class ScaledBatch:
-    """Prepares a batch at a scale drawn anew each time (multi-scale training).
+    """Prepares each batch at a random scale (multi-scale training).
 
     Args:
-        scales: factors to draw from; sides are rounded to multiples of 32. The authors advise
+        scales: factors to choose from; sides are rounded to multiples of 32. The authors advise
             1 and 1.25 for polyps.
     """
 
@@ -110,24 +113,24 @@ class ScaledBatch:
 
 
 def scaled_size(size: Sequence[int], scale: float) -> list[int]:
-    """Return (height, width) at a scale: multiples of 32; at scale 1 they stay as they are."""
+    """Return (height, width) at a scale, as multiples of 32; scale 1 changes nothing."""
     if scale == 1:
         return list(size)
     return [max(32, round(side * scale / 32) * 32) for side in size]
 
 
 class WeightAverage:
-    """Exponential moving average of what trains; a handler of the trainer.
+    """A handler of the trainer: exponential moving average of the trained weights.
 
-    With a decay of 0 nothing is averaged, and `network` is the trained network itself. Else it is
-    a copy that shares the frozen trunk, so it costs only what trains.
+    With a decay of 0, nothing is averaged and `network` is the trained network itself. Otherwise it
+    is a copy that shares the frozen trunk, which saves memory.
 
-    Neither ignite's EMAHandler nor PyTorch's AveragedModel shares or leaves out what is frozen, and
-    their buffers are copied or averaged all alike.
+    ignite's EMAHandler and PyTorch's AveragedModel cannot share frozen weights, and they either
+    copy or average all buffers.
 
     Args:
-        network: the network that is trained.
-        decay: weight of the past in each step, such as 0.999.
+        network: the network in training.
+        decay: weight of the previous average in each step, such as 0.999.
     """
 
     def __init__(self, network: SAM2UNet, decay: float = 0.0) -> None:
@@ -147,20 +150,20 @@ class WeightAverage:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
 
     def restart(self, engine: Engine) -> None:
-        """Start a new run's average from the weights that it starts from."""
+        """Start the average of a new run from its initial weights."""
         if engine.state.iteration == 0:
             self.load_state_dict(trainable_state_dict(self.source))
 
     @torch.no_grad()
     def update(self, engine: Engine) -> None:
-        """Move the average towards the current weights; early steps count for more."""
+        """Move the average towards the current weights, faster in the first steps."""
         decay = min(self.decay, (1 + engine.state.iteration) / (10 + engine.state.iteration))
         pairs = zip(self.network.parameters(), self.source.parameters(), strict=True)
         moving = [(a, p) for a, p in pairs if p.requires_grad]
         averages: list[Tensor] = [a for a, _ in moving]
         current: list[Tensor] = [p for _, p in moving]
-        # The statistics of batch normalisation belong to the weights they were taken under: those
-        # of the current weights under the averaged ones cost up to 0.3 Dice in a long training.
+        # Averaged weights need averaged batch-normalisation statistics: with the current ones,
+        # Dice fell by up to 0.3 in long trainings.
         for average, buffer in zip(self.network.buffers(), self.source.buffers(), strict=True):
             if buffer.is_floating_point():
                 averages.append(average)
@@ -171,24 +174,24 @@ class WeightAverage:
         move(averages, current, engine.state.iteration)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all but the frozen trunk; empty where nothing is averaged."""
+        """Return all weights but the frozen trunk's; empty if nothing is averaged."""
         return trainable_state_dict(self.network) if self.decay else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         if self.decay:
             load_trainable_state_dict(self.network, state)
 
 
 class EpochSeed:
-    """Seeds every random source at each epoch's start from (seed, epoch, process).
+    """Seeds all random generators at the start of each epoch, from (seed, epoch, process).
 
-    Shuffling, augmentation, the loaders' workers and drop path all follow from it, so a run that
-    is resumed at an epoch goes on exactly as it would have; the seed is in the checkpoint.
+    This determines shuffling, augmentation, the loaders' workers and drop path. A resumed run is
+    therefore identical to an uninterrupted one; the seed is stored in the checkpoint.
 
     Args:
-        seed: of the run.
-        dataset: whose random transforms are seeded too, for loading without workers.
+        seed: the run's seed.
+        dataset: its random transforms are seeded too, for loading without workers.
     """
 
     def __init__(self, seed: int, dataset: Any) -> None:
@@ -196,7 +199,7 @@ class EpochSeed:
         self.dataset = dataset
 
     def attach(self, engine: Engine) -> None:
-        """Seed at the start of each of the trainer's epochs."""
+        """Seed at the start of each epoch."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -204,23 +207,23 @@ class EpochSeed:
         entropy = [self.seed, engine.state.epoch, idist.get_rank()]
         numbers = np.random.SeedSequence(entropy).generate_state(4)
         random.seed(int(numbers[0]))
-        np.random.seed(int(numbers[1]))  # noqa: NPY002 - MONAI's transforms fall back on it
+        np.random.seed(int(numbers[1]))  # noqa: NPY002 - MONAI's transforms may use it
         torch.manual_seed(int(numbers[2]))
         set_rnd(self.dataset, seed=int(numbers[3]))
 
     def state_dict(self) -> dict[str, int]:
-        """Return the seed; with the trainer's epoch it determines every random state."""
+        """Return the seed; with the trainer's epoch, it determines all random states."""
         return {"seed": self.seed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Take up the seed of the run that is continued."""
+        """Restore the seed of the resumed run."""
         self.seed = state["seed"]
 
 
 class FiniteLoss:
-    """Stops training with an error at the first loss that is not a number.
+    """Stops training with an error at the first loss that is not finite.
 
-    ignite's TerminateOnNan ends such a run as if it had succeeded, with a warning.
+    ignite's TerminateOnNan only warns and ends the run as if it had succeeded.
     """
 
     def attach(self, engine: Engine) -> None:
@@ -232,16 +235,16 @@ class FiniteLoss:
         loss = engine.state.output["loss"].item()
         if not math.isfinite(loss):
             raise DataError(
-                f"the loss is {loss} in epoch {engine.state.epoch}, step {engine.state.iteration}: "
+                f"the loss is {loss} in epoch {engine.state.epoch}, step {engine.state.iteration}; "
                 "lower --learning_rate, or use --precision float32"
             )
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Return a MONAI MetaTensor as a tensor: every operation on the former costs extra."""
+    """Convert a MONAI MetaTensor, on which every operation is slower, to a plain tensor."""
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that the optimiser moves."""
+    """Return the parameters to optimise."""
     return [p for p in network.parameters() if p.requires_grad]

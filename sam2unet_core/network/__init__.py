@@ -1,4 +1,4 @@
-"""The network: SAM2-UNet, its sizes and its checkpoints."""
+"""SAM2-UNet: the network, its variants and its checkpoints."""
 
 from sam2unet_core.network.sam2unet import SAM2UNet
 from sam2unet_core.network.variants import VARIANTS, Variant

@@ -17,7 +17,6 @@ class WindowAttention(nn.Module):
     """
 
     def __init__(self, dim: int, dim_out: int, *, heads: int, window: int, pool: bool) -> None:
-        """Build the layers."""
         super().__init__()
         self.heads = heads
         self.window = window
@@ -63,7 +62,7 @@ def pool_tokens(x: Tensor) -> Tensor:
 
 
 def _to_windows(x: Tensor, side: int, padding: Tensor) -> Tensor:
-    """Cut `(B, H, W, C)` into `(B * N, side, side, C)`; what is missing takes `padding`, `(C,)`."""
+    """Cut `(B, H, W, C)` into `(B * N, side, side, C)`, padded with `padding`, `(C,)`."""
     batch, height, width, channels = x.shape
     padding = padding.to(x.dtype)
     if width % side > 0:
@@ -78,9 +77,9 @@ def _to_windows(x: Tensor, side: int, padding: Tensor) -> Tensor:
 
 
 def _from_windows(windows: Tensor, side: int, height: int, width: int) -> Tensor:
-    """Put `(B * N, side, side, C)` together again without the padding: `(B, H, W, C)`."""
+    """Join windows `(B * N, side, side, C)` to `(B, H, W, C)` and crop the padding."""
     rows, columns = (height + side - 1) // side, (width + side - 1) // side
     channels = windows.size(3)
     x = windows.reshape(-1, rows, columns, side, side, channels).transpose(2, 3)
     x = x.reshape(-1, rows * side, columns * side, channels)
-    return x[:, :height, :width].contiguous()  # a view would send `proj` to a slow batched product
+    return x[:, :height, :width].contiguous()  # `proj` is slow on a view

@@ -1,6 +1,6 @@
 """Receptive-field block and decoder step of SAM2-UNet (arXiv 2408.08870).
 
-Names of modules follow the published checkpoints.
+Module names follow the published checkpoints.
 """
 
 import torch
@@ -9,10 +9,9 @@ from torch.nn import functional as F  # noqa: N812
 
 
 class ReceptiveField(nn.Module):
-    """Four branches that look ever further, joined and reduced to the decoder's width."""
+    """Four branches with growing receptive fields, joined and reduced to the decoder's width."""
 
     def __init__(self, channels: int, width: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.branch0 = nn.Sequential(ConvNorm(channels, width, (1, 1)))
         self.branch1 = _branch(channels, width, 3)
@@ -22,19 +21,18 @@ class ReceptiveField(nn.Module):
         self.conv_res = ConvNorm(channels, width, (1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, channels, H, W)` to `(B, width, H, W)`, not negative."""
+        """Map `(B, channels, H, W)` to `(B, width, H, W)`, all values at least 0."""
         branches = [self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)]
         joined = self.conv_cat(join_channels(branches, training=self.training))
         return F.relu(joined + self.conv_res(x))
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, then batch normalisation; H and W stay."""
+    """Convolution without bias, then batch normalisation; H and W do not change."""
 
     def __init__(
         self, channels: int, width: int, kernel: tuple[int, int], dilation: int = 1
     ) -> None:
-        """Build the layers."""
         super().__init__()
         padding = (dilation * (kernel[0] - 1) // 2, dilation * (kernel[1] - 1) // 2)
         self.conv = nn.Conv2d(
@@ -49,25 +47,23 @@ class ConvNorm(nn.Module):
 
 
 class Up(nn.Module):
-    """One step of the decoder: to twice the size, beside the skip, through two convolutions."""
+    """Decoder step: upsample by 2, concatenate the skip connection, apply two convolutions."""
 
     def __init__(self, width: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.conv = DoubleConv(2 * width, width)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Join `(B, width, H, W)` with a `(B, width, 2H, 2W)` skip to `(B, width, 2H, 2W)`."""
+        """Combine `(B, width, H, W)` and the skip `(B, width, 2H, 2W)`: `(B, width, 2H, 2W)`."""
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
         output: Tensor = self.conv(join_channels([skip, x], training=self.training))
         return output
 
 
 class DoubleConv(nn.Module):
-    """Twice a 3 x 3 convolution, batch normalisation and ReLU."""
+    """Two times: 3 x 3 convolution, batch normalisation, ReLU."""
 
     def __init__(self, channels: int, width: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.double_conv = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False),
@@ -85,10 +81,10 @@ class DoubleConv(nn.Module):
 
 
 def join_channels(maps: list[Tensor], *, training: bool) -> Tensor:
-    """Return `(B, sum of C, H, W)` from maps `(B, C, H, W)`.
+    """Concatenate maps `(B, C, H, W)` to `(B, sum of C, H, W)`.
 
-    In training their gradients come back dense. They would be strided slices of the whole, on which
-    the backward pass of batch normalisation takes six times as long on a CPU.
+    In training, hooks make the gradients of channels-last maps contiguous. Without them they are
+    strided slices, which slow the backward pass of batch normalisation on a CPU by a factor of six.
     """
     if training and not torch.jit.is_scripting():  # type: ignore[attr-defined]
         for each in maps:

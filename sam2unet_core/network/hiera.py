@@ -1,6 +1,6 @@
 """Hiera trunk of SAM2 with an adapter before every block (arXiv 2408.00714, 2408.08870).
 
-Names of modules follow the published checkpoints. Tokens are `(B, H, W, C)` float throughout.
+Module names follow the published checkpoints. Tokens are `(B, H, W, C)` float throughout.
 """
 
 import torch
@@ -15,24 +15,23 @@ ADAPTER_WIDTH = 32
 
 
 class Hiera(nn.Module):
-    """Image to four feature maps at strides 4, 8, 16 and 32.
+    """Computes four feature maps of an image, at strides 4, 8, 16 and 32.
 
     Args:
-        variant: the row of the table to build.
-        drop_path: probability that the last block's branches are skipped for a sample in
-            training; it rises linearly from 0 at the first block.
-        gradient_checkpointing: share of the blocks, from the finest on, whose activations are
-            recomputed in the backward pass to save memory; True is all. The finest hold the most.
+        variant: the variant to build.
+        drop_path: probability of skipping a branch of the last block in training, per sample; it
+            rises linearly from 0 at the first block.
+        gradient_checkpointing: fraction of the blocks, starting with the first, whose activations
+            are recomputed in the backward pass to save memory; True means all. The first blocks
+            need the most memory.
 
     Attributes:
-        position: the position embedding of one token grid, `(1, H/4, W/4, C)`, where
-            `remember_position` computed it in advance.
+        position: the position embedding `(1, H/4, W/4, C)` that `remember_position` cached.
     """
 
     def __init__(
         self, variant: Variant, *, drop_path: float = 0.0, gradient_checkpointing: float = 0.0
     ) -> None:
-        """Build the layers."""
         super().__init__()
         dim, side = variant.embed_dim, variant.windows[0]
         self.gradient_checkpointing = float(gradient_checkpointing)
@@ -68,16 +67,16 @@ class Hiera(nn.Module):
         return features
 
     def embed(self, image: Tensor) -> Tensor:
-        """Return `(B, H/4, W/4, C)` tokens that know their place, of a `(B, 3, H, W)` image."""
+        """Return tokens `(B, H/4, W/4, C)` with position embedding, of an image `(B, 3, H, W)`."""
         x: Tensor = self.patch_embed(image)
         return x + self._position(x.size(1), x.size(2))
 
     @torch.jit.unused
     def remember_position(self, height: int, width: int) -> None:
-        """Compute the position embedding of images of that size in pixels once, for inference."""
+        """Cache the position embedding for inference on images of `height` x `width` pixels."""
         with torch.no_grad():
             position = self._position(-(-height // 32) * 8, -(-width // 32) * 8)
-            self.position = position.contiguous()  # as tokens lie: added fifteen times as fast
+            self.position = position.contiguous()  # same layout as tokens: adds 15 times as fast
 
     def _position(self, height: int, width: int) -> Tensor:
         """Return the position embedding of a token grid, `(1, height, width, C)`."""
@@ -103,7 +102,6 @@ class PatchEmbed(nn.Module):
     """Overlapping patches of 7 x 7 pixels at stride 4, as tokens."""
 
     def __init__(self, dim: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
 
@@ -114,10 +112,9 @@ class PatchEmbed(nn.Module):
 
 
 class AdaptedBlock(nn.Module):
-    """A block of the trunk whose input a small bottleneck has shifted: block(x + adapter(x))."""
+    """A trunk block behind a bottleneck adapter: block(x + adapter(x))."""
 
     def __init__(self, block: "Block") -> None:
-        """Build the layers."""
         super().__init__()
         dim = block.dim
         self.block = block
@@ -126,7 +123,7 @@ class AdaptedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's tokens; a block that pools halves H and W."""
+        """Return the block's output tokens; a pooling block halves H and W."""
         output: Tensor = self.block(x + self.prompt_learn(x))
         return output
 
@@ -135,18 +132,17 @@ class Block(nn.Module):
     """Windowed or global attention, then an MLP; a stage's first block halves H and W.
 
     Args:
-        dim: channels in.
-        dim_out: channels out.
+        dim: input channels.
+        dim_out: output channels.
         heads: attention heads.
         window: side of the attention window in tokens; 0 attends to all tokens.
-        pool: whether queries, and with them the output, are max-pooled 2 x 2.
-        drop_path: probability in training of skipping each branch, per sample.
+        pool: whether to max-pool the queries, and so the output, 2 x 2.
+        drop_path: probability of skipping each branch in training, per sample.
     """
 
     def __init__(
         self, dim: int, dim_out: int, *, heads: int, window: int, pool: bool, drop_path: float
     ) -> None:
-        """Build the layers."""
         super().__init__()
         self.dim = dim
         self.pool = pool
@@ -158,7 +154,7 @@ class Block(nn.Module):
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, H, W, dim)` to `(B, H, W, dim_out)`, or half of H and W if the block pools."""
+        """Map `(B, H, W, dim)` to `(B, H, W, dim_out)`; pooling halves H and W."""
         shortcut = x
         x = self.norm1(x)
         if self.proj is not None:
@@ -171,10 +167,9 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers, four times as wide between them."""
+    """Two linear layers with a hidden width of four times the channels."""
 
     def __init__(self, dim: int) -> None:
-        """Build the layers."""
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)])
         self.act = nn.GELU()
@@ -186,15 +181,14 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Skips a residual branch for a random part of the batch in training (arXiv 1603.09382)."""
+    """Stochastic depth: skips a residual branch for random samples in training (1603.09382)."""
 
     def __init__(self, probability: float) -> None:
-        """Build the layers."""
         super().__init__()
         self.probability = probability
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zero whole samples of `(B, ...)` and scale the rest so that the mean stays."""
+        """Zero random samples of `(B, ...)` and scale the rest to keep the expected value."""
         if not self.training or self.probability == 0.0:
             return x
         keep = 1.0 - self.probability
@@ -203,7 +197,7 @@ class DropPath(nn.Module):
 
 
 def _plan(variant: Variant, drop_path: float) -> list[Block]:
-    """Lay the blocks out over the stages."""
+    """Build the blocks of all stages."""
     blocks: list[Block] = []
     for stage, count in enumerate(variant.stages):
         for position in range(count):

@@ -15,23 +15,23 @@ from sam2unet_core.network.variants import Variant, find_variant
 class SAM2UNet(nn.Module):
     """The segmentation network.
 
-    Images of any size from 32 x 32 are filled up with zeros on the right and at the bottom to
-    multiples of 32; the output is cut back to the size of the input.
+    Images can have any size from 32 x 32. They are zero-padded on the right and at the bottom to
+    multiples of 32, and the output is cropped to the size of the input.
 
     Args:
-        variant: a name in `VARIANTS` or a row of one's own.
-        num_classes: channels of the output.
-        train_trunk: whether the trunk learns too; None freezes it where SAM2 publishes weights.
-        gradient_checkpointing: share of the trunk's blocks whose activations are recomputed to
-            save memory in training; True is all.
-        drop_path: probability of skipping a branch of the last block in training; earlier blocks
-            less, down to 0 at the first.
-        adapter_init: `trunc_normal` (std 0.02, zero bias; the authors' fix for losses that became
-            NaN) or `default` (PyTorch's own for linear layers, as first published).
+        variant: a name in `VARIANTS` or a custom `Variant`.
+        num_classes: output channels.
+        train_trunk: whether to train the trunk; None freezes it where SAM2 publishes weights.
+        gradient_checkpointing: fraction of the trunk's blocks whose activations are recomputed in
+            training to save memory; True means all.
+        drop_path: probability of skipping a branch of the last block in training; it rises
+            linearly from 0 at the first block.
+        adapter_init: `trunc_normal` (std 0.02, zero bias; the authors' fix for NaN losses) or
+            `default` (PyTorch's default for linear layers, as first published).
     """
 
     trunk_sha256: str | None = None
-    """Hash of the trunk before its frozen matrices were rounded, where they were."""
+    """Hash of the trunk before `round_frozen`; None if it was not rounded."""
 
     __jit_unused_properties__ = ("trunk_is_frozen",)
 
@@ -45,7 +45,6 @@ class SAM2UNet(nn.Module):
         drop_path: float = 0.0,
         adapter_init: Literal["trunc_normal", "default"] = "trunc_normal",
     ) -> None:
-        """Build the layers."""
         super().__init__()
         self.variant = find_variant(variant)
         self.num_classes = num_classes
@@ -71,7 +70,7 @@ class SAM2UNet(nn.Module):
 
     @property
     def trunk_is_frozen(self) -> bool:
-        """Whether no weight of the trunk, adapters aside, learns."""
+        """Whether no weight of the trunk is trained (adapters do not count)."""
         trunk = (p for name, p in self.named_parameters() if is_trunk_key(name))
         return not any(p.requires_grad for p in trunk)
 
@@ -82,12 +81,12 @@ class SAM2UNet(nn.Module):
             image: `(B, 3, H, W)` float, normalised RGB; H and W at least 32.
 
         Returns:
-            `(B, num_classes, H, W)` logits in eval mode. In training mode a list
-            `[main, side1, side2]` of three such maps (TorchScript knows one return type, so the
-            annotation names the eval mode's).
+            `(B, num_classes, H, W)` logits in eval mode; in training mode a list
+            `[main, side1, side2]` of three such maps. TorchScript allows only one return type, so
+            the annotation is that of eval mode.
 
         Raises:
-            ValueError: the image has another number of dimensions or channels, or is too small.
+            ValueError: the image has the wrong number of dimensions or channels, or is too small.
         """
         height, width = image.size(-2), image.size(-1)
         x1, x2, x3, x4 = self._reduced_features(image)
@@ -114,13 +113,13 @@ def _check(image: Tensor) -> None:
         raise ValueError(f"the image is {image.shape}, expected (B, 3, H, W)")
     if image.size(2) < 32 or image.size(3) < 32:
         raise ValueError(
-            f"the image is {image.size(2)} x {image.size(3)} pixels, expected at least 32 x 32: "
+            f"the image is {image.size(2)} x {image.size(3)} pixels, expected at least 32 x 32; "
             "enlarge it first"
         )
 
 
 def _enlarge(logits: Tensor, factor: float, height: int, width: int) -> Tensor:
-    """Enlarge `(B, K, h, w)` by `factor` and cut it to `(B, K, height, width)`."""
+    """Enlarge `(B, K, h, w)` by `factor` and crop it to `(B, K, height, width)`."""
     logits = F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
     return logits[:, :, :height, :width]
 

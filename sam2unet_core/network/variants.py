@@ -1,4 +1,4 @@
-"""Sizes of the network: one table row per variant."""
+"""Variants of the network: one table row each."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Variant:
     """One size of the network: a Hiera trunk (SAM2, arXiv 2408.00714) and a decoder width.
 
     Attributes:
-        embed_dim: channels of the first stage; each later stage has twice those before it.
-        num_heads: attention heads of the first stage; doubled likewise.
+        embed_dim: channels of the first stage; each later stage has twice as many.
+        num_heads: attention heads of the first stage; each later stage has twice as many.
         stages: number of blocks in each of the four stages.
         global_blocks: indices, counted over all stages, of the blocks with global attention.
-        windows: attention window of each stage in tokens; a stage's first block still uses the
-            window of the stage before it. The first is also the side of the position embedding
-            that is tiled over the token grid, so it divides 8, as the grid's sides are multiples.
+        windows: attention window of each stage in tokens; a stage's first block uses the window of
+            the previous stage. The position embedding that is tiled over the token grid has the
+            size of the first window, which must divide 8 because the grid's sides are multiples.
         pos_background: (rows, columns) of the background position embedding.
         width: channels of the decoder.
         sam2: whether SAM2 publishes weights of this trunk; such a trunk is frozen by default.
-        name: name in `VARIANTS`, or any other for a network of one's own.
+        name: name in `VARIANTS`; any other name for a custom network.
     """
 
     embed_dim: int
@@ -38,7 +38,7 @@ class Variant:
     name: str = "custom"
 
     def __post_init__(self) -> None:
-        """Refuse rows that no network can be built from."""
+        """Raise a `ConfigError` if no network can be built from this row."""
         for key in ("stages", "global_blocks", "windows", "pos_background"):
             object.__setattr__(self, key, tuple(int(v) for v in getattr(self, key)))
         problems = {
@@ -46,12 +46,12 @@ class Variant:
             or self.embed_dim < 1
             or self.embed_dim % self.num_heads,
             "width must be at least 1": self.width < 1,
-            "stages must be four numbers from 1": len(self.stages) != 4 or min(self.stages) < 1,
-            "windows must be four numbers from 1": len(self.windows) != 4 or min(self.windows) < 1,
+            "stages must be four numbers >= 1": len(self.stages) != 4 or min(self.stages) < 1,
+            "windows must be four numbers >= 1": len(self.windows) != 4 or min(self.windows) < 1,
             "the first window must be 2, 4 or 8": self.windows[0] not in (2, 4, 8),
-            # Blocks that pool work in the window of the stage before, cut into 2 x 2.
+            # Pooling blocks use the previous stage's window and pool it 2 x 2.
             "the first three windows must be even": any(w % 2 for w in self.windows[:3]),
-            "global_blocks must name blocks that exist": any(
+            "global_blocks must be indices of blocks": any(
                 not 0 <= i < self.depth for i in self.global_blocks
             ),
         }
@@ -71,13 +71,13 @@ class Variant:
         return (d, 2 * d, 4 * d, 8 * d)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as plain JSON types."""
+        """Return the row as JSON types."""
         row = asdict(self)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Variant:
-        """Build a row from what `to_dict` gave.
+        """Build a row from the output of `to_dict`.
 
         Raises:
             ConfigError: a key is unknown or missing, or the row cannot be built.
@@ -85,7 +85,7 @@ class Variant:
         try:
             return cls(**row)
         except TypeError as error:
-            raise ConfigError(f"not a row of the table of networks: {error}") from error
+            raise ConfigError(f"not a network variant: {error}") from error
 
 
 VARIANTS: dict[str, Variant] = {
@@ -102,17 +102,17 @@ VARIANTS: dict[str, Variant] = {
         Variant(144, 2, (2, 6, 36, 4), (23, 33, 43), (8, 4, 16, 8), sam2=True, name="large"),
     )
 }  # fmt: skip
-"""`nano` and `starter` are ours and train from scratch; the rest are the sizes of SAM2."""
+"""`nano` and `starter` are ours and train from scratch; the others are SAM2's sizes."""
 
 
 def find_variant(variant: str | Variant) -> Variant:
-    """Return `variant` itself, or the row of that name.
+    """Return the variant of that name; a `Variant` is returned unchanged.
 
     Raises:
-        ConfigError: no row has that name; the message lists those there are.
+        ConfigError: no variant has that name; the message lists the names.
     """
     if isinstance(variant, Variant):
         return variant
     if variant not in VARIANTS:
-        raise ConfigError(f"no network is called {variant!r}; there are {', '.join(VARIANTS)}")
+        raise ConfigError(f"unknown variant {variant!r}; choose from {', '.join(VARIANTS)}")
     return VARIANTS[variant]

@@ -1,4 +1,4 @@
-"""The process that 3D Slicer talks to: requests on standard input, events on standard output."""
+"""The worker process for 3D Slicer: reads requests from stdin and writes events to stdout."""
 
 from sam2unet_core.worker.serve import serve
 

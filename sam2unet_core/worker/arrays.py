@@ -1,4 +1,4 @@
-"""Frames that a client sends as an array."""
+"""Frames that the client sends as an array."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CHANNELS = ("grey", "rgb")
 LARGEST_SIDE_PX = 16384
 _WIDEST = 4e307
-"""Values up to this one can be subtracted and scaled in float64."""
+"""Largest value that can be subtracted and scaled in float64 without overflow."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class ArrayInput:
     """An array to segment.
 
     Attributes:
-        folder: of its file.
-        reference: what the request says of it.
+        folder: the folder of its file.
+        reference: the array reference in the request.
         rgb: whether it is `(N, H, W, 3)` uint8; else `(N, H, W)` of any number type.
-        window: grey window of the request, or None.
-        source: what the client knows of the DICOM source; None where there is none.
-        force: segment it even where the task is not made for it.
+        window: grey window in the request, or None.
+        source: properties of the DICOM source, from the client; None without a DICOM source.
+        force: whether to segment it even if the task does not accept it.
     """
 
     folder: Path
@@ -48,10 +48,10 @@ class ArrayInput:
 
     @classmethod
     def take(cls, fields: Fields, folder: Path, *, force: bool = False) -> ArrayInput:
-        """Read the fields of an input that is an array.
+        """Parse the fields of an array input.
 
         Raises:
-            ProtocolError: as `read_array`, or the shape or type do not fit the channels.
+            ProtocolError: as `read_array`, or the shape or type does not fit the channels.
         """
         reference = check_reference(fields.anything("array"))
         channels = fields.choice("channels", CHANNELS, None)
@@ -71,16 +71,16 @@ class ArrayInput:
         return (count, rows, columns)
 
     def check(self) -> None:
-        """Refuse what no frames can be made of."""
+        """Raise a `ProtocolError` if the array cannot be segmented."""
         shape, dtype = self.reference["shape"], self.reference["dtype"]
         good = len(shape) == 4 and shape[3] == 3 and dtype == "|u1" if self.rgb else len(shape) == 3
         if not good or dtype == "|b1":
             expected = "(N, H, W, 3) of |u1" if self.rgb else "(N, H, W) of numbers"
             raise ProtocolError("bad_request", f"array: expected {expected}")
         if self.rgb and self.window is not None:
-            raise ProtocolError("bad_request", "window: colour images have none")
+            raise ProtocolError("bad_request", "window: not for colour images")
         if min(shape) < 1:
-            raise ProtocolError("bad_request", "array: holds nothing")
+            raise ProtocolError("bad_request", "array: is empty")
         if shape[0] > MAX_FRAMES or max(shape[1:3]) > LARGEST_SIDE_PX:
             raise ProtocolError(
                 "too_large",
@@ -92,9 +92,9 @@ class ArrayInput:
         """Yield the frames one by one.
 
         Args:
-            window: of the task, used where the request gives none. Without either uint8 is taken
-                as it is, and other types are shown from the lowest to the highest finite value of
-                the whole array, so that slices of one volume keep one scale.
+            window: the task's window, used if the request has none. Without either, uint8 is used
+                unchanged, and other types are scaled from the lowest to the highest finite value
+                of the whole array, so that all slices of a volume have the same scale.
         """
         shown, guessed = (None, ()) if self.rgb else self._shown(self.window or window)
         for index, values in enumerate(read_items(self.folder, self.reference)):
@@ -114,7 +114,7 @@ class ArrayInput:
             if finite.size:
                 low, high = min(low, float(finite.min())), max(high, float(finite.max()))
         if not low <= high:
-            return GreyWindow(0.5, 1.0, "LINEAR_EXACT"), ()  # which shows nothing at all
+            return GreyWindow(0.5, 1.0, "LINEAR_EXACT"), ()  # no finite values: all black
         first, last = np.clip([low, high], -_WIDEST, _WIDEST).tolist()
         width = (last - first) or 1.0
         shown = GreyWindow((first + last) / 2, width, "LINEAR_EXACT")

@@ -1,4 +1,4 @@
-"""Standard streams as the protocol's two ends, kept clean of what libraries print."""
+"""The protocol's channel over standard input and output, which libraries cannot print to."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Channel:
     """Reads messages and writes events.
 
     Args:
-        incoming: the client's lines.
-        outgoing: gets ours; may be written to from any thread.
+        incoming: the client's messages.
+        outgoing: receives our events; any thread may write to it.
     """
 
     def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
@@ -29,10 +29,10 @@ class Channel:
 
     @classmethod
     def take_over(cls) -> Channel:
-        """Take standard input and output for the protocol alone.
+        """Reserve standard input and output for the protocol.
 
-        What anything else prints to standard output goes to standard error from now on, whether
-        through Python or not; reading standard input gives nothing.
+        From now on, all other output to stdout, also from C code, goes to stderr, and stdin is
+        empty.
         """
         sys.stdout.flush()
         incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -44,7 +44,7 @@ class Channel:
         return cls(incoming, outgoing)
 
     def messages(self) -> Iterator[dict[str, Any] | ProtocolError]:
-        """Yield what comes in until it ends; a line that is no message as the error it makes."""
+        """Yield messages until the stream ends; an invalid line is yielded as its error."""
         for line in self._lines():
             if isinstance(line, ProtocolError):
                 yield line
@@ -55,10 +55,10 @@ class Channel:
                 yield error
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Write one message; a client that is gone is not an error here, its absence shows.
+        """Write one message; if the client is gone, only log it.
 
         Raises:
-            ProtocolError: the message does not fit into a line.
+            ProtocolError: the message is too long for a line.
         """
         line = encode(message)
         try:
@@ -66,12 +66,12 @@ class Channel:
                 self._outgoing.write(line)
                 self._outgoing.flush()
         except (OSError, ValueError):
-            logger.warning("an event could not be sent: the client does not listen any more")
+            logger.warning("an event could not be sent: the client has closed the stream")
 
     def _lines(self) -> Iterator[bytes | ProtocolError]:
         while line := self._read():
             if len(line) > MAX_LINE:
-                while line and not line.endswith(b"\n"):  # the rest of it, without keeping it
+                while line and not line.endswith(b"\n"):  # skip the rest of the line
                     line = self._read()
                 yield ProtocolError(
                     "too_large",

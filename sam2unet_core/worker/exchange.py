@@ -1,4 +1,4 @@
-"""The exchange folder: arrays come and go through its files, and ours never stay behind."""
+"""The exchange folder for arrays; the worker deletes its own files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sam2unet_core.protocol import (
 )
 
 KEPT_REQUESTS = 2
-"""Requests whose files stay: that of the last one and of the one before."""
+"""Files of this many requests are kept: the last one and the one before."""
 
 
 class Exchange:
-    """The folder the client gave, and the files that this worker made in it.
+    """The client's exchange folder and this worker's files in it.
 
     Args:
-        folder: there, and private to this user.
+        folder: an existing folder, private to this user.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,33 +39,33 @@ class Exchange:
         self._held: set[Path] = set()
 
     def begin_request(self) -> None:
-        """Delete the files of the request before the last."""
+        """Delete the files of old requests and start a new one."""
         with self._lock:
             self._requests.append(set())
             old = self._requests.popleft() if len(self._requests) > KEPT_REQUESTS + 1 else set()
         self._delete(old)
 
     def drop_request(self) -> None:
-        """Delete the files of the current request: it did not finish."""
+        """Delete the files of the current request, which did not finish."""
         with self._lock:
             files, self._requests[-1] = self._requests[-1], set()
         self._delete(files)
 
     def new_name(self, suffix: str = ARRAY_SUFFIX) -> str:
-        """Return a file name that is deleted with the request's other files."""
+        """Return the name of a new file of the current request."""
         name = f"w{uuid.uuid4().hex}{suffix}"
         self.adopt(name)
         return name
 
     def adopt(self, name: str) -> Path:
-        """Count the file of that name among those of the current request; return its path."""
+        """Add a file to those of the current request and return its path."""
         path = inside(self.folder, name)
         with self._lock:
             self._requests[-1].add(path)
         return path
 
     def hold(self) -> Path:
-        """Return a path for a file that stays until it is given to `release`."""
+        """Return a path for a file that is kept until `release`."""
         path = self.folder / f"k{uuid.uuid4().hex}{ARRAY_SUFFIX}"
         with self._lock:
             self._held.add(path)
@@ -78,11 +78,11 @@ class Exchange:
         self._delete({path})
 
     def write(self, array: NDArray[Any]) -> dict[str, Any]:
-        """Write an array and return what an event says of it."""
+        """Write an array and return its reference for an event."""
         return write_array(self.folder, array, name=self.new_name())
 
     def clean(self) -> None:
-        """Delete every file that this worker made."""
+        """Delete all files of this worker."""
         with self._lock:
             files = set().union(self._held, *self._requests)
             self._requests = deque([set()])
@@ -90,7 +90,7 @@ class Exchange:
         self._delete(files)
 
     def remove(self) -> None:
-        """Remove the folder with all arrays, the client's too; other files, if any, stay in it."""
+        """Delete all arrays, also the client's, and the folder if it has no other files."""
         self.clean()
         self._delete(set(self.folder.glob(f"*{ARRAY_SUFFIX}")))
         with contextlib.suppress(OSError):
@@ -98,17 +98,17 @@ class Exchange:
 
     def _delete(self, files: set[Path]) -> None:
         for path in files:
-            with contextlib.suppress(OSError):  # on Windows: the client has it open
+            with contextlib.suppress(OSError):  # on Windows, the client may have it open
                 path.unlink(missing_ok=True)
 
 
 class ArrayWriter:
-    """Writes an array item by item along its first axis; a context, for the open file.
+    """A context that writes an array item by item along its first axis.
 
     Args:
-        exchange: where.
-        dtype: of the values, as NumPy writes it.
-        path: a held file; a new one of the request by default.
+        exchange: the exchange folder.
+        dtype: type of the values, as a NumPy string.
+        path: a held file; by default a new file of the current request.
     """
 
     def __init__(self, exchange: Exchange, dtype: str, *, path: Path | None = None) -> None:
@@ -127,14 +127,14 @@ class ArrayWriter:
         self._stream.close()
 
     def append(self, item: NDArray[Any]) -> None:
-        """Write the next item; all are of one shape."""
+        """Write the next item; all have the same shape."""
         self._stream.write(np.ascontiguousarray(item, self._dtype).tobytes())
         self._shape = list(item.shape)
         self._count += 1
 
     @property
     def reference(self) -> dict[str, Any]:
-        """What an event says of the array."""
+        """The array's reference for an event."""
         return {
             "file": self.path.name,
             "dtype": self._dtype.str,
@@ -149,8 +149,8 @@ def read_items(
     """Yield the items of an array along its first axis, reading one at a time.
 
     Args:
-        folder: of the file.
-        reference: what a request says of it.
+        folder: the folder of the file.
+        reference: the array reference in a request.
         chosen: which items; all by default.
 
     Raises:

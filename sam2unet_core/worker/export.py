@@ -1,4 +1,4 @@
-"""`write_seg`: masks of a study's frames as DICOM SEG."""
+"""`write_seg`: saves masks of a study's frames as DICOM SEG."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from sam2unet_core.worker.exchange import Exchange, read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, PLANES, Fields
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Studies, in_plane
-from sam2unet_core.worker.warned import Warned
+from sam2unet_core.worker.warned import WarningLog
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """What `write_seg` is asked.
+    """The request `write_seg`.
 
     Attributes:
-        exchange: holds the masks and gets the file.
+        exchange: the folder of the masks and of the SEG.
         source: file or folder of the study.
-        series: which of the series there.
+        series: index of the series at that path.
         masks: reference to `(N, K, H, W)` of 0 and 1, uint8.
-        frames: which frame of the series each of the N belongs to; None for all in order.
-        plane: the masks are of frames cut this way; None for as the series is stored.
+        frames: the frame of the series to which each mask belongs; None for all in order.
+        plane: the plane to which the frames were reformatted; None for the stored frames.
         output: name of the file in the exchange folder.
-        algorithm: said in the comments, such as who edited the masks; may be empty.
-        threshold: the masks were made with; None where that is not known.
+        algorithm: a comment, such as who edited the masks; may be empty.
+        threshold: the threshold the masks were made with; None if unknown.
     """
 
     exchange: Exchange
@@ -55,10 +55,10 @@ class Exporter:
 
     @classmethod
     def take(cls, fields: Fields, exchange: Exchange) -> Exporter:
-        """Read the fields of `write_seg`.
+        """Parse the fields of `write_seg`.
 
         Raises:
-            ProtocolError: they are wrong.
+            ProtocolError: a field is invalid.
         """
         made = cls(
             exchange,
@@ -84,7 +84,7 @@ class Exporter:
 
         Raises:
             ProtocolError: the masks do not fit the series or the task.
-            DataError: the source is not DICOM, or the masks are more than DICOM holds.
+            DataError: the source is not DICOM, or the masks are too many for DICOM.
         """
         series = studies.series(self.source, self.series, check=job.check)
         if not series.is_dicom:
@@ -104,7 +104,7 @@ class Exporter:
             "file": self.output,
             "sha256": file_sha256(path),
             "frames": len(chosen),
-            "warnings": Warned(stored, whole=True).told(),
+            "warnings": WarningLog(stored, whole=True).to_list(),
         }
 
     def _chosen(self, cut: Series, task: Task) -> list[int]:
@@ -112,17 +112,18 @@ class Exporter:
         if (rows, columns) != (cut.rows, cut.columns) or classes != task.num_classes:
             raise ProtocolError(
                 "bad_request",
-                f"masks: of {classes} classes, {rows} x {columns}; expected {task.num_classes}, "
-                f"{cut.rows} x {cut.columns}",
+                f"masks: {classes} classes of {rows} x {columns} pixels; expected "
+                f"{task.num_classes} of {cut.rows} x {cut.columns}",
             )
         chosen = list(range(cut.frame_count)) if self.frames is None else self.frames
         if len(chosen) != count or (chosen and chosen[-1] >= cut.frame_count):
             raise ProtocolError(
                 "bad_request",
-                f"frames: {len(chosen)} for {count} masks, in a series of {cut.frame_count}",
+                f"frames: {len(chosen)} frames for {count} masks, in a series of "
+                f"{cut.frame_count} frames",
             )
         if source_series(cut) is not cut and count != cut.frame_count:
-            raise ProtocolError("bad_request", "plane: all of its frames are needed")
+            raise ProtocolError("bad_request", "plane: masks of all its frames are needed")
         return chosen
 
     def _masks(self, cut: Series, chosen: list[int]) -> Any:
@@ -134,7 +135,7 @@ class Exporter:
         yield from enumerate(np.moveaxis(to_source(cut, volume), -1, 1))
 
     def _provenance(self, series: Series, model: Model, task: Task, *, forced: bool) -> Provenance:
-        """Return where the SEG comes from; another source, mask or task gives other UIDs."""
+        """Return the provenance of the SEG, whose key determines its UIDs."""
         described = {
             "content": [instance.sha256 for instance in series.instances],
             "masks": file_sha256(inside(self.exchange.folder, self.masks["file"])),

@@ -1,4 +1,4 @@
-"""Turns errors into `failed` events: kind, message without file names, remedy."""
+"""Converts errors to `failed` events: kind, message without file names, remedy."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ _KINDS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class CancelledError(Exception):
-    """The request was cancelled; raised from whatever was under way."""
+    """The request was cancelled."""
 
 
 def failure(error: BaseException, *, paths: Iterable[Path] = ()) -> dict[str, str]:
-    """Return kind, message and remedy of an error; unexpected ones go to the log in full.
+    """Return kind, message and remedy of an error; unexpected ones are logged with traceback.
 
     Args:
-        error: what was raised.
-        paths: files and folders whose names may not be told: they may name patients.
+        error: the error.
+        paths: files and folders whose names must not be sent, because they may name patients.
     """
     if isinstance(error, ProtocolError):
         return {"kind": error.kind, "message": error.message, "remedy": error.remedy}

@@ -1,4 +1,4 @@
-"""Reads requests field by field and checks each value."""
+"""Parses requests field by field and checks each value."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Fields:
     """The fields of a request, or of an object in one.
 
     Args:
-        values: as they came.
-        name: what the object is called in errors.
+        values: the object from the request.
+        name: the object's name in errors.
     """
 
     def __init__(self, values: object, name: str = "request") -> None:
@@ -35,7 +35,7 @@ class Fields:
         self._name = name
 
     def text(self, name: str, default: str | None = None) -> str | None:
-        """Take a text; `default` where it is null or absent."""
+        """Take a text; `default` if it is null or missing."""
         value = self._left.pop(name, None)
         if value is None:
             return default
@@ -44,7 +44,7 @@ class Fields:
         return value
 
     def needed_text(self, name: str) -> str:
-        """Take a text that has to be there."""
+        """Take a required text."""
         value = self.text(name)
         if value is None:
             raise self._wrong(name, "a text")
@@ -86,7 +86,7 @@ class Fields:
         return value
 
     def frames(self, name: str = "frames") -> list[int] | None:
-        """Take a list of frame numbers from 0 upwards, each once, ascending; null for all."""
+        """Take a list of distinct, ascending frame numbers from 0; None, for all, if it is null."""
         value = self._left.pop(name, None)
         if value is None:
             return None
@@ -97,16 +97,16 @@ class Fields:
         return list(value)
 
     def inner(self, name: str) -> Fields | None:
-        """Take an object; None where it is null or absent."""
+        """Take an object; None if it is null or missing."""
         value = self._left.pop(name, None)
         return None if value is None else Fields(value, name)
 
     def anything(self, name: str) -> object:
-        """Take a value that is checked elsewhere."""
+        """Take a value without checking it."""
         return self._left.pop(name, None)
 
     def end(self) -> None:
-        """Refuse what was not taken: a misspelt field must not pass unseen."""
+        """Raise a `ProtocolError` if fields are left, such as misspelt ones."""
         if self._left:
             names = ", ".join(sorted(str(name)[:40] for name in self._left)[:5])
             raise ProtocolError("bad_request", f"{self._name}: unknown fields: {names}")
@@ -117,10 +117,10 @@ class Fields:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Which network is asked for; None means the default.
+    """Which model to load; None means the default.
 
     Attributes:
-        task: name of one that comes with the package.
+        task: name of a built-in task.
         bundle: a bundle folder.
         weights: a weights file.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
@@ -135,7 +135,7 @@ class LoadOptions:
 
     @classmethod
     def take(cls, fields: Fields) -> LoadOptions:
-        """Read the fields of `load`."""
+        """Parse the fields of `load`."""
         return cls(
             task=fields.text("task"),
             bundle=fields.text("bundle"),
@@ -147,13 +147,14 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Adjustment:
-    """How probabilities become masks; None means as the task says.
+    """How probabilities become masks; None means the task's value.
 
     Attributes:
         threshold: a pixel belongs to a class at or above it, 0 to 1.
-        min_area_px: components smaller than this many pixels are dropped.
-        keep_largest: of each class and frame, keep the largest component alone.
-        smoothing_px: standard deviation of a Gaussian over the probabilities of a frame; 0: none.
+        min_area_px: components smaller than this are dropped.
+        keep_largest: whether to keep only the largest component of each class and frame.
+        smoothing_px: standard deviation of a Gaussian filter on a frame's probabilities; 0 for
+            none.
     """
 
     threshold: float | None = None
@@ -163,7 +164,7 @@ class Adjustment:
 
     @classmethod
     def take(cls, fields: Fields) -> Adjustment:
-        """Read the fields that `segment` and `rethreshold` share."""
+        """Parse the fields that `segment` and `rethreshold` share."""
         return cls(
             threshold=fields.number("threshold", None, low=0, high=1),
             min_area_px=fields.integer("min_area_px", None, low=0, high=MAX_AREA_PX),
@@ -173,21 +174,21 @@ class Adjustment:
 
 
 def take_task(named: object) -> Task:
-    """Return the task that a request names or holds.
+    """Return the task that a request gives by name or as an object.
 
     Raises:
         ProtocolError: it is neither a name nor an object.
-        TaskError: there is none of that name, or the object is no task.
+        TaskError: there is no task of that name, or the object is not a valid task.
     """
     if isinstance(named, str):
         return load_preset(named)
     if not isinstance(named, dict):
-        raise ProtocolError("bad_request", "task: expected a name or a task's content")
+        raise ProtocolError("bad_request", "task: expected a name or the content of a task.json")
     return Task.from_dict(named)
 
 
 def take_properties(fields: Fields) -> SourceProperties:
-    """Read what a client knows of the source of an image: null where the source does not say."""
+    """Parse the properties of a DICOM source, each of which may be null."""
     properties = SourceProperties(
         modality=fields.text("modality"),
         sop_class_uid=fields.text("sop_class_uid"),
@@ -198,13 +199,13 @@ def take_properties(fields: Fields) -> SourceProperties:
 
 
 def request_id(message: Mapping[str, Any]) -> int | None:
-    """Return the number of a request; None where it has none that can be used."""
+    """Return the id of a request; None if it is missing or invalid."""
     value = message.get("id")
     return value if type(value) is int and 0 <= value <= MAX_ID else None
 
 
 def check_head(message: Mapping[str, Any]) -> tuple[int, str, Fields]:
-    """Return number, operation and remaining fields of a request.
+    """Return id, operation and remaining fields of a request.
 
     Raises:
         ProtocolError: `bad_request`.

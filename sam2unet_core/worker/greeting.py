@@ -1,4 +1,4 @@
-"""`hello` and `fits`: answered at once, so nothing heavy is imported."""
+"""`hello` and `fits`: answered immediately, so this module imports nothing slow."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sam2unet_core.batch.formats import FORMATS
 from sam2unet_core.inference.runtimes import RUNTIME_NAMES
 from sam2unet_core.protocol import PROTOCOL_VERSION, ProtocolError
 from sam2unet_core.task import Task, installed_bundle, load_preset, presets
-from sam2unet_core.types import Rejection, rejection_reason
+from sam2unet_core.types import rejection_reason
 from sam2unet_core.worker.fields import Fields, take_properties, take_task
 
 MOST_TASKS = 200
-"""Tasks that one `fits` may name."""
+"""Tasks that one `fits` may give at most."""
 
 
 def hello(fields: Fields) -> dict[str, Any]:
-    """Return versions, the tasks that come with the package, runtimes and output formats."""
+    """Return versions, built-in tasks, runtimes and output formats."""
     fields.end()
     return {
         "protocol": PROTOCOL_VERSION,
@@ -35,10 +35,10 @@ def hello(fields: Fields) -> dict[str, Any]:
 
 
 def fits(fields: Fields) -> dict[str, Any]:
-    """Return of each task why it is not made for a DICOM source, or null where it is.
+    """Return for each task why it does not accept a DICOM source, or null if it does.
 
     Raises:
-        ProtocolError: the source or the tasks are missing or wrong.
+        ProtocolError: the source or the tasks are missing or invalid.
         TaskError: there is no such task.
     """
     source, named = fields.inner("source"), fields.anything("tasks")
@@ -46,15 +46,12 @@ def fits(fields: Fields) -> dict[str, Any]:
     if source is None or not isinstance(named, list) or len(named) > MOST_TASKS:
         raise ProtocolError("bad_request", "fits: expected a source and a list of tasks")
     properties = take_properties(source)
-    return {"rejections": [_told(rejection_reason(take_task(each), properties)) for each in named]}
-
-
-def _told(rejection: Rejection | None) -> dict[str, str] | None:
-    return None if rejection is None else {"reason": rejection.reason, "message": rejection.message}
+    rejections = [rejection_reason(take_task(each), properties) for each in named]
+    return {"rejections": [r and {"reason": r.reason, "message": r.message} for r in rejections]}
 
 
 def _tasks() -> list[Task]:
-    """Return the bundle's own task and the others that come along."""
+    """Return the bundle's own task, then the other built-in ones."""
     own = Task.load(installed_bundle() / "configs" / "task.json")
     return [own, *(load_preset(name) for name in presets() if name != own.name)]
 

@@ -1,4 +1,4 @@
-"""Turns probabilities into masks as a request asks."""
+"""Converts probabilities to masks with the adjustments of a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sam2unet_core.worker.fields import Adjustment
 
 
 def adjusted(task: Task, adjustment: Adjustment) -> Task:
-    """Return the task with the threshold and the smallest areas that are asked for."""
+    """Return the task with the requested threshold and minimum area."""
     classes = task.classes
     if adjustment.min_area_px is not None:
         classes = tuple(replace(c, min_area_px=adjustment.min_area_px) for c in classes)
@@ -24,18 +24,18 @@ def adjusted(task: Task, adjustment: Adjustment) -> Task:
 def masks_of(
     probabilities: NDArray[np.float32], task: Task, adjustment: Adjustment
 ) -> NDArray[np.uint8]:
-    """Return the masks of one frame: smoothed, thresholded, small ones dropped, largest kept.
+    """Return the masks of one frame: smooth, threshold, drop small components, keep the largest.
 
     Args:
-        probabilities: `(K, H, W)` in 0 to 1.
-        task: as `adjusted` returned it.
-        adjustment: what else is asked for.
+        probabilities: `(K, H, W)`, from 0 to 1.
+        task: the task from `adjusted`.
+        adjustment: the other requested changes.
 
     Returns:
         `(K, H, W)` of 0 and 1; classes may overlap.
     """
     if adjustment.smoothing_px > 0:
-        from scipy import ndimage  # noqa: PLC0415 - seldom asked for, a fifth of a second to import
+        from scipy import ndimage  # noqa: PLC0415 - seldom needed, takes 0.2 s to import
 
         sigma = (0.0, adjustment.smoothing_px, adjustment.smoothing_px)
         probabilities = ndimage.gaussian_filter(probabilities, sigma, mode="nearest")
@@ -46,7 +46,7 @@ def masks_of(
 
 
 def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the largest component of `(H, W)`; of equal ones the first."""
+    """Return the largest component of `(H, W)`; if several are equal, the first."""
     from scipy import ndimage  # noqa: PLC0415 - as above
 
     components, count = ndimage.label(mask, EIGHT_NEIGHBOURS)

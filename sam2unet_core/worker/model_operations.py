@@ -16,7 +16,6 @@ from sam2unet_core.worker.export import Exporter
 from sam2unet_core.worker.fields import Adjustment, Fields, LoadOptions, take_task
 from sam2unet_core.worker.models import Models, describe
 from sam2unet_core.worker.results import Results
-from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.segmenting import SegmentRequest, rethreshold, segment
 from sam2unet_core.worker.studies import Studies
@@ -28,12 +27,11 @@ class ModelOperations:
     """Loads models, segments, rethresholds and exports.
 
     Args:
-        exchange: where arrays come from and go to.
-        roots: which paths requests may name.
-        studies: opens them.
+        exchange: the exchange folder.
+        studies: opens the studies that requests name.
     """
 
-    def __init__(self, exchange: Exchange, roots: Roots, studies: Studies) -> None:
+    def __init__(self, exchange: Exchange, studies: Studies) -> None:
         self._exchange = exchange
         self._studies = studies
         self._models = Models(studies)
@@ -52,12 +50,12 @@ class ModelOperations:
 
     @property
     def current_task(self) -> Task | None:
-        """The task of the model that was asked for last; None where none was."""
+        """The task of the current model; None if no model was loaded."""
         model = self._models.current
         return None if model is None else model.task
 
     def close(self) -> None:
-        """Let go of files."""
+        """Delete the stored results."""
         self._results.close()
 
     def _load(self, fields: Fields, job: RunningRequest) -> Result:
@@ -65,7 +63,7 @@ class ModelOperations:
         options = LoadOptions.take(fields)
         fields.end()
         model = self._models.get(options)
-        return {**describe(model), "ms": _ms(started)}
+        return {**describe(model), "ms": round(1000 * (time.perf_counter() - started), 2)}
 
     def _segment(self, fields: Fields, job: RunningRequest) -> Result:
         wanted = fields.inner("load")
@@ -95,7 +93,7 @@ class ModelOperations:
         return exporter.write(job, model=model, task=task, studies=self._studies)
 
     def _model(self, wanted: Fields | None) -> Model:
-        """Return the network that a request asks for, else the current, else the default."""
+        """Return the requested model, else the current one, else the default."""
         if wanted is None:
             return self._models.current or self._models.get(LoadOptions())
         options = LoadOptions.take(wanted)
@@ -105,13 +103,9 @@ class ModelOperations:
 
 @contextmanager
 def stoppable(job: RunningRequest) -> Iterator[None]:
-    """Let a request be cancelled between any two layers of a network, not only between frames."""
+    """Make a request cancellable between any two layers of the network."""
     hook = register_module_forward_pre_hook(lambda _module, _inputs: job.check())
     try:
         yield
     finally:
         hook.remove()
-
-
-def _ms(started: float) -> float:
-    return round(1000 * (time.perf_counter() - started), 2)

@@ -13,14 +13,14 @@ from sam2unet_core.worker.fields import LoadOptions
 from sam2unet_core.worker.studies import Studies
 
 MOST = 4
-"""Models kept; those of one trunk cost little more than one."""
+"""Models kept in memory; each further model with the same trunk needs little memory."""
 
 
 class Models:
-    """Loads models and keeps the last ones.
+    """Loads models and keeps the most recent ones.
 
     Args:
-        studies: says which paths are allowed.
+        studies: checks which paths are allowed.
     """
 
     def __init__(self, studies: Studies) -> None:
@@ -32,7 +32,7 @@ class Models:
         """Return the requested model, loading it if necessary, and make it the current one.
 
         Raises:
-            ProtocolError: a path is not allowed or leads nowhere.
+            ProtocolError: a path is not allowed or does not exist.
             TaskError, WeightsError, MissingWeightsError, ConfigError: as `Segmenter.open`.
         """
         check_runtime(options.runtime)
@@ -59,7 +59,7 @@ class Models:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """Return what `load` and `segment` say of a model."""
+    """Return the description of a model in the results of `load` and `segment`."""
     return {
         "task": model.task.to_dict(),
         "device": str(model.runtime.device),
@@ -70,7 +70,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def _identity(file: Path) -> tuple[object, ...]:
-    """Return what changes when a file is replaced."""
+    """Return a key that changes when the file is replaced."""
     if not file.is_file():
         return (None,)
     status = file.stat()

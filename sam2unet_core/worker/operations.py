@@ -1,4 +1,4 @@
-"""The operations that take time, by name; PyTorch is imported when the first needs it."""
+"""The operations that take time; PyTorch is imported when the first one needs it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sam2unet_core.task import Task, load_preset
-from sam2unet_core.types import Series, rejection_reason
+from sam2unet_core.types import rejection_reason
 from sam2unet_core.worker.exchange import ArrayWriter, Exchange
 from sam2unet_core.worker.fields import MAX_FRAMES, Fields
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Reader, Studies, describe, source_of
-from sam2unet_core.worker.warned import Warned
+from sam2unet_core.worker.warned import WarningLog
 
 if TYPE_CHECKING:
     from sam2unet_core.worker.model_operations import ModelOperations
@@ -23,32 +23,31 @@ Result = dict[str, Any]
 
 
 class Operations:
-    """Does what requests ask for, in the main thread.
+    """Executes requests, in the main thread.
 
     Args:
-        exchange: where arrays come from and go to.
-        roots: which paths requests may name.
+        exchange: the exchange folder.
+        roots: the folders that requests may read.
     """
 
     def __init__(self, exchange: Exchange, roots: Roots) -> None:
         self._exchange = exchange
-        self._roots = roots
         self._studies = Studies(roots)
         self._reader = Reader()
         self._used_models = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Paths of the last request, whose names may not be told."""
+        """Paths of the last request, whose names must not be sent."""
         return self._studies.paths
 
     def do(self, operation: str, fields: Fields, job: RunningRequest) -> Result:
         """Do one operation and return its result.
 
         Raises:
-            ProtocolError: the request is wrong.
-            CancelledError: the job was stopped.
-            SAM2UNetError, OSError, MemoryError: as the work goes.
+            ProtocolError: the request is invalid.
+            CancelledError: the request was cancelled.
+            SAM2UNetError, OSError, MemoryError: the operation failed.
         """
         self._studies.forget_paths()
         if operation != "read_frames":
@@ -62,7 +61,7 @@ class Operations:
         return self._models.do(operation, fields, job)
 
     def close(self) -> None:
-        """Let go of files."""
+        """Delete the stored results."""
         if self._used_models:
             self._models.close()
 
@@ -71,7 +70,7 @@ class Operations:
         from sam2unet_core.worker.model_operations import ModelOperations  # noqa: PLC0415 - imports PyTorch
 
         self._used_models = True
-        return ModelOperations(self._exchange, self._roots, self._studies)
+        return ModelOperations(self._exchange, self._studies)
 
     def _inspect(self, fields: Fields, job: RunningRequest) -> Result:
         path, named = fields.needed_text("path"), fields.text("task")
@@ -97,27 +96,23 @@ class Operations:
         series = self._studies.series(path, index, check=job.check)
         end = series.frame_count if count is None else min(start + count, series.frame_count)
         chosen = range(start, max(start, end))
-        warned = Warned(series)
+        warnings = WarningLog(series)
         with ArrayWriter(self._exchange, "|u1") as writer:
-            for frame in warned.of(self._reader.frames(series, chosen)):
+            for frame in warnings.collect(self._reader.frames(series, chosen)):
                 writer.append(frame.pixels)
                 job.progress(frame.index - start + 1, len(chosen))
+        reference = writer.reference
+        if not reference["shape"][0]:
+            reference["shape"] = [0, series.rows, series.columns, 3]
         return {
-            "frames": self._whole(writer, series),
+            "frames": reference,
             "frames_per_second": series.frames_per_second,
             "rows": series.rows,
             "columns": series.columns,
             "source": source_of(series),
-            "warnings": warned.told(),
+            "warnings": warnings.to_list(),
         }
 
     def _current_task(self) -> Task | None:
-        """Return the task of the model that is loaded; without one any series is as good."""
+        """Return the task of the current model; None if no model was loaded."""
         return self._models.current_task if self._used_models else None
-
-    @staticmethod
-    def _whole(writer: ArrayWriter, series: Series) -> dict[str, Any]:
-        reference = writer.reference
-        if not reference["shape"][0]:
-            reference["shape"] = [0, series.rows, series.columns, 3]
-        return reference

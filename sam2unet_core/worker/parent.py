@@ -1,4 +1,4 @@
-"""Notice that another process has ended, on every system."""
+"""Detects the end of another process, on all systems."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ INTERVAL_S = 1.0
 
 
 def watch(pid: int, ended: Callable[[], None]) -> None:
-    """Call `ended` from a thread once there is no process of that number any more."""
+    """Call `ended` from a thread when the process has ended."""
 
-    def look() -> None:
+    def wait() -> None:
         while is_running(pid):
             time.sleep(INTERVAL_S)
         ended()
 
-    threading.Thread(target=look, daemon=True, name="watch-parent").start()
+    threading.Thread(target=wait, daemon=True, name="watch-parent").start()
 
 
 def ended_within(pid: int, seconds: float) -> bool:
-    """Wait for the end of a process; return whether it came in time."""
+    """Wait for the end of a process; return whether it ended in time."""
     limit = time.monotonic() + seconds
     while is_running(pid):
         if time.monotonic() >= limit:

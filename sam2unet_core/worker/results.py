@@ -1,4 +1,4 @@
-"""Stored probabilities: changing the threshold does not need the network."""
+"""Stored probabilities, so that `rethreshold` does not need the network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sam2unet_core.worker.exchange import Exchange
 MOST = 2
 LARGEST_BYTES = 1 << 32
 SHARE_OF_DISK = 0.25
-"""Of the free space, at most so much for one result."""
+"""One result may use at most this fraction of the free space."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Kept:
 
     Attributes:
         handle: its name in requests.
-        path: float32 `(N, K, H, W)`, as it stands in `reference`.
-        reference: the array.
-        task: the task, as it came.
+        path: the file with float32 `(N, K, H, W)`.
+        reference: the array's reference.
+        task: the task, without adjustments.
     """
 
     handle: str
@@ -35,10 +35,10 @@ class Kept:
 
 
 class Results:
-    """Keeps the last results.
+    """Keeps the most recent results.
 
     Args:
-        exchange: where their files lie.
+        exchange: the folder of their files.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -47,7 +47,7 @@ class Results:
         self._count = 0
 
     def room_for(self, size: int) -> bool:
-        """Whether so many bytes may be kept; room is made by giving up older results."""
+        """Delete old results; return whether `size` bytes may be kept."""
         while len(self._kept) >= MOST:
             self._exchange.release(self._kept.popitem(last=False)[1].path)
         free = shutil.disk_usage(self._exchange.folder).free
@@ -67,13 +67,11 @@ class Results:
             ProtocolError: `no_such_result`.
         """
         if handle not in self._kept:
-            raise ProtocolError(
-                "no_such_result", "that result is not kept any more", "segment again"
-            )
+            raise ProtocolError("no_such_result", "the result is no longer stored", "segment again")
         self._kept.move_to_end(handle)
         return self._kept[handle]
 
     def close(self) -> None:
-        """Delete all."""
+        """Delete all results."""
         while self._kept:
             self._exchange.release(self._kept.popitem()[1].path)

@@ -1,4 +1,4 @@
-"""Which paths a request may name: those below folders that were allowed when the worker started."""
+"""Restricts requests to paths below the folders that were allowed when the worker started."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _LONGEST_HEADER = 1 << 20
 
 
 class Roots:
-    """Folders below which files may be read; links are followed before it is decided.
+    """Folders below which files may be read; links are resolved before the check.
 
     Args:
-        folders: the allowed ones.
+        folders: the allowed folders.
     """
 
     def __init__(self, folders: Iterable[Path | str]) -> None:
         self._folders = [_real(Path(folder)) for folder in folders]
 
     def allowed(self, text: str) -> Path:
-        """Return the path that a request names.
+        """Return the path in a request.
 
         Raises:
-            ProtocolError: `not_allowed` where it leads out of the allowed folders, whether or not
-                there is something; `not_found` where it is allowed and there is nothing.
+            ProtocolError: `not_allowed` if it is outside the allowed folders, whether it exists or
+                not; `not_found` if it is allowed but does not exist.
         """
         path = Path(text)
         if not path.is_absolute() or not self._holds(path):
@@ -42,14 +42,14 @@ class Roots:
             raise ProtocolError("not_found", "no such file or folder", "check the path")
         if not path.is_file() and not path.is_dir():
             raise ProtocolError(
-                "unreadable", "neither a file nor a folder (a pipe or a device)", "name a file"
+                "unreadable", "neither a file nor a folder (a pipe or a device)", "give a file"
             )
         if path.suffix.lower() in _HEADERS and path.is_file():
             self._check_header(path)
         return path
 
     def check_tree(self, folder: Path) -> None:
-        """Refuse a folder with a link, at any depth, that leads out of the allowed folders.
+        """Check that no link in a folder, at any depth, leads out of the allowed folders.
 
         Raises:
             ProtocolError: `not_allowed`.
@@ -61,12 +61,12 @@ class Roots:
                 folders.clear()
                 continue
             entered.add(real)
-            if not self._holds(Path(parent)):  # a junction of Windows, which is no link
+            if not self._holds(Path(parent)):  # a Windows junction is not a symbolic link
                 raise _leads_out()
             self.check(Path(parent, name) for name in (*folders, *names))
 
     def check(self, paths: Iterable[Path]) -> None:
-        """Refuse links among the paths that lead out of the allowed folders.
+        """Check that no link among the paths leads out of the allowed folders.
 
         Raises:
             ProtocolError: `not_allowed`.
@@ -76,31 +76,31 @@ class Roots:
                 raise _leads_out()
 
     def _check_header(self, path: Path) -> None:
-        """Refuse the header of a volume whose voxels lie in a file out of the allowed folders."""
+        """Check that the data files named in a volume's header are in the allowed folders."""
         with path.open("rb") as stream:
             text = stream.read(_LONGEST_HEADER).decode("latin-1")
         named = _DATA_FILE.search(text)
         names = [] if named is None else [named[1], *text[named.end() :].splitlines()]
-        for name in names:  # a list of files follows the word LIST
+        for name in names:  # after the word LIST, one file per line
             if name.strip() and not self._holds(path.parent / name.strip()):
                 raise _leads_out()
 
     def _holds(self, path: Path) -> bool:
         try:
             resolved = _real(path)
-        except (OSError, ValueError):  # no path at all
+        except (OSError, ValueError):  # not a valid path
             return False
         return any(resolved.is_relative_to(folder) for folder in self._folders)
 
 
 def _real(path: Path) -> Path:
-    """Return where a path leads; links that lead in a circle stay, as far as they do."""
+    """Resolve all links of a path; unlike `Path.resolve`, accept circular links."""
     return Path(os.path.realpath(path))
 
 
 def _leads_out() -> ProtocolError:
     return ProtocolError(
         "not_allowed",
-        "there is a link, or the name of a data file, that leads out of the allowed folders",
-        "remove it, or start the worker with --allow-root for where it leads",
+        "a link or the name of a data file leads out of the allowed folders",
+        "remove it, or start the worker with --allow-root for its target",
     )

@@ -1,4 +1,4 @@
-"""A running request: sends its events and knows whether it has been cancelled."""
+"""A running request: sends its events and can be cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class RunningRequest:
     """A request that takes time.
 
     Args:
-        identifier: its number.
+        identifier: the request's id.
         send: sends an event.
     """
 
@@ -25,24 +25,24 @@ class RunningRequest:
 
     @property
     def stopped(self) -> bool:
-        """Whether it is to stop."""
+        """Whether it was cancelled."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Ask it to stop, from any thread."""
+        """Cancel it, from any thread."""
         self._stop.set()
 
     def check(self) -> None:
-        """Go on, or raise CancelledError where the job is to stop."""
+        """Raise CancelledError if it was cancelled."""
         if self._stop.is_set():
             raise CancelledError
 
     def progress(self, done: int, total: int) -> None:
-        """Tell how far it is; a job that is to stop does so here."""
+        """Send the progress, or raise CancelledError."""
         self.check()
         self._send(event(self.identifier, "progress", done=done, total=total))
 
     def partial(self, frame: int, file: dict[str, Any]) -> None:
-        """Give the result of one frame; a job that is to stop does so here."""
+        """Send the result of one frame, or raise CancelledError."""
         self.check()
         self._send(event(self.identifier, "partial", frame=frame, file=file))

@@ -1,4 +1,4 @@
-"""`segment` and `rethreshold`: frames to masks, sent one by one as they are found."""
+"""`segment` and `rethreshold`: convert frames to masks and send each when it is ready."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sam2unet_core.worker.models import describe
 from sam2unet_core.worker.results import Kept, Results
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Studies, in_plane
-from sam2unet_core.worker.warned import Warned
+from sam2unet_core.worker.warned import WarningLog
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class PathInput:
 
     Attributes:
         path: file or folder.
-        series: which of the series there.
-        frames: which of its frames; None for all.
-        plane: cut it this way first; None for as it is stored.
-        force: segment it even where the task is not made for it.
+        series: index of the series at that path.
+        frames: which frames; None for all.
+        plane: reformat it to this plane first; None for the stored frames.
+        force: whether to segment it even if the task does not accept it.
     """
 
     path: str
@@ -50,12 +50,12 @@ class PathInput:
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What `segment` is asked.
+    """The request `segment`.
 
     Attributes:
-        given: the frames.
+        given: the input.
         adjustment: how probabilities become masks.
-        probabilities: whether the client wants them too.
+        probabilities: whether to return the probabilities, too.
     """
 
     given: ArrayInput | PathInput
@@ -64,10 +64,10 @@ class SegmentRequest:
 
     @classmethod
     def take(cls, fields: Fields, folder: Path) -> SegmentRequest:
-        """Read the fields of `segment`.
+        """Parse the fields of `segment`.
 
         Raises:
-            ProtocolError: they are wrong.
+            ProtocolError: a field is invalid.
         """
         inner = fields.inner("input")
         if inner is None:
@@ -78,7 +78,7 @@ class SegmentRequest:
         path = inner.text("path")
         if path is None:
             if plane is not None:
-                raise ProtocolError("bad_request", "plane: for inputs given by path only")
+                raise ProtocolError("bad_request", "plane: only for inputs given by path")
             return cls(ArrayInput.take(inner, folder, force=force), adjustment, wanted)
         series = inner.integer("series", 0, low=0, high=MAX_FRAMES) or 0
         given = PathInput(path, series, inner.frames(), plane, force)
@@ -86,16 +86,16 @@ class SegmentRequest:
         return cls(given, adjustment, wanted)
 
 
-class _Spent:
-    """Seconds, by what they went into."""
+class _Timer:
+    """Seconds spent, by stage."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self.decode_s = 0.0
         self.network_s = 0.0
 
-    def of(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Yield frames and count the time that decoding takes."""
+    def decoding(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Yield frames and measure the decoding time."""
         while True:
             before = time.perf_counter()
             frame = next(frames, None)
@@ -105,7 +105,7 @@ class _Spent:
             yield frame
 
     def ms(self) -> dict[str, float]:
-        """Return milliseconds for the client."""
+        """Return the times in milliseconds."""
         seconds = {
             "decode": self.decode_s,
             "network": self.network_s,
@@ -123,29 +123,29 @@ def segment(
     exchange: Exchange,
     results: Results,
 ) -> dict[str, Any]:
-    """Segment frames and return what `finished` says.
+    """Segment frames and return the result of `finished`.
 
     Raises:
         ProtocolError: `task_mismatch`, or the request does not fit the series.
         InputError: a frame cannot be decoded.
-        OutOfMemoryError, MemoryError: a single frame does not fit.
-        CancelledError: the job was stopped.
+        OutOfMemoryError, MemoryError: a single frame does not fit into memory.
+        CancelledError: the request was cancelled.
     """
-    spent = _Spent()
+    timer = _Timer()
     opened = _open(request.given, job, task=model.task, studies=studies)
-    count, warned = opened.count, opened.warned
+    count, warnings = opened.count, opened.warnings
     task = adjusted(model.task, request.adjustment)
     writer = _Writer(request, exchange, results, size=4 * count * task.num_classes * opened.size)
     done = 0
     with (
         writer,
         Engine.for_latency(model) as engine,
-        closing(engine.results(spent.of(opened.frames))) as found,
+        closing(engine.results(timer.decoding(opened.frames))) as found,
     ):
         for result in found:
             masks = masks_of(result.probabilities, task, request.adjustment)
             writer.add(masks, result.probabilities)
-            spent.network_s += result.seconds
+            timer.network_s += result.seconds
             job.partial(done, exchange.write(masks))
             done += 1
             job.progress(done, count)
@@ -156,8 +156,8 @@ def segment(
         **{k: v for k, v in describe(model).items() if k != "task"},
         "task": model.task.name,
         "threshold": task.threshold,
-        "warnings": warned.told(),
-        "ms": spent.ms(),
+        "warnings": warnings.to_list(),
+        "ms": timer.ms(),
     }
 
 
@@ -169,16 +169,16 @@ def rethreshold(
     frames: list[int] | None,
     exchange: Exchange,
 ) -> dict[str, Any]:
-    """Make masks of kept probabilities and return what `finished` says.
+    """Make masks of stored probabilities and return the result of `finished`.
 
     Raises:
         ProtocolError: `bad_request`: the result has no such frame.
-        CancelledError: the job was stopped.
+        CancelledError: the request was cancelled.
     """
-    spent, task = _Spent(), adjusted(kept.task, adjustment)
+    timer, task = _Timer(), adjusted(kept.task, adjustment)
     count = int(kept.reference["shape"][0])  # type: ignore[index]
     if frames is not None and frames[-1] >= count:
-        raise ProtocolError("bad_request", f"frames: the result has {count}")
+        raise ProtocolError("bad_request", f"frames: the result has only {count} frames")
     with_findings = 0
     with ArrayWriter(exchange, "|u1") as writer:
         for probabilities in read_items(exchange.folder, kept.reference, chosen=frames):
@@ -193,12 +193,12 @@ def rethreshold(
         "frames_with_findings": with_findings,
         "task": kept.task.name,
         "threshold": task.threshold,
-        "ms": spent.ms(),
+        "ms": timer.ms(),
     }
 
 
 class _Writer:
-    """Writes masks, and probabilities where they are wanted or kept."""
+    """Writes masks and, if requested or kept, probabilities."""
 
     def __init__(
         self, request: SegmentRequest, exchange: Exchange, results: Results, *, size: int
@@ -213,16 +213,16 @@ class _Writer:
         self._with_findings = 0
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Do nothing; the files are already open."""
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Close the files; after an error nothing is kept."""
+        """Close the files; after an error, delete the held one."""
         self._stack.close()
         if kind is not None and self._held is not None:
             self._exchange.release(self._held)
 
     def add(self, masks: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        """Write one frame, `(K, H, W)` each."""
+        """Write masks and probabilities of one frame, `(K, H, W)` each."""
         self._with_findings += bool(masks.any())
         self._masks.append(masks)
         for each in (self._wanted, self._kept):
@@ -230,7 +230,7 @@ class _Writer:
                 each.append(probabilities)
 
     def close(self, task: Task) -> dict[str, Any]:
-        """Keep what is to be kept; return what the result says of the arrays."""
+        """Keep the probabilities and return the result's fields about the arrays."""
         handle = None
         if self._kept is not None:
             handle = self._results.keep(self._kept.path, self._kept.reference, task)
@@ -248,19 +248,19 @@ class _Writer:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What is to be segmented.
+    """An open input.
 
     Attributes:
-        count: how many frames there are.
-        size: pixels of each.
-        frames: as they are decoded.
-        warned: gathers what is to be told of them.
+        count: number of frames.
+        size: pixels per frame.
+        frames: the frames, decoded on iteration.
+        warnings: collects their warnings.
     """
 
     count: int
     size: int
     frames: Iterator[Frame]
-    warned: Warned
+    warnings: WarningLog
 
 
 def _open(
@@ -269,21 +269,23 @@ def _open(
     if isinstance(given, ArrayInput):
         _refuse(rejection_reason(task, given.source), force=given.force)
         count, rows, columns = given.shape
-        warned = Warned(count)
-        return _Opened(count, rows * columns, warned.of(given.frames(task.window)), warned)
+        warnings = WarningLog(count)
+        return _Opened(count, rows * columns, warnings.collect(given.frames(task.window)), warnings)
     series = studies.series(given.path, given.series, check=job.check)
     _refuse(rejection_reason(task, series.properties), force=given.force)
     series = in_plane(series, given.plane)
     if given.frames is not None and given.frames[-1] >= series.frame_count:
-        raise ProtocolError("bad_request", f"frames: the series has {series.frame_count}")
+        raise ProtocolError(
+            "bad_request", f"frames: the series has only {series.frame_count} frames"
+        )
     count = series.frame_count if given.frames is None else len(given.frames)
     cut = source_series(series) is not series
-    warned = Warned(source_series(series), cut=cut)
-    frames = warned.of(series.frames(indices=given.frames, window=task.window))
-    return _Opened(count, series.rows * series.columns, frames, warned)
+    warnings = WarningLog(source_series(series), cut=cut)
+    frames = warnings.collect(series.frames(indices=given.frames, window=task.window))
+    return _Opened(count, series.rows * series.columns, frames, warnings)
 
 
 def _refuse(rejection: Rejection | None, *, force: bool) -> None:
     if rejection is not None and not force:
-        remedy = "choose a task made for it, or force this one"
+        remedy = "choose a task that accepts it, or force this one"
         raise ProtocolError("task_mismatch", rejection.message, remedy)

@@ -1,4 +1,4 @@
-"""The worker's loop: a thread listens, so that a cancel is seen while the main thread works."""
+"""The worker's main loop; a thread listens, so that requests can be cancelled while they run."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from sam2unet_core.worker.running import RunningRequest
 
 logger = logging.getLogger(__name__)
 GRACE_S = 5.0
-"""How long the work in hand may take to stop once the client is gone."""
-LAST_BREATH_S = 2.0
-"""How long a process may take to be gone after its streams have closed."""
+"""Seconds to wait for the running request to stop after the client is gone."""
+PARENT_EXIT_S = 2.0
+"""Seconds to wait for the parent process to end after its streams have closed."""
 
 
 def serve(
     *, exchange: Path, allow_roots: Sequence[Path] = (), parent: int | None = None
 ) -> NoReturn:
-    """Answer requests until the client says `shutdown`, closes the stream or dies; then exit.
+    """Answer requests until the client sends `shutdown`, closes the stream or dies; then exit.
 
     Args:
-        exchange: folder for arrays, private to this user; what this worker puts there is deleted.
-        allow_roots: folders below which requests may name files.
-        parent: number of the process to end with, for clients whose children inherit the stream;
-            the exchange folder is removed after it, with the client's own arrays.
+        exchange: folder for arrays, private to this user; the worker deletes its own files there.
+        allow_roots: folders below which requests may read files.
+        parent: id of the client's process, for clients whose child processes inherit the stream.
+            The worker ends with it and removes the exchange folder, including the client's arrays.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     folder = Exchange(exchange)
@@ -50,26 +50,26 @@ def serve(
     if parent is not None:
         watch(parent, server.end)
     server.run()
-    if parent is not None and not server.was_told and ended_within(parent, LAST_BREATH_S):
-        folder.remove()  # nobody else is left to do it
+    if parent is not None and not server.shutdown_requested and ended_within(parent, PARENT_EXIT_S):
+        folder.remove()
     logging.shutdown()
-    os._exit(0)  # the listening thread holds the stream's lock, which a usual exit waits for
+    os._exit(0)  # a normal exit would wait for the stream's lock, which the listening thread holds
 
 
 class Server:
-    """Takes requests from a channel; long ones are worked off by `run`, one at a time.
+    """Receives requests from a channel; `run` executes long ones one at a time.
 
     Args:
-        channel: the client.
-        operations: does the work.
-        exchange: its files are deleted at the end.
+        channel: the channel to the client.
+        operations: executes requests.
+        exchange: the exchange folder; its files are deleted at the end.
 
     Attributes:
-        was_told: whether the client said `shutdown`.
+        shutdown_requested: whether the client sent `shutdown`.
     """
 
     def __init__(self, channel: Channel, operations: Operations, exchange: Exchange) -> None:
-        self.was_told = False
+        self.shutdown_requested = False
         self._channel = channel
         self._operations = operations
         self._exchange = exchange
@@ -80,7 +80,7 @@ class Server:
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Work until the end; files in the exchange folder are deleted then."""
+        """Execute requests until the end, then delete the files in the exchange folder."""
         threading.Thread(target=self._listen, daemon=True, name="listen").start()
         try:
             while (do := self._work.get()) is not None:
@@ -91,7 +91,7 @@ class Server:
             self._ended.set()
 
     def stop(self) -> None:
-        """Stop the work in hand and end; takes no lock, so a signal's handler may call it."""
+        """Cancel the running request and end; takes no lock, so signal handlers may call it."""
         self._closing = True
         job = self._job
         if job is not None:
@@ -99,10 +99,10 @@ class Server:
         self._work.put(None)
 
     def end(self) -> None:
-        """Stop, from another thread than `run`'s, and see to it that the process is gone."""
+        """Stop, from a thread other than `run`'s; exit the process if the request does not stop."""
         self.stop()
         if not self._ended.wait(GRACE_S):
-            logger.warning("the work in hand does not stop: ending without it")
+            logger.warning("the running request does not stop: exiting anyway")
             self._exchange.clean()
             os._exit(1)
 
@@ -120,7 +120,7 @@ class Server:
     def _take(self, identifier: int, operation: str, fields: Fields) -> None:
         with self._lock:
             if self._job is not None and self._job.identifier == identifier:
-                if operation == "cancel":  # under the request's own number: one answer for both
+                if operation == "cancel":  # with the request's own id: one event answers both
                     self._job.stop()
                     return
                 self._send(
@@ -146,14 +146,14 @@ class Server:
             if self._job is not None:
                 raise ProtocolError(
                     "busy",
-                    "another request is being worked on",
-                    "wait for its end, or cancel it",
+                    "another request is running",
+                    "wait for it to end, or cancel it",
                 )
             self._job = job
         self._work.put(lambda: self._do(job, operation, fields))
 
     def _cancel(self, identifier: int, fields: Fields) -> None:
-        # Without a number it means the request in hand; no other word makes a cancel fail.
+        # Without an id, cancel the running request. Unknown fields are ignored.
         wanted = fields.integer("id_to_cancel", None, low=0, high=2**53 - 1)
         with self._lock:
             job = self._job
@@ -164,14 +164,14 @@ class Server:
 
     def _shut_down(self, identifier: int) -> None:
         with self._lock:
-            self._closing = self.was_told = True
+            self._closing = self.shutdown_requested = True
             if self._job is not None:
                 self._job.stop()
         self._work.put(lambda: self._send(event(identifier, "finished", result={})))
         self._work.put(None)
 
     def _do(self, job: RunningRequest, operation: str, fields: Fields) -> None:
-        """Work on one request and send its only terminal event."""
+        """Execute one request and send its only terminal event."""
         self._exchange.begin_request()
         try:
             job.check()
@@ -182,7 +182,7 @@ class Server:
         except Exception as error:
             told = failure(error, paths=self._operations.paths)
             last = event(job.identifier, "failed", **told)
-        with self._lock:  # a cancel either comes before this or finds no such request
+        with self._lock:  # a later cancel finds no such request
             if job.stopped:
                 last = event(job.identifier, "cancelled")
             self._job = None

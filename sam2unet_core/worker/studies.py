@@ -1,4 +1,4 @@
-"""Studies named by path in requests: their series and frames."""
+"""Studies that requests give by path: their series and frames."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from sam2unet_core.names import without_names
 from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.types import Frame, Rejection, Series, Skipped
 from sam2unet_core.worker.roots import Roots
-from sam2unet_core.worker.warned import MOST, Warned
+from sam2unet_core.worker.warned import MOST, WarningLog
 
 Check = Callable[[], None]
-"""Raises where the work is to stop."""
+"""Raises CancelledError if the request was cancelled."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies at a path.
+    """The content of a path.
 
     Attributes:
-        series: in the order that requests count them.
-        skipped: how many files are no input, by reason.
-        reasons: why they are none, for people, each once, at most 50.
+        series: the series, in the order of their index in requests.
+        skipped: number of skipped files by reason.
+        reasons: the distinct reasons in words, at most 50.
     """
 
     series: tuple[Series, ...]
@@ -37,10 +37,10 @@ class Found:
 
 
 class Studies:
-    """Opens what requests name; the last path's series are kept while the files stay the same.
+    """Opens the paths in requests; keeps the series of the last path until its files change.
 
     Args:
-        roots: which paths are allowed.
+        roots: the allowed folders.
     """
 
     def __init__(self, roots: Roots) -> None:
@@ -49,11 +49,11 @@ class Studies:
         self.paths: tuple[Path, ...] = ()
 
     def forget_paths(self) -> None:
-        """A new request begins."""
+        """Forget the paths of the last request."""
         self.paths = ()
 
     def file(self, text: str) -> Path:
-        """Return an allowed path and remember that its name may not be told.
+        """Return an allowed path and remember that its name must not be sent.
 
         Raises:
             ProtocolError: `not_allowed` or `not_found`.
@@ -66,7 +66,7 @@ class Studies:
 
         Args:
             text: file or folder.
-            again: look even where it was looked at before.
+            again: scan again even if the path has not changed.
             check: called between files.
 
         Raises:
@@ -74,7 +74,7 @@ class Studies:
         """
         path = self.file(text)
         status = path.stat()
-        # times of archives are coarse and pictures of one size: the file itself counts too
+        # size and coarse time may stay the same when a file is replaced, so add its inode
         key = (str(path), status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns)
         if again or self._last is None or self._last[0] != key:
             if path.is_dir():
@@ -86,10 +86,10 @@ class Studies:
         return found
 
     def series(self, text: str, index: int, *, check: Check) -> Series:
-        """Return one series at a path, once its files are known to be allowed.
+        """Return one series at a path and check that its files are allowed.
 
         Raises:
-            ProtocolError: `not_allowed`, or `not_found` where there is none of that number.
+            ProtocolError: `not_allowed`, or `not_found` if there is no series of that index.
         """
         scanned = self.scan(text, check=check)
         found = scanned.series
@@ -102,9 +102,9 @@ class Studies:
 
 
 class Reader:
-    """Reads a series piece by piece; a piece that follows the last one goes on where that ended.
+    """Reads a series in pieces; a piece that follows the last one continues its decoding.
 
-    A video can only be decoded from its start, so reading it in pieces would take ever longer.
+    Otherwise each piece of a video would be decoded from the start of the video.
     """
 
     def __init__(self) -> None:
@@ -113,15 +113,15 @@ class Reader:
         self._frames: Iterator[Frame] = iter(())
 
     def frames(self, series: Series, chosen: range) -> Iterator[Frame]:
-        """Yield the frames of a range; `Frame.index` counts all of the series.
+        """Yield the frames of a range; `Frame.index` counts from the start of the series.
 
         Raises:
-            InputError: one cannot be decoded.
+            InputError: a frame cannot be decoded.
         """
         if series is not self._series or chosen.start != self._next:
             rest = range(chosen.start, series.frame_count)
             self._series, self._frames = series, series.frames(indices=rest)
-        self._next = -1  # until this piece is done: what follows an error starts anew
+        self._next = -1  # until this piece is done, so that decoding restarts after an error
         for _ in chosen:
             frame = next(self._frames, None)
             if frame is None:
@@ -132,21 +132,21 @@ class Reader:
             self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._series, self._frames = None, iter(())
 
 
 def in_plane(series: Series, plane: str | None) -> Series:
-    """Return the series as frames of a patient plane; the series itself where none is asked for.
+    """Return the series reformatted to a patient plane; unchanged if `plane` is None.
 
     Raises:
-        InputError: it cannot be cut that way.
+        InputError: it cannot be reformatted.
     """
     return series if plane is None else reslice(series, cast(Plane, plane))
 
 
 def describe(series: Series, *, index: int, rejection: Rejection | None) -> dict[str, Any]:
-    """Return what `inspect` says of a series."""
+    """Return the description of a series in the result of `inspect`."""
     return {
         "index": index,
         "kind": series.kind,
@@ -162,7 +162,7 @@ def describe(series: Series, *, index: int, rejection: Rejection | None) -> dict
         "study_uid": series.study_uid,
         "fits": rejection is None,
         "why_not": rejection and rejection.message,
-        "warnings": Warned(series, whole=True).told(),
+        "warnings": WarningLog(series, whole=True).to_list(),
     }
 
 
@@ -179,9 +179,9 @@ def source_of(series: Series) -> dict[str, Any]:
 
 
 def _reason(skipped: Skipped) -> str:
-    """Return why a file is no input, without its name."""
+    """Return why a file was skipped, without its name."""
     if skipped.reason == Reason.NOT_AN_IMAGE and _is_archive(skipped.path):
-        return "an archive: unpack it first, and name its folder"
+        return "an archive; unpack it first, and give its folder"
     return without_names(skipped.message, [skipped.path])
 
 
@@ -190,7 +190,7 @@ def _is_archive(path: Path) -> bool:
 
     try:
         return path.is_file() and archive_kind(path) is not None
-    except InputError:  # of a kind that nothing here unpacks
+    except InputError:  # an unsupported kind of archive
         return True
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""The `warnings` of a result: what was guessed, left out or concealed, and in which frames."""
+"""The `warnings` of a result: what was guessed, omitted or concealed, and in which frames."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterable, Iterator
 from sam2unet_core.types import Caution, Frame, Series
 
 MOST = 50
-"""Warnings that one list holds: events have a largest size."""
+"""Warnings in one list at most, because the size of events is limited."""
 _MOST_NUMBERS = 8
-"""Frame numbers that one warning names."""
+"""Frame numbers in one warning at most."""
 
-Told = list[dict[str, str | None]]
+WarningList = list[dict[str, str | None]]
 _Key = tuple[str | None, str]
 
 
-class Warned:
-    """Gathers warnings, each once, with the numbers of the frames that they are about.
+class WarningLog:
+    """Collects distinct warnings with the numbers of their frames.
 
     Args:
-        series: whose own warnings and whose instances' cautions belong to the frames; for an array
-            how many frames it has.
-        whole: all of its instances count, not only those that frames come from.
-        cut: frames are cut through all instances, so that numbers mean nothing.
+        series: the series, for its own warnings and those of its instances; for an array, the
+            number of frames.
+        whole: whether to include all instances, not only those of the frames seen.
+        cut: whether the frames were reformatted; frame numbers are then omitted.
     """
 
     def __init__(self, series: Series | int, *, whole: bool = False, cut: bool = False) -> None:
@@ -38,26 +38,26 @@ class Warned:
         for number in range(len(self._instances)) if whole or cut else ():
             self._of_instance(number, number)
 
-    def of(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Yield frames as they come and note what is about them."""
+    def collect(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Yield frames unchanged and collect their warnings."""
         for frame in frames:
             if self._instances:
                 self._of_instance(frame.instance, frame.index)
             self._note(frame.cautions, frame.index)
             yield frame
 
-    def told(self) -> Told:
-        """Return the warnings: a code of `types.WARNINGS`, None for the source's own, and a text.
+    def to_list(self) -> WarningList:
+        """Return the warnings: a code of `types.WARNINGS` (None for a series' own) and a message.
 
-        Frame numbers begin at 1; they are left out where all frames are meant.
+        Frame numbers start at 1; they are omitted if all frames are meant.
         """
-        found: Told = [
+        found: WarningList = [
             {"code": code, "message": f"{text}{self._where(numbers)}"}
             for (code, text), numbers in self._found.items()
         ]
         more = len(found) - MOST
         if more > 0:
-            found[MOST:] = [{"code": None, "message": f"{more} more warnings are left out here"}]
+            found[MOST:] = [{"code": None, "message": f"{more} more warnings are omitted"}]
         return found
 
     def _of_instance(self, number: int, index: int) -> None:
@@ -80,16 +80,14 @@ class Warned:
 
 
 def not_finite() -> Caution:
-    """Return the caution about an array's pixels that are no numbers."""
-    return Caution(
-        "not_finite", "pixels are no number (NaN or infinite): shown as the lowest value"
-    )
+    """Return the caution about an array with NaN or infinite pixels."""
+    return Caution("not_finite", "pixels are NaN or infinite: shown as the lowest value")
 
 
 def window_derived(low: float, high: float) -> Caution:
-    """Return the caution about an array that came without a window."""
+    """Return the caution about an array without a grey window."""
     return Caution(
         "window_guessed",
-        f"neither request nor task gives a grey window: shown from {low:g} to {high:g}, the "
-        "lowest and the highest value",
+        f"neither request nor task has a grey window: shown from {low:g} to {high:g}, the lowest "
+        "and the highest value",
     )

@@ -85,7 +85,7 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.followParameterNode()
 
     def cleanup(self) -> None:
-        """Stop what runs; called before the module goes."""
+        """Stop what runs; called before the module is removed."""
         self.removeObservers()
         if self.panel is not None:
             self.panel.follow(None)
@@ -105,7 +105,7 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.forget()
 
     def onSceneEndClose(self, _caller: Any, _event: Any) -> None:
-        """Begin anew if the module is shown."""
+        """Start again with the new scene if the module is shown."""
         if self.parent.isEntered:
             self.followParameterNode()
 
@@ -171,16 +171,16 @@ class SAM2UNetTest(ScriptedLoadableModuleTest):
         logic.undo()
         self.assertIsNone(node.GetScene())
 
-    def test_aTaskThatIsNotMadeForTheImageIsToldApart(self) -> None:
-        """A volume that is known to be CT does not fit a task for endoscopy."""
+    def test_whatDicomStatesGoesToTheWorker(self) -> None:
+        """Of an image from DICOM the worker is told the modality; other images suit every task."""
         from dataclasses import replace
 
         from SAM2UNetLib import Inputs
 
-        info = replace(Inputs.describe(self.makeVolume()), modality="CT")
-        fitting, reason = Inputs.fits(info, self.makeTask())
-        self.assertFalse(fitting)
-        self.assertIn("CT", reason)
+        info = Inputs.describe(self.makeVolume())
+        self.assertIsNone(info.sourceFor(self.makeTask()))
+        source = replace(info, modality="CT", photometric="MONOCHROME2").sourceFor(self.makeTask())
+        self.assertEqual(source["modality"], "CT")
 
     def makeVolume(self) -> Any:
         """Return a volume of 10 slices with a box of 4 x 6 x 8 voxels in it."""

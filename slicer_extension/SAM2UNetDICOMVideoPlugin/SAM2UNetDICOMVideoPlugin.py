@@ -9,11 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
 from DICOMLib import DICOMLoadable, DICOMPlugin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from SAM2UNetLib.Collaborators import WorkerControl
 
 try:
     from slicer.i18n import tr as _
@@ -92,7 +99,7 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
         """Read the frames and return the sequence; False says that it did not work."""
         try:
             reader = makeReader(loadable.files[0])
-        except Exception as error:  # Slicer wants False, and the person a reason
+        except Exception as error:  # Slicer needs False, and the user a reason
             slicer.util.errorDisplay(str(error))
             return False
         try:
@@ -194,7 +201,7 @@ class VideoReader:
     """Reads a video's frames through the worker, and keeps Slicer alive meanwhile.
 
     Args:
-        worker: started `WorkerProcess` that may read the file.
+        worker: started, and allowed to read the file.
         path: the DICOM file.
         readArray: turns an array reference and a folder into an array.
 
@@ -203,14 +210,16 @@ class VideoReader:
         warnings: what was guessed, left out or concealed in the frames so far, for people.
     """
 
-    def __init__(self, worker: Any, path: str, *, readArray: Any) -> None:
+    def __init__(
+        self, worker: WorkerControl, path: str, *, readArray: Callable[..., NDArray[np.uint8]]
+    ) -> None:
         self.worker = worker
         self.path = path
         self.readArray = readArray
         self.framesPerSecond = 0.0
         self.warnings: list[str] = []
 
-    def frames(self, expected: int) -> Any:
+    def frames(self, expected: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield (index, pixels); pixels `(H, W, 3)` uint8 RGB.
 
         Raises:

@@ -25,7 +25,7 @@ def refused(done):
         ({"train#epochs": 3}, "no such setting: train#epochs"),
         ({"dataset_dir": "nowhere"}, "nowhere"),
         ({"val_fraction": 0.0}, "validation"),
-        ({"variant": "huge"}, "no network is called 'huge'"),
+        ({"variant": "huge"}, "unknown variant 'huge'"),
         ({"task": "moon"}, "unknown task 'moon'"),
         ({"precision": "float16"}, "float16 needs CUDA"),
         ({"resume": True}, "--output_dir"),
@@ -38,7 +38,7 @@ def refused(done):
         ({"image_size": "[32,32]", "batch_size": 1}, "batch_size 1 with images of 32 x 32"),
         ({"train#trainer#max_epochs": 1.5}, "train#trainer#max_epochs 1.5: expected a whole"),
         ({"image_size": None, "epochs": None}, "epochs None: expected a whole number from 1"),
-        ({"optimizer#lr": None}, "optimizer#lr None: MONAI takes no None on the command line"),
+        ({"optimizer#lr": None}, "optimizer#lr None: MONAI ignores None on the command line"),
         ({"weight": None}, "no such setting: weight (did you mean weights?)"),
         ({"tracking": "mlflow", "output_dir": "out"}, "--mlflow True"),
         ({"output_dir": "file"}, "file: file exists"),
@@ -112,8 +112,11 @@ def test_a_folder_with_another_run_is_not_overwritten(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("trainin",), "nothing to run is called 'trainin' (did you mean training?)"),
-        (("training", "folder"), "'folder' stands alone, so MONAI takes it for the name of a step"),
+        (("trainin",), "unknown step 'trainin' (did you mean training?)"),
+        (
+            ("training", "folder"),
+            "'folder' belongs to no option, so MONAI takes it for the name of a step",
+        ),
     ],
 )
 def test_a_stray_word_is_not_taken_for_a_step(words, message, tmp_path, dataset, small, run_verb):

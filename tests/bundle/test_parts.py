@@ -46,7 +46,7 @@ def test_bfloat16_is_real_on_a_cpu():
 def test_float16_without_cuda_and_unknown_precisions_are_refused():
     with pytest.raises(ConfigError, match="float16 needs CUDA"):
         PrecisionInferer("float16", device="cpu")
-    with pytest.raises(ConfigError, match="precision 'int8': there are float32"):
+    with pytest.raises(ConfigError, match="unknown precision 'int8'; choose from float32"):
         PrecisionInferer("int8")
 
 

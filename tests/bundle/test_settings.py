@@ -32,15 +32,15 @@ WRONG = [
     ("learning_rate", "nan", "learning_rate nan: expected a number above 0"),
     ("learning_rate", float("inf"), "learning_rate inf: expected a number above 0"),
     ("learning_rate", (0, 1), "learning_rate (0, 1): expected a number above 0"),
-    ("weight_decay", -0.1, "weight_decay -0.1: expected a number from 0"),
-    ("val_fraction", 2, "val_fraction 2: expected a share from 0 to 1"),
+    ("weight_decay", -0.1, "weight_decay -0.1: expected a number of at least 0"),
+    ("val_fraction", 2, "val_fraction 2: expected a fraction from 0 to 1"),
     ("ema", 1, "ema 1: expected a number from 0 to below 1"),
     ("scales", 1.25, "scales 1.25: expected a list of factors above 0"),
     ("scales", [], "scales []: expected a list of factors above 0"),
     ("scales", [1, 0], "scales [1, 0]: expected a list of factors above 0"),
     ("precision", "half", "precision half: expected one of float32, bfloat16, float16"),
     ("runtime", "quick", "runtime quick: expected one of auto, exact, fast, openvino, onnx"),
-    ("variant", "huge", "no network is called 'huge'; there are nano, starter, tiny"),
+    ("variant", "huge", "unknown variant 'huge'; choose from nano, starter, tiny"),
     ("resume", 1, "resume 1: expected True or False"),
     ("train_trunk", "yes", "train_trunk yes: expected True, False or None"),
     ("device", "gpu", "device 'gpu': not a device; use auto, cpu, cuda, cuda:N or mps"),
@@ -50,7 +50,7 @@ WRONG = [
     ("dataset_dir", " ", "dataset_dir ' ': expected a path"),
     ("dataset_dir", True, "dataset_dir without a value: expected a path"),
     ("output_dir", datetime.date(2024, 1, 2), "output_dir datetime.date(2024, 1, 2): expected a"),
-    ("task", ["polyp"], "task ['polyp']: expected a task's name or a task.json"),
+    ("task", ["polyp"], "task ['polyp']: expected the name of a task or a task.json"),
 ]
 
 

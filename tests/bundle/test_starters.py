@@ -27,7 +27,7 @@ def test_the_recipe_of_a_starter_trains_from_weights_of_one_class(
         **small,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    said = "but not the heads: the file's have 1 output channels" in done.stdout + done.stderr
+    said = "without the heads: the file has 1 output channels" in done.stdout + done.stderr
     assert said == (channels != 1)
     info = read_info(tmp_path / "out" / "model.safetensors")
     assert info.num_classes == channels

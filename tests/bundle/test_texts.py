@@ -180,7 +180,7 @@ def test_a_workflow_that_cannot_tell_a_hash_from_two_colons_says_so(configs):
     )
     with pytest.raises(RuntimeError) as caught:
         workflow.initialize()
-    assert "dataset_dir set::2: MONAI writes :: for #" in str(caught.value.__cause__)
+    assert "dataset_dir set::2: MONAI replaces # with ::" in str(caught.value.__cause__)
 
 
 def test_a_name_is_text_to_the_verbs_that_take_no_first_step(monkeypatch, configs):

@@ -33,7 +33,7 @@ def test_one_task_is_shown_with_codes_sources_and_the_papers_numbers() -> None:
         "20 epochs, batch 12, lr 0.001",
         "Kvasir-SEG 900, CVC-ClinicDB 550",
         "mDice 0.928",
-        "not confirmed",
+        "not verified",
     ):
         assert text in result.stdout
 

@@ -105,13 +105,13 @@ def test_a_path_that_means_something_to_monai_is_written_so_that_it_does_not(tra
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--dataset_dir", "b"), "--dataset_dir: is said already, with --data"),
-        (("--output-dir=b",), "--output-dir: is said already, with --output"),
-        (("b",), "'b' stands alone"),
-        (("--epochs", "3", "b"), "'b' stands alone"),
-        (("--groups", "a@##b"), "setting a@##b: MONAI cannot take"),
-        (("--groups", ""), "nothing stands after --groups"),
-        (("--groups=",), "nothing stands after --groups"),
+        (("--dataset_dir", "b"), "--dataset_dir: same as --data"),
+        (("--output-dir=b",), "--output-dir: same as --output"),
+        (("b",), "'b' belongs to no option"),
+        (("--epochs", "3", "b"), "'b' belongs to no option"),
+        (("--groups", "a@##b"), "setting a@##b: MONAI cannot handle"),
+        (("--groups", ""), "empty argument after --groups"),
+        (("--groups=",), "empty argument after --groups"),
     ],
 )
 def test_a_word_that_would_be_taken_for_something_else_is_refused(words, message, train):
@@ -123,7 +123,7 @@ def test_a_word_that_would_be_taken_for_something_else_is_refused(words, message
 @pytest.mark.parametrize("command", ["train", "segment", "evaluate", "phantom", "demo"])
 def test_an_empty_path_is_not_the_working_directory(command, word):
     with pytest.raises(
-        ConfigError, match=r"nothing stands after .*is a variable of the shell empty"
+        ConfigError, match=r"empty argument after .*check the variables of your shell"
     ):
         CliRunner().invoke(app, [command, "x", "--output", word], catch_exceptions=False)
 

@@ -127,7 +127,7 @@ def test_a_section_of_no_data_list_is_refused(app: typer.Typer, folders: Folders
     arguments = ["evaluate", *map(str, folders), "--section", "testing"]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, DataError)
-    assert "--section testing: of which data list?" in str(result.exception)
+    assert "--section testing: no data list" in str(result.exception)
 
 
 @pytest.mark.parametrize("spacing", ["1", "1,2,3", "a,b", "0,1"])

@@ -92,7 +92,7 @@ def test_a_trunk_alone_does_not_segment(tmp_path):
     }
     file = tmp_path / "sam2_hiera_tiny.pt"
     torch.save({"model": {f"image_encoder.trunk.{k}": v for k, v in trunk.items()}}, file)
-    with pytest.raises(WeightsError, match="holds SAM2's trunk alone"):
+    with pytest.raises(WeightsError, match="holds only SAM2's trunk"):
         Segmenter.open(weights=file, device="cpu")
 
 

@@ -57,7 +57,7 @@ def test_cache_moves_with_its_variable(cache: Path, monkeypatch: pytest.MonkeyPa
 
 def test_missing_trunk_is_an_error_with_both_lines(cache: Path) -> None:
     assert trunk_file("large") is None
-    message = "(?s)'large' has no weights.*fetch sam2_hiera_large`.*import FILE`"
+    message = "(?s)frozen trunk of the network 'large'.*fetch sam2_hiera_large`.*import FILE`"
     with pytest.raises(MissingWeightsError, match=message):
         require_trunk("large")
     assert not cache.exists()
@@ -122,7 +122,7 @@ def test_a_second_network_on_the_same_trunk_is_known(
     copy = run("import", polyp).strip().replace("\n", "")
     again = run("import", camouflage)
     assert again.replace("\n", "").endswith(copy)
-    assert "was in the cache already" in " ".join(again.split())
+    assert "cache already has this trunk" in " ".join(again.split())
     assert [path.name for path in cache.glob("*.pth")] == [Path(copy).name]
     assert "not in the cache" not in run("split", camouflage, "-o", tmp_path / "camo.safetensors")
     whole = load_model(tmp_path / "camo.safetensors").state_dict()

@@ -90,7 +90,9 @@ def test_a_network_for_other_classes_gives_all_but_its_heads(tmp_path: Path) -> 
     path = tmp_path / "one_class.safetensors"
     save_full(source, path, task=None, dtype=torch.float32)
     before = {key: value.clone() for key, value in target.state_dict().items()}
-    with pytest.raises(WeightsError, match="has 1 output channels: build as many"):
+    with pytest.raises(
+        WeightsError, match="has 1 output channels: build a network with num_classes=1"
+    ):
         load_weights(target, path)
     found = load_weights(target, path, other_classes=True)
     heads = {f"{head}.{part}" for head in ("head", "side1", "side2") for part in ("weight", "bias")}
@@ -98,7 +100,7 @@ def test_a_network_for_other_classes_gives_all_but_its_heads(tmp_path: Path) -> 
     for key, value in target.state_dict().items():
         assert torch.equal(value, before[key] if key in heads else theirs[key]), key
     assert found.keys == len(theirs) - 6
-    assert str(found).endswith(", but not the heads: the file's have 1 output channels")
+    assert str(found).endswith(", without the heads: the file has 1 output channels")
 
 
 def test_heads_for_as_many_classes_are_always_taken(tmp_path: Path) -> None:
@@ -272,7 +274,7 @@ def test_split_and_merge_give_the_network_back(build: Callable, tmp_path: Path) 
     torch.save(official(build(NANO, seed=5)), tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="give the trunk it was trained on"):
         merge(tmp_path / "other.pt", tmp_path / "delta", full=tmp_path / "full2")
-    with pytest.raises(WeightsError, match="is no whole network"):
+    with pytest.raises(WeightsError, match="is not a whole network"):
         split(tmp_path / "trunk.pt", delta=tmp_path / "delta2")
     assert not list(tmp_path.glob(".*.part"))
 

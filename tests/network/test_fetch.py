@@ -137,7 +137,7 @@ def test_dropped_connection_is_continued_where_it_broke_off(trunk: bytes) -> Non
 
 def test_interrupted_fetch_is_continued_by_the_next_run(trunk: bytes, cache: Path) -> None:
     with serving(Server(trunk, drops=[65_536, 0, 0, 0])) as server:
-        message = "gave up after 4 connections .*65536 bytes are kept: run the same again"
+        message = "gave up after 4 connections .*65536 bytes are kept: run the same command again"
         with pytest.raises(WeightsError, match=message):
             get(server)
         assert not (cache / f"{NAME}.pt").exists()
@@ -176,7 +176,7 @@ def test_length_that_is_too_large_is_detected(trunk: bytes, cache: Path) -> None
 def test_length_that_is_too_small_is_detected(trunk: bytes, cache: Path) -> None:
     with (
         serving(Server(trunk, lie=-1000)) as server,
-        pytest.raises(WeightsError, match=r"not this trunk, deleted.*cut off or damaged"),
+        pytest.raises(WeightsError, match=r"not this trunk and was deleted.*cut off or damaged"),
     ):
         get(server)
     assert list(cache.iterdir()) == []
@@ -196,7 +196,7 @@ def test_web_page_instead_of_weights_is_refused(cache: Path) -> None:
     page = b"<html>Please sign in</html>"
     with (
         serving(Server(page, kind="text/html; charset=utf-8")) as server,
-        pytest.raises(WeightsError, match="a web page came, not weights"),
+        pytest.raises(WeightsError, match="sent a web page instead of weights"),
     ):
         get(server)
     with (
@@ -218,7 +218,7 @@ def test_trunk_of_another_size_is_refused(trunk: bytes, cache: Path) -> None:
 
 def test_wrong_published_hash_is_refused(trunk: bytes, cache: Path) -> None:
     with serving(Server(trunk)) as server:
-        with pytest.raises(WeightsError, match="the one published is 0000"):
+        with pytest.raises(WeightsError, match="the published sha256 is 0000"):
             get(server, sha256="0" * 64)
         assert list(cache.iterdir()) == []
         assert get(server, sha256=hashlib.sha256(trunk).hexdigest()).is_file()
@@ -228,13 +228,13 @@ def test_hash_first_seen_is_checked_from_then_on(trunk: bytes, build: Callable) 
     with serving(Server(trunk)) as server:
         path = get(server)
         path.write_bytes(trunk + b" ")
-        with pytest.raises(WeightsError, match="the one first seen is"):
+        with pytest.raises(WeightsError, match="the first seen sha256 is"):
             get(server)
         path.unlink()
         buffer = io.BytesIO()
         torch.save(build("nano", seed=7).state_dict(), buffer)
         server.body = buffer.getvalue()
-        with pytest.raises(WeightsError, match=r"deleted.*the one first seen is"):
+        with pytest.raises(WeightsError, match=r"deleted.*the first seen sha256 is"):
             get(server)
         server.body = trunk
         assert get(server).read_bytes() == trunk
@@ -248,7 +248,7 @@ def test_full_disk_is_one_clear_error_and_nothing_is_lost(
         with pytest.raises(WeightsError, match="gave up"):
             get(server)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
-        with pytest.raises(WeightsError, match=r"the disk is full \(\d+ bytes are still to come"):
+        with pytest.raises(WeightsError, match=r"the disk is full \(\d+ bytes are needed"):
             get(server)
         monkeypatch.undo()
         monkeypatch.setenv("SAM2UNET_CACHE", str(cache.parent))
@@ -259,7 +259,7 @@ def test_full_disk_is_one_clear_error_and_nothing_is_lost(
 def test_unreachable_server_is_one_clear_error() -> None:
     with serving(Server(b"")) as server:
         pass
-    with pytest.raises(WeightsError, match=r"gave up .*bring the file on a disk"):
+    with pytest.raises(WeightsError, match=r"gave up .*copy the file to this machine"):
         get(server)
 
 
@@ -285,5 +285,5 @@ def test_command_fetches_from_a_mirror(cache: Path) -> None:
 
 
 def test_unknown_name_is_refused_with_those_there_are() -> None:
-    with pytest.raises(WeightsError, match="no trunk is called 'sam3'; there are sam2_hiera_tiny"):
+    with pytest.raises(WeightsError, match="unknown trunk 'sam3'; choose from sam2_hiera_tiny"):
         fetch("sam3")

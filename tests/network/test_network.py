@@ -189,7 +189,7 @@ def test_half_precision_autocast_stays_close(build: Callable) -> None:
 
 
 def test_unknown_variant_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no network is called 'huge'; there are nano, starter"):
+    with pytest.raises(ConfigError, match="unknown variant 'huge'; choose from nano, starter"):
         SAM2UNet("huge")
 
 
@@ -198,7 +198,7 @@ def test_unknown_variant_is_refused_with_those_there_are() -> None:
     [
         ({"num_heads": 3}, "multiple of num_heads"),
         ({"stages": (1, 2, 0, 1)}, "stages must be four"),
-        ({"global_blocks": (9,)}, "blocks that exist"),
+        ({"global_blocks": (9,)}, "must be indices of blocks"),
         ({"windows": (8, 4, 7, 7)}, "must be even"),
         ({"windows": (16, 4, 8, 8)}, "first window"),
     ],

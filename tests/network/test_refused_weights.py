@@ -29,7 +29,7 @@ def test_keys_that_do_not_fit_are_listed_all_at_once(build: Callable, tmp_path: 
     missing = sum(k.startswith("rfb2.") for k in state)
     message = (
         rf"{missing} missing: rfb2\.branch0.*, \.\.\.; 1 unexpected: surplus\.weight; "
-        r"1 of another shape: side1\.bias is \(7,\), expected \(1,\)"
+        r"1 of the wrong shape: side1\.bias is \(7,\), expected \(1,\)"
     )
     with pytest.raises(WeightsError, match=message):
         load_weights(model, tmp_path / "bad.pt")
@@ -94,7 +94,7 @@ def test_a_whole_pickled_module_is_refused_with_its_reason(tmp_path: Path) -> No
         (b"<!DOCTYPE html><html>sign in</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"epoch,loss\n1,0.3\n", "is a text file"),
-        (b"\x00\x01\x02\x03" * 40, "is no weights file"),
+        (b"\x00\x01\x02\x03" * 40, "is neither a safetensors nor a PyTorch file"),
         (b"PK\x03\x04 and then nothing", "cut off or damaged"),
         ((99).to_bytes(8, "little") + b'{"a"', "cut off or damaged"),
     ],
@@ -142,7 +142,10 @@ def test_files_of_other_software_are_refused(tmp_path: Path) -> None:
 
 def test_metadata_that_contradicts_the_weights_is_refused(build: Callable, tmp_path: Path) -> None:
     state = {k: v.contiguous() for k, v in build(NANO).state_dict().items()}
-    for variant, message in (("large", "not of the network 'large'"), ("vast", "names no network")):
+    for variant, message in (
+        ("large", "not those of the network 'large'"),
+        ("vast", "no network can be built"),
+    ):
         metadata = {"format": "sam2unet-full/1", "variant": variant}
         save_file(state, tmp_path / "lie", metadata=metadata)
         with pytest.raises(WeightsError, match=message):

@@ -16,6 +16,8 @@ import slicer
 import slicer_stand_ins
 from PySide6 import QtCore
 
+from sam2unet_core.batch.formats import FORMATS
+
 qt_stand_ins.speak_pythonqt(__name__)
 PATIENCE_MS = 300_000
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +48,13 @@ class SaidRuns:
         self.canUndo = False
         self.canRefine = True
         self.log = "the worker's log"
+        self.rejections: dict[str, str] = {}
 
     def askForTasks(self, command: list[str]) -> None:
         self.asked.append(("tasks", command))
+
+    def rejection(self, source: dict[str, Any] | None, task: dict[str, Any]) -> str:
+        return "" if source is None else self.rejections.get(task["name"], "")
 
     def start(self, command: list[str], **fields: Any) -> None:
         self.asked.append(("start", fields))
@@ -128,14 +134,16 @@ def no_error_in_a_slot() -> Iterator[None]:
         raise raised[0]
 
 
-def entries() -> list[Any]:
-    """Return two tasks with weights and one without."""
-    catalog = importlib.import_module("SAM2UNetLib.TaskCatalog")
-    return [
-        catalog.TaskEntry("polyp", "Colon polyp", POLYP, True),
-        catalog.TaskEntry("nerve", "Nerve in ultrasound", ULTRASOUND, True),
-        catalog.TaskEntry("skin", "Skin lesion", {"name": "skin"}, False),
-    ]
+def offer(*tasks: Any) -> Any:
+    """Return what an environment offers: two tasks with weights and one without, or others."""
+    library = importlib.import_module("SAM2UNetLib.Tasks")
+    tasks = tasks or (
+        library.TaskEntry("polyp", "Colon polyp", POLYP, True),
+        library.TaskEntry("nerve", "Nerve in ultrasound", ULTRASOUND, True),
+        library.TaskEntry("skin", "Skin lesion", {"name": "skin"}, False),
+    )
+    formats = [library.FormatEntry(each.name, each.help) for each in FORMATS.values()]
+    return library.Offer(tuple(tasks), tuple(formats))
 
 
 def colour_volume(name: str = "Colonoscopy frame", modality: str | None = None) -> Any:

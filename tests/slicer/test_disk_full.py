@@ -11,7 +11,8 @@ import sys
 import numpy as np
 import pytest
 from SAM2UNetLib import protocol
-from SAM2UNetLib.Session import Request, Session
+from SAM2UNetLib.Request import Request
+from SAM2UNetLib.Session import Session
 from SAM2UNetLib.WorkerProcess import WorkerProcess
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -214,7 +214,7 @@ def test_it_is_removed_whole_but_never_a_folder_of_someone_else(
     (other / "chapter.txt").write_text("ten years of work")
     foreign = Env.OwnEnvironment(other)
     assert foreign.state() is Env.State.FOREIGN
-    with pytest.raises(Env.EnvironmentProblem, match="left alone"):
+    with pytest.raises(Env.EnvironmentProblem, match="nothing was removed"):
         foreign.remove()
     with pytest.raises(Env.EnvironmentProblem, match="Choose another folder"):
         Builders.EnvironmentBuilder(planned(foreign, wheels)).start()
@@ -258,13 +258,13 @@ def test_a_plan_says_what_and_how_much_before_anything_is_done(
     plan = Plans.makePlan(own, BASE, torch=Plans.torchBuild("cu128"))
     assert "sources of sam2unet are not beside the module" in plan.problem
     assert "9.5 GB" in plan.text()
-    assert "3.6 GB are fetched" in plan.text()
+    assert "3.6 GB are downloaded" in plan.text()
     assert str(own.folder) in plan.text()
-    assert "Nothing is fetched" in planned(own, wheels).text()
+    assert "Nothing is downloaded" in planned(own, wheels).text()
     assert not own.folder.exists()
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "holds no wheel files" in planned(own, empty).problem
+    assert "contains no wheel files" in planned(own, empty).problem
     huge = Plans.TorchBuild("cpu", "CPU only", 1, 10**9)
     assert "Free some space" in Plans.makePlan(own, BASE, torch=huge).problem
 
@@ -305,7 +305,7 @@ def test_the_build_of_pytorch_follows_the_driver(heading: str, name: str) -> Non
         ("ERROR: Could not install packages: [Errno 28] No space left on device", "disk is full"),
         ("WARNING: ... ProxyError('Cannot connect to proxy.')", "HTTPS_PROXY"),
         ("... [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "PIP_CERT"),
-        ("... NameResolutionError: Failed to resolve 'example.org'", "was not reached"),
+        ("... NameResolutionError: Failed to resolve 'example.org'", "cannot be reached"),
         ("/usr/bin/python3: No module named pip", "no pip"),
         ("ERROR: Package 'sam2unet' requires a different Python: 3.9.1", "3.11 to 3.13"),
         ("PermissionError: [WinError 5] Access is denied: 'torch.dll'", "Close other Slicer"),

@@ -89,7 +89,7 @@ def test_colours_lose_their_alpha_and_nothing_else(volume):
 def test_deep_colours_are_scaled_by_their_depth_and_dark_ones_refused(volume):
     colours = np.full((1, 2, 2, 3), 0xFFFF, np.uint16)
     assert Inputs.extract(volume(colours), "volume").array.max() == 255
-    with pytest.raises(InputError, match="colours of 16 bits that go up to 1023 only"):
+    with pytest.raises(InputError, match="16-bit colours with a maximum of only 1023"):
         Inputs.extract(volume(colours // 64), "volume")
     assert Inputs.extract(volume(np.zeros_like(colours)), "volume").array.max() == 0
 
@@ -117,7 +117,7 @@ def test_eight_bit_greys_go_as_they_are_and_others_by_the_window_that_is_shown(v
     [
         ("slice", {}, "no slice view"),
         ("range", {"between": (2, 9)}, "3 to 10 are not among the 4 slices"),
-        ("sequence", {}, "is one volume"),
+        ("sequence", {}, "is a single volume"),
         ("all", {}, "cannot be segmented"),
     ],
 )
@@ -127,17 +127,17 @@ def test_what_cannot_be_cut_is_refused_with_what_to_do(volume, what, options, me
 
 
 def test_a_view_beside_the_volume_is_refused(volume, slice_view):
-    with pytest.raises(InputError, match="beside the volume"):
+    with pytest.raises(InputError, match="outside the volume"):
         Inputs.extract(volume(NUMBERED), "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 99]))
 
 
 def test_a_label_map_is_no_picture(scene):
     node = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
-    with pytest.raises(InputError, match="holds no picture"):
+    with pytest.raises(InputError, match="contains no image"):
         Inputs.describe(node)
 
 
-def test_a_transform_that_bends_space_allows_volumes_but_no_views(volume, slice_view, scene):
+def test_a_transform_that_is_not_linear_allows_volumes_but_no_views(volume, slice_view, scene):
     node = volume(NUMBERED)
     bend = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode")
     import vtk
@@ -146,18 +146,82 @@ def test_a_transform_that_bends_space_allows_volumes_but_no_views(volume, slice_
     bend.SetAndObserveTransformToParent(grid)
     node.SetAndObserveTransformNodeID(bend.GetID())
     assert np.array_equal(Inputs.extract(node, "volume").array, NUMBERED)
-    with pytest.raises(InputError, match="bends space"):
+    with pytest.raises(InputError, match="not linear"):
         Inputs.extract(node, "slice", sliceNode=slice_view(*AXIAL, through=[0, 0, 1]))
 
 
-def test_a_task_is_refused_for_another_modality_only_where_it_is_known(volume, two_classes):
+class Database:
+    """`slicer.dicomDatabase` with the values of one file."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def instanceValue(self, uid, tag):
+        return self.values.get(tag, "") if uid == "1.2.3" else ""
+
+
+def from_dicom(node, *, modality=None, uids=""):
+    """Mark a node as Slicer's DICOM reader does."""
     import slicer
 
-    node = volume(NUMBERED)
-    assert Inputs.fits(Inputs.describe(node), two_classes) == (True, "")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)  # Qt does it in Slicer
-    hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")
-    info = Inputs.describe(node)
-    assert info.modality == "CT"
-    assert Inputs.fits(info, two_classes) == (False, "made for the modality US; this is CT")
+    if modality:
+        hierarchy.SetItemAttribute(item, "DICOM.Modality", modality)
+    if uids:
+        node.SetAttribute("DICOM.instanceUIDs", uids)
+    return Inputs.describe(node)
+
+
+def accepting(**accepts):
+    return {"accepts": {"modalities": [], "sop_classes": [], "photometric": [], **accepts}}
+
+
+def test_an_image_that_did_not_come_from_dicom_has_no_source(volume):
+    info = Inputs.describe(volume(NUMBERED))
+    task = accepting(modalities=["US"], sop_classes=["1.2"])
+    assert info.sourceFor(task) is None
+    assert info.unchecked(task) == ""
+
+
+def test_the_source_has_what_the_dicom_database_knows(volume, monkeypatch):
+    import slicer
+
+    values = {"0008,0016": "1.2.840.10008.5.1.4.1.1.2", "0028,0004": "MONOCHROME1"}
+    database = Database({**values, "0008,0060": "CT"})
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    info = from_dicom(volume(NUMBERED), uids="1.2.3")
+    task = accepting(modalities=["US"], sop_classes=["1.2"], photometric=["RGB"])
+    assert info.sourceFor(task) == {
+        "modality": "CT",
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
+        "photometric": "MONOCHROME1",
+    }
+    assert info.unchecked(task) == ""
+
+
+def test_a_modality_that_the_file_lacks_is_not_stated_rather_than_unknown(volume, monkeypatch):
+    import slicer
+
+    database = Database({"0008,0016": "1.2.840.10008.5.1.4.1.1.2"})
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    info = from_dicom(volume(NUMBERED), uids="1.2.3")
+    task = accepting(modalities=["US"])
+    assert info.sourceFor(task)["modality"] is None
+    assert info.unchecked(task) == ""
+
+
+def test_a_sop_class_that_slicer_does_not_know_hinders_no_task_that_does_not_ask_for_it(volume):
+    info = from_dicom(volume(NUMBERED), modality="CT", uids="9.9")  # of a scene from elsewhere
+    known = {"modality": "CT", "sop_class_uid": None, "photometric": "MONOCHROME2"}
+    assert info.sourceFor(accepting(modalities=["US"])) == known
+    asking = accepting(modalities=["CT"], sop_classes=["1.2.840.10008.5.1.4.1.1.2"])
+    assert info.sourceFor(asking) is None
+    assert "does not know the SOP class of this image" in info.unchecked(asking)
+
+
+def test_a_dicom_image_of_which_slicer_knows_nothing_is_not_refused_for_that(volume):
+    info = from_dicom(volume(NUMBERED), uids="9.9")
+    task = accepting(modalities=["US"], sop_classes=["1.2"])
+    assert info.sourceFor(task) is None
+    assert "does not know the modality and the SOP class of this image" in info.unchecked(task)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import panel_cases
 import pytest
 import slicer
+from SAM2UNetLib import Collaborators
 from SAM2UNetLib import Runs as library
 from SAM2UNetLib.Errors import ResultError
+from SAM2UNetLib.SegmentationLogic import SegmentationLogic
+from SAM2UNetLib.Session import Session
+from SAM2UNetLib.WorkerProcess import WorkerProcess
 
 TASK = {"name": "polyp", "classes": []}
 
@@ -16,13 +22,30 @@ TASK = {"name": "polyp", "classes": []}
 class SaidSession:
     """Reports what the test says; notes what is exported."""
 
-    isBusy = canRethreshold = False
+    isBusy = isAsking = canRethreshold = canUndo = False
+    log = ""
 
     def __init__(self) -> None:
+        self.asked: list[tuple] = []
+        self.closed = False
         self.task: dict[str, Any] | None = None
         self.reports: list[tuple] = []
         self.exported: list[tuple] = []
-        self.worker = SimpleNamespace(log="")
+
+    def askForTasks(self) -> None:
+        self.asked.append(("tasks",))
+
+    def askRejection(self, question: str, source: Any, task: Any) -> None:
+        self.asked.append((question, source, task))
+
+    def rethreshold(self, threshold: float, **_: Any) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        pass
+
+    def undo(self) -> None:
+        pass
 
     def start(self, _request: Any) -> None:
         self.task = None
@@ -35,11 +58,13 @@ class SaidSession:
         self.exported.append((node, image, fields["task"], fields["source"]))
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
-class Source:
+class Files:
     """Stands for the folder with the files of the image that is exported."""
+
+    root = Path("study")
 
     def __init__(self) -> None:
         self.held: tuple[str, ...] = ()
@@ -51,13 +76,71 @@ class Source:
     def clear(self) -> None:
         self.held = ()
 
+    def close(self) -> None:
+        pass
+
 
 @pytest.fixture
-def runs(scene, monkeypatch):
-    runs, session = library.Runs(), SaidSession()
-    runs.session, runs.source = session, Source()
-    monkeypatch.setattr(runs, "_sessionOf", lambda *_: session)
-    return runs
+def runs(scene):
+    return library.Runs(lambda _command, _folders: SaidSession(), makeFiles=Files)
+
+
+SOURCE = {"modality": "CT", "sop_class_uid": None, "photometric": "MONOCHROME2"}
+
+
+def test_the_worker_is_asked_once_whether_a_task_is_made_for_a_source(runs):
+    assert runs.rejection(SOURCE, TASK) == ""  # no environment yet, so nobody is asked
+    runs.askForTasks(["sam2unet"])
+    assert [runs.rejection(SOURCE, TASK), runs.rejection(SOURCE, TASK)] == ["", ""]
+    _, (question, source, task) = runs.session.asked
+    assert (source, task) == (SOURCE, TASK)
+    runs.session.reports.append(("rejection", question, "made for something else"))
+    assert runs.poll() == [("rejections",)]
+    assert runs.rejection(SOURCE, TASK) == "made for something else"
+    assert runs.rejection({**SOURCE, "modality": "US"}, TASK) == ""
+    assert runs.rejection(None, TASK) == ""
+    assert [each[1]["modality"] for each in runs.session.asked[1:]] == ["CT", "US"]
+
+
+def test_answers_outlive_the_scene_but_not_the_environment(runs):
+    runs.askForTasks(["sam2unet"])
+    runs.rejection(SOURCE, TASK)
+    question = runs.session.asked[-1][0]
+    runs.session.reports.append(("rejection", question, "made for something else"))
+    runs.poll()
+    runs.forget()
+    assert runs.rejection(SOURCE, TASK) == "made for something else"
+    assert runs.session is None  # no worker was started for it
+    runs.askForTasks(["another"])
+    assert runs.rejection(SOURCE, TASK) == ""
+    assert runs.session.asked[-1][0] == question
+    runs.close()
+    assert runs.rejection(SOURCE, TASK) == ""
+
+
+def test_a_worker_that_cannot_be_started_leaves_the_question_open(runs, monkeypatch):
+    def fails(*_):
+        raise OSError("python: no such file")
+
+    runs.askForTasks(["sam2unet"])
+    monkeypatch.setattr(runs.session, "askRejection", fails)
+    assert runs.rejection(SOURCE, TASK) == ""
+
+
+@pytest.mark.parametrize(
+    ("made", "needed"),
+    [
+        (library.Runs, "RunControl"),
+        (lambda: panel_cases.SaidRuns(None), "RunControl"),
+        (lambda: Session(WorkerProcess(["sam2unet"])), "RunSession"),
+        (SaidSession, "RunSession"),
+        (lambda: WorkerProcess(["sam2unet"]), "WorkerControl"),
+        (SegmentationLogic, "ResultWriter"),
+        (Files, "StudyFiles"),
+    ],
+)
+def test_a_collaborator_has_what_is_needed_of_it_stand_ins_too(scene, made, needed):
+    assert isinstance(made(), getattr(Collaborators, needed))
 
 
 def image(uid):
@@ -113,7 +196,7 @@ def test_only_the_last_result_can_be_saved(runs, tmp_path):
 def test_the_studys_files_go_when_its_export_ends(runs, tmp_path, end):
     start(runs, image("1.1"))
     runs.exportDicomSeg(finish(runs), str(tmp_path))
-    assert runs.source.held == ("1.1",)
+    assert runs.files.held == ("1.1",)
     runs.session.reports.append(end)
     runs.poll()
-    assert runs.source.held == ()
+    assert runs.files.held == ()

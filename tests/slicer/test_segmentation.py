@@ -206,7 +206,7 @@ def test_a_segmentation_under_another_transform_is_refused(volume, transform, tw
     extraction, masks = Inputs.extract(node, "volume"), truth().astype(np.uint8)
     result = SegmentationLogic().apply(extraction, masks, two_classes)
     transform(node, TURNED)
-    with pytest.raises(ResultError, match="under another transform"):
+    with pytest.raises(ResultError, match="has another parent transform"):
         SegmentationLogic().apply(extraction, masks, two_classes, segmentationNode=result)
 
 
@@ -215,7 +215,7 @@ def test_a_segmentation_of_another_grid_is_refused(volume, two_classes):
     first = volume(np.zeros(SHAPE, np.int16))
     result = SegmentationLogic().apply(Inputs.extract(first, "volume"), masks, two_classes)
     other = Inputs.extract(volume(np.zeros(SHAPE, np.int16), matrix=ANISOTROPIC), "volume")
-    with pytest.raises(ResultError, match="voxels of another grid"):
+    with pytest.raises(ResultError, match="another voxel grid"):
         SegmentationLogic().apply(other, masks, two_classes, segmentationNode=result)
 
 

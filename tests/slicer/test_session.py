@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 
@@ -12,8 +13,9 @@ import pytest
 import vtk
 from SAM2UNetLib import Session as session_module
 from SAM2UNetLib.Placement import masksOf
+from SAM2UNetLib.Request import Request
 from SAM2UNetLib.SequenceResult import sequenceMasks
-from SAM2UNetLib.Session import Request, Session
+from SAM2UNetLib.Session import Session
 from SAM2UNetLib.WorkerProcess import WorkerProcess
 
 
@@ -88,22 +90,72 @@ def test_a_colour_clip_gets_a_segmentation_a_frame(session, sequence, bundle, ru
     assert (got != (found >= threshold)).mean() < 1e-3
 
 
-def test_a_task_made_for_another_modality_is_refused_and_can_be_forced(
-    session, volume, scene, bundle, pictures, run
-):
+def with_modality(node, modality):
+    """Mark a node as Slicer's DICOM reader does."""
     import slicer
 
-    node = volume(pictures)
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
-    hierarchy.SetItemAttribute(item, "DICOM.Modality", "CT")
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", modality)
+    return node
+
+
+def test_the_worker_refuses_a_dicom_image_of_another_modality_unless_it_is_forced(
+    session, volume, scene, bundle, pictures, run
+):
+    node = with_modality(volume(pictures), "CT")
     session.start(request(node, bundle))
     told = run(session)
     assert told[-1][0] == "failed"
-    assert "made for the modality ES; this is CT" in told[-1][1]
+    assert told[-1][1] == "the task 'polyp' accepts the modality ES, not CT"
+    assert "force" in told[-1][2]
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     session.start(request(node, bundle, force=True))
     assert run(session)[-1][0] == "finished"
+
+
+def test_an_image_that_could_not_be_checked_is_segmented_with_a_note(
+    session, volume, bundle, pictures, run
+):
+    node = volume(pictures)
+    node.SetAttribute("DICOM.instanceUIDs", "9.9")  # of a scene from another computer
+    session.start(request(node, bundle))
+    told = run(session)
+    assert told[-1][0] == "finished", told
+    kind, (text,) = told[-2]
+    assert kind == "warned"
+    assert text.startswith("Slicer does not know the modality of this image")
+
+
+def test_questions_are_answered_while_a_run_goes_on(session, volume, bundle, two_classes, run):
+    session.start(request(volume(np.zeros((1000, 64, 64), np.uint8)), bundle))
+    run(session, ("progress",))
+    source = {"modality": "CT", "sop_class_uid": None, "photometric": "MONOCHROME2"}
+    session.askRejection("ct", source, two_classes)
+    session.askRejection("us", {**source, "modality": "US"}, two_classes)
+    session.askRejection("broken", source, {"name": "no task"})
+    told = []
+    while session.isAsking:
+        told += session.poll()
+        time.sleep(0.005)
+    answers = {each[1]: each[2] for each in told if each[0] == "rejection"}
+    assert answers == {"ct": "the task 'arm' accepts the modality US, not CT", "us": ""}
+    assert session.isBusy
+    session.cancel()
+    assert run(session)[-1][0] == "cancelled"
+
+
+def test_an_environment_without_the_worker_says_so(tmp_path):
+    session = Session(WorkerProcess([sys.executable, "-c", "raise SystemExit('no sam2unet')"]))
+    session.askForTasks()
+    told = []
+    while session.isAsking:
+        told += session.poll()
+        time.sleep(0.005)
+    ((kind, message, remedy),) = told
+    assert (kind, message) == ("failed", "The environment does not answer: no sam2unet")
+    assert "Repair" in remedy
+    session.close()
 
 
 def test_cancelling_leaves_the_scene_as_it_was(session, volume, scene, bundle, run):
@@ -247,7 +299,7 @@ def test_a_run_tells_what_was_guessed_in_its_pictures(
     told = run(session)
     assert told[-1][0] == "finished", told
     where = {"slice": "", "range": " (frame 2)", "volume": " (frame 3)"}[what]
-    text = f"pixels are no number (NaN or infinite): shown as the lowest value{where}"
+    text = f"pixels are NaN or infinite: shown as the lowest value{where}"
     assert told[-2] == ("warned", [text])
     session.start(request(volume(np.zeros((2, 40, 48), np.uint8)), bundle))
     assert not [each for each in run(session) if each[0] == "warned"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import vtk
 from SAM2UNetLib.Placement import masksOf
-from SAM2UNetLib.Session import Request
+from SAM2UNetLib.Request import Request
 
 from sam2unet_core.files import file_sha256
 from sam2unet_core.network import SAM2UNet

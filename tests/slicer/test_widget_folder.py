@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,10 @@ import panel_cases
 import qt_stand_ins
 import slicer
 import torch
+from PySide6 import QtCore
 from test_environment import STAND_IN, make_wheel
 
+from sam2unet_core.batch.formats import FORMATS
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
 from sam2unet_core.phantom import write_dataset
@@ -71,6 +74,43 @@ def test_a_folder_is_segmented_and_its_report_opened(
     assert len(list((tmp_path / "results").glob("*.mask.png"))) == 3
 
 
+def test_the_formats_are_those_of_the_environment_and_the_ticked_ones_are_written(
+    opened: SimpleNamespace, archive: Path, weights: Path, tmp_path: Path
+) -> None:
+    ui, panel = opened.ui, opened.panel
+    assert texts(ui.batchFormatList) == ["auto: the usual formats of each input"]
+    assert panel.batch.formats == "auto"
+    opened.logic.events.append(("offer", panel_cases.offer()))
+    panel.segment.onTimer()
+    listed = texts(ui.batchFormatList)
+    assert listed[1:] == [f"{each.name}: {each.help}" for each in FORMATS.values()]
+    assert panel.batch.formats == "auto"
+    tick(ui.batchFormatList, "auto:", False)
+    assert panel.batch.formats == "auto"  # something has to be written
+    tick(ui.batchFormatList, "png:", True)
+    tick(ui.batchFormatList, "overlay:", True)
+    assert panel.batch.formats == "png,overlay"
+    opened.logic.events.append(("offer", panel_cases.offer()))  # asked again
+    panel.segment.onTimer()
+    assert panel.batch.formats == "png,overlay"
+    ui.weightsPath.currentPath = str(weights)
+    ui.batchInputPath.currentPath = str(archive)
+    ui.batchOutputPath.currentPath = str(tmp_path / "results")
+    ui.batchRunButton.click()
+    arguments = panel.batch.batch.request.arguments()
+    assert arguments[arguments.index("--format") + 1] == "png,overlay"
+    ui.batchCancelButton.click()
+
+
+def texts(box: Any) -> list[str]:
+    return [box.item(row).text() for row in range(box.count)]
+
+
+def tick(box: Any, text: str, ticked: bool) -> None:
+    (item,) = [box.item(row) for row in range(box.count) if text in box.item(row).text()]
+    item.setCheckState(QtCore.Qt.CheckState.Checked if ticked else QtCore.Qt.CheckState.Unchecked)
+
+
 def test_a_refused_folder_says_what_to_do(opened: SimpleNamespace, tmp_path: Path) -> None:
     ui = opened.ui
     ui.batchInputPath.currentPath = str(tmp_path / "not there")
@@ -92,7 +132,7 @@ def test_a_cancelled_folder_says_that_it_can_go_on(
     process = opened.panel.batch.batch._process
     ui.batchCancelButton.click()
     assert process._process.poll() is not None
-    assert "running again goes on there" in ui.batchStatusLabel.text
+    assert "run again to resume" in ui.batchStatusLabel.text
     assert ui.batchRunButton.enabled
 
 
@@ -181,7 +221,7 @@ def test_the_button_builds_the_environment_and_the_panel_uses_it(
         setup.base = Path(sys.executable)
         ui.wheelsPath.currentPath = str(wheels)
         ui.buildButton.click()
-        assert "Nothing is fetched" in questions[0]
+        assert "Nothing is downloaded" in questions[0]
         assert setup.builder is not None, ui.environmentStatusLabel.text
         assert not ui.buildButton.enabled
         panel_cases.live(lambda: setup.builder is None, patience_ms=PATIENCE_MS)

@@ -24,6 +24,7 @@ import slicer_stand_ins
 import torch
 from PySide6 import QtCore, QtWidgets
 
+from sam2unet_core.batch.formats import FORMATS
 from sam2unet_core.media.image import read_image
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full
@@ -31,6 +32,7 @@ from sam2unet_core.phantom import write_dataset
 from sam2unet_core.phantom.dicom import write_studies
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import load_preset
+from sam2unet_core.types import SourceProperties, rejection_reason
 
 qt_stand_ins.speak_pythonqt(__name__)
 
@@ -152,6 +154,41 @@ def tag(segment: object, name: str) -> str:
     value = vtk.mutable("")
     segment.GetTag(name, value)
     return str(value)
+
+
+def test_the_panel_shows_the_worker_s_reason_and_a_mismatching_dicom_image_can_be_forced(
+    widget: SimpleNamespace, frame: np.ndarray
+) -> None:
+    assert widget.panel.batch.ui.batchFormatList.count == len(FORMATS) + 1
+    other = colour_volume(frame, "Not from DICOM")
+    volume = panel_cases.colour_volume("From a CT", modality="CT")
+    slicer.util.updateVolumeFromArray(volume, frame[None])
+    reason = rejection_reason(load_preset("polyp"), SourceProperties("CT", None, "RGB")).message
+    said = reason[:1].upper() + reason[1:] + "."
+    choose(widget, volume, what="volume")
+    panel_cases.live(lambda: said in widget.ui.taskNoteLabel.text)
+    assert not widget.ui.applyButton.enabled
+    assert not widget.panel.segment.runs.busy
+    widget.ui.inputSelector.setCurrentNode(other)
+    assert said not in widget.ui.taskNoteLabel.text
+    assert widget.ui.applyButton.enabled
+
+    parameter, command = widget.logic.getParameterNode(), widget.panel.segment.command()
+    widget.ui.inputSelector.setCurrentNode(volume)
+    assert said in widget.ui.taskNoteLabel.text
+    entry = widget.panel.segment.choice.current
+    widget.logic.runs.start(command, entry=entry, parameter=parameter)  # a script does not ask
+    reports: list[tuple] = []
+    panel_cases.live(lambda: bool(reports.extend(widget.logic.runs.poll()) or ended(reports)))
+    assert reports[-1][:2] == ("failed", reason)
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+    widget.ui.forceCheckBox.checked = True
+    assert run(widget).startswith("Done in "), widget.ui.statusLabel.text
+
+
+def ended(reports: list[tuple]) -> bool:
+    return any(each[0] in ("finished", "failed", "cancelled") for each in reports)
 
 
 def test_the_current_slice_of_the_view_is_segmented_and_the_others_are_left(

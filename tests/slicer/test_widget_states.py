@@ -31,7 +31,7 @@ def ready(opened: SimpleNamespace) -> SimpleNamespace:
     """A panel with tasks, a view and an image."""
     panel_cases.slice_view()
     opened.image = panel_cases.colour_volume()
-    say(opened, ("tasks", panel_cases.entries()))
+    say(opened, ("offer", panel_cases.offer()))
     return opened
 
 
@@ -62,7 +62,7 @@ def test_with_an_environment_its_tasks_are_asked_for(opened: SimpleNamespace) ->
 
 
 def test_without_an_image_the_button_says_what_is_missing(opened: SimpleNamespace) -> None:
-    say(opened, ("tasks", panel_cases.entries()))
+    say(opened, ("offer", panel_cases.offer()))
     assert not opened.ui.applyButton.enabled
     assert "Load an image first" in opened.ui.statusLabel.text
 
@@ -82,10 +82,10 @@ def test_with_an_image_and_a_task_the_button_starts_a_run(ready: SimpleNamespace
 
 @pytest.mark.parametrize("threshold", [0.0004, 0.375, 0.9996])
 def test_a_task_s_own_threshold_is_taken_as_it_is(ready: SimpleNamespace, threshold: float) -> None:
-    entry = panel_cases.entries()[0]
+    entry = panel_cases.offer().tasks[0]
     task = {**entry.task, "threshold": threshold}
     ready.logic.parameter.task = "another"
-    say(ready, ("tasks", [replace(entry, task=task)]))
+    say(ready, ("offer", panel_cases.offer(replace(entry, task=task))))
     assert ready.logic.parameter.threshold == threshold
     assert ready.panel.segment.batchOptions()["threshold"] == threshold
     ready.ui.applyButton.click()
@@ -179,11 +179,11 @@ def test_a_failure_says_what_and_what_to_do_and_leaves_no_stale_state(
     ready: SimpleNamespace,
 ) -> None:
     ready.ui.applyButton.click()
-    say(ready, ("failed", "the GPU's memory does not suffice", "choose CPU under Advanced"))
+    say(ready, ("failed", "out of memory on the GPU", "choose CPU under Advanced"))
     assert ready.ui.statusLabel.text == (
-        "<b>The GPU's memory does not suffice.</b> Choose CPU under Advanced."
+        "<b>Out of memory on the GPU.</b> Choose CPU under Advanced."
     )
-    assert "GPU's memory" in ready.ui.logTextEdit.plainText
+    assert "on the GPU" in ready.ui.logTextEdit.plainText
     assert ready.ui.applyButton.enabled
     assert not ready.ui.cancelButton.enabled
     assert not ready.ui.exportButton.enabled
@@ -242,15 +242,19 @@ def test_a_run_that_cannot_begin_is_a_failure_too(
     assert ready.ui.applyButton.enabled
 
 
-def test_a_task_that_is_not_made_for_the_image_is_grey_with_the_reason_and_can_be_forced(
+def test_a_task_that_is_not_made_for_the_image_is_grey_with_the_worker_s_words_and_can_be_forced(
     ready: SimpleNamespace,
 ) -> None:
     node = panel_cases.colour_volume("Fundus", modality="OP")
     ready.ui.inputSelector.setCurrentNode(node)
     polyp = ready.ui.taskComboBox.model().item(0)
+    assert polyp.isEnabled()  # the worker has not answered yet: nothing is guessed
+    assert ready.ui.applyButton.enabled
+    ready.logic.rejections["polyp"] = "whatever the worker's words are"
+    say(ready, ("rejections",))
     assert not polyp.isEnabled()
-    assert "ES, XC" in polyp.toolTip()
-    assert "this is OP" in ready.ui.taskNoteLabel.text
+    assert polyp.toolTip() == "Whatever the worker's words are."
+    assert ready.ui.taskNoteLabel.text.startswith("Whatever the worker's words are. ")
     assert "not made for this image" in ready.ui.statusLabel.text
     assert not ready.ui.applyButton.enabled
     ready.ui.forceCheckBox.checked = True
@@ -259,6 +263,46 @@ def test_a_task_that_is_not_made_for_the_image_is_grey_with_the_reason_and_can_b
     assert "run all the same" in ready.ui.taskNoteLabel.text
     ready.ui.applyButton.click()
     assert asked(ready, "start")[0][1]["parameter"].force is True
+
+
+def test_an_image_that_did_not_come_from_dicom_suits_every_task(ready: SimpleNamespace) -> None:
+    ready.logic.rejections["polyp"] = "made for something else"
+    ready.panel.segment.refresh()
+    assert ready.ui.taskComboBox.model().item(0).isEnabled()
+    assert ready.ui.applyButton.enabled
+
+
+def test_what_slicer_does_not_know_of_a_dicom_image_is_said_beside_the_task(
+    ready: SimpleNamespace,
+) -> None:
+    entry = ready.panel.segment.choice.entries[0]
+    accepts = {"modalities": ["ES"], "sop_classes": ["1.2.840.10008.5.1.4.1.1.77.1.1.1"]}
+    task = replace(entry, task={**entry.task, "accepts": accepts})
+    say(ready, ("offer", panel_cases.offer(task)))
+    ready.ui.inputSelector.setCurrentNode(panel_cases.colour_volume("Frame", modality="ES"))
+    assert "Slicer does not know the SOP class of this image" in ready.ui.taskNoteLabel.text
+    assert ready.ui.applyButton.enabled
+
+
+def test_another_environment_is_asked_when_the_run_in_the_first_has_ended(
+    ready: SimpleNamespace,
+) -> None:
+    ready.ui.applyButton.click()
+    before = len(asked(ready, "tasks"))
+    ready.panel.onEnvironment()
+    assert len(asked(ready, "tasks")) == before
+    say(ready, ("cancelled",))
+    assert len(asked(ready, "tasks")) == before + 1
+
+
+def test_an_environment_that_does_not_answer_is_not_asked_again_and_again(
+    opened: SimpleNamespace,
+) -> None:
+    before = len(asked(opened, "tasks"))
+    say(opened, ("failed", "the environment does not answer", "press Repair"))
+    assert len(asked(opened, "tasks")) == before
+    opened.panel.enter()  # the user comes back to it
+    assert len(asked(opened, "tasks")) == before + 1
 
 
 def test_a_task_without_weights_says_where_to_choose_some(ready: SimpleNamespace) -> None:
@@ -277,7 +321,7 @@ def test_another_task_offers_its_own_threshold(ready: SimpleNamespace) -> None:
 def test_a_label_map_is_no_image(ready: SimpleNamespace) -> None:
     empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
     ready.ui.inputSelector.setCurrentNode(empty)
-    assert "holds no picture" in ready.ui.statusLabel.text
+    assert "contains no image" in ready.ui.statusLabel.text
     assert not ready.ui.applyButton.enabled
 
 
@@ -343,7 +387,7 @@ def test_another_bundle_is_asked_about_before_it_is_taken(
 
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", ask)
     choice = ready.panel.segment.choice
-    entry = panel_cases.importlib.import_module("SAM2UNetLib.TaskCatalog").readBundle(
+    entry = panel_cases.importlib.import_module("SAM2UNetLib.Tasks").readBundle(
         repository / "monai_bundle"
     )
     choice.add(entry)
@@ -355,6 +399,6 @@ def test_another_bundle_is_asked_about_before_it_is_taken(
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
-    catalog = panel_cases.importlib.import_module("SAM2UNetLib.TaskCatalog")
+    catalog = panel_cases.importlib.import_module("SAM2UNetLib.Tasks")
     with pytest.raises(catalog.BundleProblem, match="configs and models"):
         catalog.readBundle(tmp_path)

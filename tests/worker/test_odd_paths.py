@@ -112,7 +112,7 @@ def test_an_archive_is_skipped_with_a_word(worker: Any, place: Path) -> None:
     found = worker.result("inspect", path=str(place / "study.zip"))
     assert (found["series"], found["skipped"]) == ([], {"not_an_image": 1})
     (why,) = found["skipped_because"]
-    assert why == "an archive: unpack it first, and name its folder"
+    assert why == "an archive; unpack it first, and give its folder"
     message = failed(worker.ask("segment", input={"path": str(place / "study.zip")}), "not_found")
     assert message == f"series 0 of 0 at that path; {why}"
 
@@ -125,7 +125,7 @@ def test_an_archive_that_nothing_here_unpacks_does_not_hide_what_lies_beside_it(
     found = worker.result("inspect", path=str(place))
     assert [series["frames"] for series in found["series"]] == [1]
     assert found["skipped"] == {"not_an_image": 1}
-    assert found["skipped_because"] == ["an archive: unpack it first, and name its folder"]
+    assert found["skipped_because"] == ["an archive; unpack it first, and give its folder"]
 
 
 def test_why_files_are_no_inputs_is_said_once_and_without_their_names(

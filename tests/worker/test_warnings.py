@@ -11,11 +11,11 @@ import pytest
 
 from sam2unet_core.phantom.dicom import write_studies
 from sam2unet_core.types import Caution, Frame, Instance, Series
-from sam2unet_core.worker.warned import MOST, Warned
+from sam2unet_core.worker.warned import MOST, WarningLog
 
 NOT_FINITE = {
     "code": "not_finite",
-    "message": "pixels are no number (NaN or infinite): shown as the lowest value",
+    "message": "pixels are NaN or infinite: shown as the lowest value",
 }
 WINDOW = {"center": 50.0, "width": 80.0}
 
@@ -138,7 +138,7 @@ CONCEALED = Caution("pixels_concealed", "the decoder has filled in")
 
 def test_the_series_own_warnings_have_no_code_and_come_first() -> None:
     instance = Instance(Path("x"), frames=3, cautions=(Caution("value_assumed", "the middle"),))
-    assert Warned(series(3, (instance,), "a slice is missing"), whole=True).told() == [
+    assert WarningLog(series(3, (instance,), "a slice is missing"), whole=True).to_list() == [
         {"code": None, "message": "a slice is missing"},
         {"code": "value_assumed", "message": "the middle"},
     ]
@@ -154,9 +154,9 @@ def test_the_series_own_warnings_have_no_code_and_come_first() -> None:
     ],
 )
 def test_a_caution_of_frames_is_told_once_with_their_numbers(numbers: Any, where: str) -> None:
-    warned = Warned(series(20, (Instance(Path("x"), frames=20),)))
-    list(warned.of(frame(number - 1, CONCEALED) for number in numbers))
-    assert warned.told() == [
+    warned = WarningLog(series(20, (Instance(Path("x"), frames=20),)))
+    list(warned.collect(frame(number - 1, CONCEALED) for number in numbers))
+    assert warned.to_list() == [
         {"code": "pixels_concealed", "message": f"the decoder has filled in{where}"}
     ]
 
@@ -164,24 +164,28 @@ def test_a_caution_of_frames_is_told_once_with_their_numbers(numbers: Any, where
 def test_a_caution_of_a_file_with_many_frames_names_none() -> None:
     clean, other = Path("x"), Path("y")
     instances = (Instance(clean, frames=2), Instance(other, frames=2, cautions=(CONCEALED,)))
-    warned = Warned(series(4, instances))
-    list(warned.of([frame(0), frame(2, instance=1), frame(3, instance=1)]))
-    assert [each["message"] for each in warned.told()] == ["the decoder has filled in"]
-    none = Warned(series(4, instances))
-    list(none.of([frame(0), frame(1)]))
-    assert none.told() == []
+    warned = WarningLog(series(4, instances))
+    list(warned.collect([frame(0), frame(2, instance=1), frame(3, instance=1)]))
+    assert [each["message"] for each in warned.to_list()] == ["the decoder has filled in"]
+    none = WarningLog(series(4, instances))
+    list(none.collect([frame(0), frame(1)]))
+    assert none.to_list() == []
 
 
 def test_frames_that_are_cut_through_a_volume_have_no_numbers() -> None:
     instances = (Instance(Path("x")), Instance(Path("y"), cautions=(CONCEALED,)))
-    warned = Warned(series(2, instances), cut=True)
-    list(warned.of([frame(7, Caution("not_finite", "black"))]))
-    assert [each["message"] for each in warned.told()] == ["the decoder has filled in", "black"]
+    warned = WarningLog(series(2, instances), cut=True)
+    list(warned.collect([frame(7, Caution("not_finite", "black"))]))
+    assert [each["message"] for each in warned.to_list()] == ["the decoder has filled in", "black"]
 
 
 def test_a_list_without_end_is_cut_and_says_so() -> None:
-    warned = Warned(1)
-    list(warned.of([frame(0, *(Caution("value_ignored", f"text {n}") for n in range(MOST + 7)))]))
-    found = warned.told()
+    warned = WarningLog(1)
+    list(
+        warned.collect(
+            [frame(0, *(Caution("value_ignored", f"text {n}") for n in range(MOST + 7)))]
+        )
+    )
+    found = warned.to_list()
     assert len(found) == MOST + 1
-    assert found[-1] == {"code": None, "message": "7 more warnings are left out here"}
+    assert found[-1] == {"code": None, "message": "7 more warnings are omitted"}

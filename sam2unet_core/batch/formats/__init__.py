@@ -1,6 +1,6 @@
-"""The output formats: one class each, and the table that everything else reads.
+"""The output formats: one class each, and the table of all.
 
-Nothing here imports PyTorch, so that the command line and Slicer can list the formats.
+Nothing here imports PyTorch, so that the command line and Slicer list the formats quickly.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ __all__ = ["AUTO", "FORMATS", "OutputFormat", "PictureFormat", "Sink", "Unfit", 
 _ALL = (Seg, Png, Nifti, Overlay, Probabilities, SecondaryCapture, StructuredReport)
 FORMATS: dict[str, OutputFormat] = {each.name: each() for each in _ALL}
 AUTO = "auto"
-"""Stands among the formats for those that suit each kind of input."""
+"""The format name that selects the default formats for each kind of input."""
 
 
 def open_sinks(work: UnitWork, stack: ExitStack) -> tuple[list[Sink], list[Unfit]]:
-    """Open what writes the files of a unit.
+    """Open the sinks that write the files of a unit.
 
     Args:
-        work: the unit and the formats asked for; none asked for means those that suit it.
-        stack: gets the contexts that finish the files.
+        work: the unit and the requested formats; without any, the default ones are written.
+        stack: receives the contexts that close the files.
 
     Returns:
-        the sinks, and the formats asked for that the unit cannot have.
+        The sinks, and the requested formats that do not fit the unit.
     """
     sinks, left_out = [], []
-    for name in _asked(work):
+    for name in _requested(work):
         unfit = FORMATS[name].unfit(work.unit)
         if unfit is None:
             sinks.append(FORMATS[name].open(work, stack))
@@ -55,7 +55,7 @@ def open_sinks(work: UnitWork, stack: ExitStack) -> tuple[list[Sink], list[Unfit
     return sinks, left_out
 
 
-def _asked(work: UnitWork) -> tuple[str, ...]:
+def _requested(work: UnitWork) -> tuple[str, ...]:
     names: list[str] = []
     for name in work.settings.formats or (AUTO,):
         names += default_formats(work.unit) if name == AUTO else (name,)
@@ -63,7 +63,7 @@ def _asked(work: UnitWork) -> tuple[str, ...]:
 
 
 def default_formats(unit: Unit) -> tuple[str, ...]:
-    """Return what a unit gets where nothing was asked for."""
+    """Return the default formats of a unit."""
     if unit.dicom:
         return ("seg",)
     if unit.series.kind == Kind.ARRAY:

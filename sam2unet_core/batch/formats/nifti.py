@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Nifti(OutputFormat):
-    """One NIfTI label map of the whole unit, on the grid of its source."""
+    """One NIfTI label map per unit, on the grid of its source."""
 
     name = "nifti"
     help = "label map of a volume"
 
     def unfit(self, unit: Unit) -> Unfit | None:
-        """Refuse frames that form no volume."""
+        """Reject frames that do not form a volume."""
         source = source_series(unit.series)
-        if source.kind == Kind.ARRAY:  # which keeps the file's own header
+        if source.kind == Kind.ARRAY:  # keeps the file's own header
             return None
         if source.geometry is None:
-            message = "the frames have no place in space"
+            message = "the frames have no position in space"
             return Unfit(self.name, Reason.UNSUPPORTED_OUTPUT, message)
         if not source.geometry.in_spatial_order().regular:
             message = "; ".join(source.geometry.problems)
@@ -37,7 +37,7 @@ class Nifti(OutputFormat):
         return None
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the file."""
+        """Open the file and return its sink."""
         from sam2unet_core.media.volume_writer import LabelMapWriter
 
         suffix = ".nii.gz" if work.unit.dicom else ".mask.nii.gz"

@@ -1,4 +1,4 @@
-"""What every output format has: a name, a help text, what it needs, and how it writes."""
+"""The base classes of output formats: name, help text, requirements and writing."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from sam2unet_core.task import Task
 
 Sink = Callable[["FrameResult"], None]
-"""Takes the results of a unit, frame by frame."""
+"""Called with the results of a unit, frame by frame."""
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """A format that a unit cannot have.
+    """Why a format does not fit a unit.
 
     Attributes:
-        format: its name.
-        reason: for the manifest.
-        message: why, for people.
+        format: the format's name.
+        reason: the reason for the manifest.
+        message: the reason in words.
     """
 
     format: str
@@ -37,47 +37,47 @@ class Unfit:
 
 
 class OutputFormat(ABC):
-    """One kind of file that results are written as."""
+    """A file format for results."""
 
     name: ClassVar[str]
-    """As `--format` takes it."""
+    """Its name for `--format`."""
     help: ClassVar[str]
-    """For the command line, the batch tab in Slicer and the pages."""
+    """Its description for the command line, the batch tab in Slicer and the documentation."""
 
     def unfit(self, unit: Unit) -> Unfit | None:
-        """Return why a unit cannot have this format; None where it can."""
+        """Return why this format does not fit a unit; None if it fits."""
         return None
 
     @abstractmethod
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the results of a unit.
+        """Return the sink that writes the results of a unit.
 
         Libraries are imported here, when the first unit needs them.
 
         Args:
-            work: the unit and what belongs to it.
-            stack: gets the contexts that finish the files.
+            work: the unit and its context.
+            stack: receives the contexts that close the files.
         """
 
 
-class Picture(NamedTuple):
+class PictureFile(NamedTuple):
     """One picture file of a frame."""
 
     suffix: str
     kind: str
-    """What the manifest calls it."""
+    """Its kind in the manifest."""
     write: Callable[[Path], None]
 
 
 class PictureFormat(OutputFormat):
-    """Pictures, frame by frame."""
+    """A format of one or more pictures per frame."""
 
     @abstractmethod
-    def pictures(self, result: FrameResult, task: Task) -> Iterator[Picture]:
+    def pictures(self, result: FrameResult, task: Task) -> Iterator[PictureFile]:
         """Yield the pictures of one frame."""
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the pictures of a unit, each beside the frame it belongs to."""
+        """Return the sink that writes the pictures of a unit."""
 
         def add(result: FrameResult) -> None:
             frame = result.frame
@@ -89,22 +89,22 @@ class PictureFormat(OutputFormat):
         return add
 
     def write(self, stem: Path, result: FrameResult, task: Task) -> None:
-        """Write the pictures of one frame as `stem` with their suffixes; its folder is there."""
+        """Write the pictures of one frame as `stem` plus suffix, in an existing folder."""
         for each in self.pictures(result, task):
             each.write(stem.with_name(f"{stem.name}.{each.suffix}"))
 
 
 def unfit_without_dicom(name: str, unit: Unit) -> Unfit | None:
-    """Return why a unit that did not come from DICOM cannot have a format that refers to it."""
+    """Return why a format that needs a DICOM source does not fit a unit; None if it fits."""
     if unit.dicom:
         return None
-    message = "the source is not DICOM; auto writes what suits it"
+    message = "the source is not DICOM; use the format auto"
     return Unfit(name, Reason.UNSUPPORTED_OUTPUT, message)
 
 
 def unfit_in_another_plane(name: str, unit: Unit) -> Unfit | None:
-    """Return why a unit cut in another plane cannot have a format that refers to its frames."""
+    """Return why a format that refers to stored frames does not fit a unit; None if it fits."""
     if not unit.cut:
         return None
-    message = "it refers to frames as they are stored, and --plane looks at others"
+    message = "it refers to the stored frames, but --plane cuts new ones"
     return Unfit(name, Reason.UNSUPPORTED_OUTPUT, message)

@@ -1,4 +1,4 @@
-"""`overlay`: results drawn over the pictures."""
+"""`overlay`: results drawn over the frames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from sam2unet_core.batch.formats.output_format import Picture, PictureFormat, Sink
+from sam2unet_core.batch.formats.output_format import PictureFile, PictureFormat, Sink
 from sam2unet_core.batch.outputs import Target, UnitWork
 
 if TYPE_CHECKING:
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 
 class Overlay(PictureFormat):
-    """An annotated video of a moving source, one PNG per frame of any other."""
+    """An annotated video of a moving source; otherwise one PNG per frame."""
 
     name = "overlay"
     help = "results drawn over the frames, as pictures or video"
 
-    def pictures(self, result: FrameResult, task: Task) -> Iterator[Picture]:
+    def pictures(self, result: FrameResult, task: Task) -> Iterator[PictureFile]:
         """Yield the frame with the classes drawn over it."""
         from sam2unet_core.media.image import overlay, write_image
 
         drawn = overlay(result.frame.pixels, result.labels, task.classes)
-        yield Picture("overlay.png", "overlay", lambda path: write_image(path, drawn))
+        yield PictureFile("overlay.png", "overlay", lambda path: write_image(path, drawn))
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the video, or the pictures where PyAV is not installed."""
+        """Return the sink that writes the video, or pictures if PyAV is not installed."""
         if not work.unit.moving or importlib.util.find_spec("av") is None:
             return super().open(work, stack)
         from sam2unet_core.media.video_writer import AnnotatedVideoWriter
 
         path = work.staging.file(Target(f"{work.unit.base}.overlay.mp4", "overlay"))
-        forced = "; forced on a source it is not made for" if work.settings.force_task else ""
+        forced = "; forced on an unsuitable source" if work.settings.force_task else ""
         task = work.model.task
         caption = f"{task.title}: research only{forced}"
         writer = stack.enter_context(

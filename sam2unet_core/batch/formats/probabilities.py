@@ -1,4 +1,4 @@
-"""`probabilities`: what the network put out, as 16-bit PNG."""
+"""`probabilities`: class probabilities as 16-bit PNGs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sam2unet_core.batch.formats.output_format import Picture, PictureFormat
+from sam2unet_core.batch.formats.output_format import PictureFile, PictureFormat
 
 if TYPE_CHECKING:
     from sam2unet_core.inference.engine import FrameResult
@@ -19,10 +19,10 @@ class Probabilities(PictureFormat):
     name = "probabilities"
     help = "16-bit PNG of each frame and class"
 
-    def pictures(self, result: FrameResult, task: Task) -> Iterator[Picture]:
+    def pictures(self, result: FrameResult, task: Task) -> Iterator[PictureFile]:
         """Yield one map per class."""
         from sam2unet_core.media.image import write_probability
 
         for value, channel in enumerate(result.probabilities, start=1):
             write = partial(write_probability, probability=channel)
-            yield Picture(f"prob{value}.png", "probability", write)
+            yield PictureFile(f"prob{value}.png", "probability", write)

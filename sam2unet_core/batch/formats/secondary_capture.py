@@ -1,4 +1,4 @@
-"""`sc`: overlays as DICOM, for viewers that show no segmentations."""
+"""`sc`: overlays as DICOM, for viewers that cannot show segmentations."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class SecondaryCapture(OutputFormat):
-    """The overlays of the whole unit as one DICOM secondary capture."""
+    """One DICOM secondary capture per unit with its overlays."""
 
     name = "sc"
     help = "overlays as DICOM secondary capture"
 
     def unfit(self, unit: Unit) -> Unfit | None:
-        """Refuse sources that are not DICOM, and other planes."""
+        """Reject sources that are not DICOM, and reformatted planes."""
         return unfit_without_dicom(self.name, unit) or unfit_in_another_plane(self.name, unit)
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the object."""
+        """Open the file and return its sink."""
         from sam2unet_core.dicom.secondary_capture import SecondaryCaptureWriter
 
         writer = stack.enter_context(

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class Seg(OutputFormat):
-    """One DICOM segmentation of the whole unit."""
+    """One DICOM segmentation per unit."""
 
     name = "seg"
     help = "DICOM segmentation"
 
     def unfit(self, unit: Unit) -> Unfit | None:
-        """Refuse sources that are not DICOM."""
+        """Reject sources that are not DICOM."""
         return unfit_without_dicom(self.name, unit)
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the object."""
+        """Open the file and return its sink."""
         from sam2unet_core.dicom.seg import SegWriter
 
         writer = stack.enter_context(

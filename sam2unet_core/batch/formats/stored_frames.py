@@ -1,4 +1,4 @@
-"""Results of a volume that was cut in another plane, brought back to its frames as stored."""
+"""Resamples the results of a reformatted volume to its stored frames."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def to_stored_frames(work: UnitWork, add: Sink) -> Iterator[Sink]:
-    """Gather the results of cuts; at the end give them to `add` frame by frame, as stored.
+    """Collect the results of a reformatted volume; at the end, pass those of each stored frame on.
 
-    Memory holds the masks and the probabilities of the whole volume.
+    Memory holds the masks and probabilities of the whole volume.
     """
     cut = work.unit.series
     classes, shape = work.model.task.num_classes, (cut.frame_count, cut.rows, cut.columns)
@@ -49,7 +49,7 @@ def _result(
     masks: NDArray[np.bool_],
     labels: NDArray[np.uint8],
 ) -> FrameResult:
-    """Return what was found in one stored frame, from `(H, W, K)` values; no pixels with it."""
+    """Return the result of one stored frame, without pixels, from `(H, W, K)` values."""
     from sam2unet_core.inference.engine import FrameResult
 
     return FrameResult(

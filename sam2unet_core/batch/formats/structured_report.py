@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class StructuredReport(OutputFormat):
-    """Areas and counts of the whole unit as one DICOM structured report."""
+    """One DICOM structured report per unit with its areas and counts."""
 
     name = "sr"
     help = "areas and counts as DICOM structured report"
 
     def unfit(self, unit: Unit) -> Unfit | None:
-        """Refuse sources that are not DICOM, and other planes."""
+        """Reject sources that are not DICOM, and reformatted planes."""
         return unfit_without_dicom(self.name, unit) or unfit_in_another_plane(self.name, unit)
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
-        """Return what writes the object."""
+        """Open the file and return its sink."""
         from sam2unet_core.dicom.structured_report import ReportWriter
 
         writer = stack.enter_context(

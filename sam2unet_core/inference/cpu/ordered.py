@@ -1,10 +1,10 @@
-"""The trunk for inference on a CPU: the tokens of a stage lie window by window.
+"""The trunk for inference on a CPU, with the tokens of each stage ordered by window.
 
-All layers of a block but attention and pooling treat each token alone, so tokens may lie in any
-order. Put in order once for a stage, they need not be cut into windows and joined again in every
-block. A window that reaches beyond the grid has one token more, the filler, which stands for all
-that fill it up: its query, key and value are overwritten in every block, and it is left out in the
-end. The numbers are those of `Hiera`, but for the order in which some are added.
+All layers of a block except attention and pooling treat tokens independently, so their order does
+not matter. Ordering them once per stage saves cutting and joining windows in every block. A window
+that reaches beyond the grid has one additional token that represents all of its padding. Its query,
+key and value are overwritten in every block, and it is dropped at the end of the stage. Results
+equal those of `Hiera` except for the order of some sums.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sam2unet_core.network.hiera import AdaptedBlock, Hiera
 
 
 class Group(NamedTuple):
-    """Windows that are neighbours in the order and are filled up alike."""
+    """Consecutive windows with the same amount of padding."""
 
     start: int
-    """The first of their tokens."""
+    """Index of the first token."""
     windows: int
-    """How many."""
+    """Number of windows."""
     tokens: int
-    """Of each, with the filler, which is the last."""
+    """Tokens per window, including the padding token, which is the last."""
     real: int
-    """Of each, those that lie on the grid."""
-    weight: Tensor | None
-    """Logarithm of the number of places that each token stands for, `(1, 1, 1, tokens)`; None
-    where that is one for all."""
+    """Tokens per window without the padding token."""
+    log_count: Tensor | None
+    """Logarithm of the number of tokens that each token represents, `(1, 1, 1, tokens)`; None
+    without padding."""
 
     def of(self, x: Tensor) -> Tensor:
         """View the group's part of `(B, T, C)` as `(B, windows, tokens, C)`."""
@@ -43,31 +43,31 @@ class Group(NamedTuple):
 
 
 class WindowOrder(NamedTuple):
-    """How the tokens of a `size` = (height, width) grid lie window by window.
+    """The order by window of the tokens of a `size` = (height, width) grid.
 
-    In a window of even sides, the four tokens that pooling would join are neighbours.
+    In a window of even sides, the four tokens that pooling joins are consecutive.
     """
 
     size: tuple[int, int]
     places: Tensor
-    """Place on the grid of each token, `(T,)` int64; -1 for fillers."""
-    fillers: Tensor
-    """Which tokens are fillers, int64."""
+    """Position of each token in the row-major grid, `(T,)` int64; -1 for padding."""
+    padding: Tensor
+    """Indices of the padding tokens, int64."""
     groups: list[Group]
     whole: Group
-    """All as one window, for attention to all; fillers stand for no place then."""
+    """All tokens as one window, for global attention, which ignores padding."""
 
 
 def window_order(height: int, width: int, window: int, dtype: torch.dtype) -> WindowOrder:
-    """Return the order of a `height` x `width` grid cut into windows from its upper left corner.
+    """Return the order of a grid cut into windows from its upper left corner.
 
     Args:
-        height: of the grid, in tokens.
-        width: the same.
-        window: side of a window.
-        dtype: of the groups' weights: that of queries, keys and values.
+        height: height of the grid in tokens.
+        width: width of the grid in tokens.
+        window: side of a window in tokens.
+        dtype: type of queries, keys and values.
     """
-    alike: dict[int, list[Tensor]] = {}  # by tokens on the grid: both edges of a square are alike
+    by_size: dict[int, list[Tensor]] = {}  # by real tokens; both edges of a square have the same
     grid = torch.arange(height * width).view(1, height, width, 1)
     for rows in whole_and_rest(height, window):
         for columns in whole_and_rest(width, window):
@@ -76,39 +76,39 @@ def window_order(height: int, width: int, window: int, dtype: torch.dtype) -> Wi
             windows = window_view(part, h, w).reshape(-1, h, w)
             if h % 2 == 0 and w % 2 == 0:
                 windows = windows.view(-1, h // 2, 2, w // 2, 2).transpose(2, 3)
-            alike.setdefault(h * w, []).append(windows.reshape(-1, h * w))
+            by_size.setdefault(h * w, []).append(windows.reshape(-1, h * w))
     groups: list[Group] = []
     places: list[Tensor] = []
-    for real, parts in alike.items():
-        tokens, weight = torch.cat(parts), None
+    for real, parts in by_size.items():
+        tokens, log_count = torch.cat(parts), None
         if real < window**2:
             tokens = F.pad(tokens, (0, 1), value=-1)
-            weight = _weight([1] * real + [window**2 - real], dtype)
+            log_count = _log_count([1] * real + [window**2 - real], dtype)
         start = sum(map(len, places))
-        groups.append(Group(start, tokens.size(0), tokens.size(1), real, weight))
+        groups.append(Group(start, tokens.size(0), tokens.size(1), real, log_count))
         places.append(tokens.flatten())
     order = torch.cat(places)
-    fillers = (order < 0).nonzero().flatten()
-    weight = _weight((order >= 0).tolist(), dtype) if len(fillers) else None
-    whole = Group(0, 1, len(order), height * width, weight)
-    return WindowOrder((height, width), order, fillers, groups, whole)
+    padding = (order < 0).nonzero().flatten()
+    log_count = _log_count((order >= 0).tolist(), dtype) if len(padding) else None
+    whole = Group(0, 1, len(order), height * width, log_count)
+    return WindowOrder((height, width), order, padding, groups, whole)
 
 
-def _weight(count: list[int], dtype: torch.dtype) -> Tensor:
+def _log_count(count: list[int], dtype: torch.dtype) -> Tensor:
     return torch.tensor(count, dtype=torch.float64).log().to(dtype).view(1, 1, 1, -1)
 
 
 class OrderedTrunk(nn.Module):
-    """Runs a trunk whose layers were prepared for inference; in evaluation mode alone.
+    """Runs a trunk whose layers were prepared for inference; only in eval mode.
 
     Args:
-        trunk: its layers are used, not copied.
-        size: (height, width) of the images to come in pixels; others go through `trunk` as it is.
-        dtype: of the linear layers.
+        trunk: the trunk; its layers are shared, not copied.
+        size: (height, width) of the images in pixels; other sizes go through `trunk` itself.
+        dtype: type of the linear layers.
     """
 
     def __init__(self, trunk: Hiera, size: tuple[int, int], dtype: torch.dtype) -> None:
-        """Compute the orders, and how to come from one to the next."""
+        """Compute the order of each stage and the permutations between them."""
         super().__init__()
         self.trunk = trunk
         self.dtype = dtype
@@ -120,7 +120,7 @@ class OrderedTrunk(nn.Module):
         ]
         before = [torch.arange(rows * columns), *map(_places_once_pooled, self.orders[:-1])]
         self.enter = [
-            _inverse(places)[order.places.clamp(min=0)]  # what a filler starts from is all the same
+            _inverse(places)[order.places.clamp(min=0)]  # padding can start with any value
             for places, order in zip(before, self.orders, strict=True)
         ]
         self.leave = [_inverse(order.places) for order in self.orders]
@@ -136,7 +136,7 @@ class OrderedTrunk(nn.Module):
         features: list[Tensor] = []
         blocks = iter(self.trunk.blocks)
         for stage, order in enumerate(self.orders):
-            pooling = int(stage > 0)  # the first block does, in the order of the stage before
+            pooling = int(stage > 0)  # the first block pools, in the order of the previous stage
             for block in islice(blocks, pooling):
                 x = _run(block, x, self.orders[stage - 1])  # type: ignore[arg-type]
             x = x.index_select(1, self.enter[stage])
@@ -150,9 +150,9 @@ class OrderedTrunk(nn.Module):
 
 
 def _run(adapted: AdaptedBlock, x: Tensor, order: WindowOrder) -> Tensor:
-    """Return what a block makes of `(B, T, C)` tokens.
+    """Run a block on `(B, T, C)` tokens.
 
-    Sums go into a tensor that is there already, or are left to the product before them.
+    Sums are computed in place or fused with the matrix product before them.
     """
     block = adapted.block
     shift = adapted.prompt_learn(x)
@@ -171,19 +171,19 @@ def _run(adapted: AdaptedBlock, x: Tensor, order: WindowOrder) -> Tensor:
 def _attend(attention: WindowAttention, qkv: Tensor, order: WindowOrder) -> Tensor:
     """Attend within the windows of `(B, T, 3*C)`, which is overwritten: `(B, T, C)`.
 
-    Where the block pools, a quarter of the tokens come out, without fillers.
+    If the block pools, it returns a quarter of the tokens, without padding.
     """
-    if len(order.fillers):
+    if len(order.padding):
         bias = attention.qkv.bias.to(qkv.dtype)
-        qkv.index_copy_(1, order.fillers, bias.expand(len(qkv), len(order.fillers), -1))
+        qkv.index_copy_(1, order.padding, bias.expand(len(qkv), len(order.padding), -1))
     if attention.window == 0:
         queries = _pool_all(_queries(qkv), order.groups)[:, None] if attention.pool else None
-        return _attend_alike(attention, qkv[:, None], order.whole, queries)
+        return _attend_group(attention, qkv[:, None], order.whole, queries)
     found = []
     for group in order.groups:
         windows = group.of(qkv)
         queries = _pool(_queries(windows)[:, :, : group.real]) if attention.pool else None
-        found.append(_attend_alike(attention, windows, group, queries))
+        found.append(_attend_group(attention, windows, group, queries))
     return _join(found)
 
 
@@ -191,12 +191,12 @@ def _queries(qkv: Tensor) -> Tensor:
     return qkv[..., : qkv.size(-1) // 3]
 
 
-def _attend_alike(
+def _attend_group(
     attention: WindowAttention, windows: Tensor, group: Group, queries: Tensor | None
 ) -> Tensor:
-    """Attend within `(B, N, n, 3*C)` windows: `(B, N*n, C)`.
+    """Attend within windows `(B, N, n, 3*C)`: `(B, N*n, C)`.
 
-    With other queries than theirs, `(B, N, m, C)`: `(B, N*m, C)`.
+    With separate `queries` `(B, N, m, C)`, return `(B, N*m, C)`.
     """
     batch, count, tokens, width = windows.shape
     each = (attention.heads, width // 3 // attention.heads)
@@ -204,20 +204,20 @@ def _attend_alike(
     q, k, v = parts.unbind()  # (B*N, heads, n, C/heads)
     if queries is not None:
         q = queries.reshape(batch * count, -1, *each).transpose(1, 2)
-    x = F.scaled_dot_product_attention(q, k, v, attn_mask=group.weight)
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=group.log_count)
     return x.transpose(1, 2).reshape(batch, -1, width // 3)
 
 
 def _pool(x: Tensor) -> Tensor:
-    """Take the maximum of each four neighbours: `(B, N, n, C)` to `(B, N, n/4, C)`."""
+    """Take the maximum of each four consecutive tokens: `(B, N, n, C)` to `(B, N, n/4, C)`."""
     batch, windows, tokens, channels = x.shape
     pairs = x.view(batch, windows, tokens // 4, 2, 2, channels)
-    pairs = torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])  # on a CPU faster than `amax`
+    pairs = torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])  # faster than `amax`
     return torch.maximum(pairs[:, :, :, 0], pairs[:, :, :, 1])
 
 
 def _pool_all(x: Tensor, groups: list[Group]) -> Tensor:
-    """Pool `(B, T, C)` tokens to `(B, T/4, C)`, without fillers."""
+    """Pool `(B, T, C)` tokens to `(B, T/4, C)`, without padding."""
     return _join([_pool(group.of(x)[:, :, : group.real]).flatten(1, 2) for group in groups])
 
 
@@ -226,7 +226,7 @@ def _join(parts: list[Tensor]) -> Tensor:
 
 
 def _places_once_pooled(order: WindowOrder) -> Tensor:
-    """Return the place on the grid of half the size of each token that pooling leaves, in order."""
+    """Return the positions of the pooled tokens in the grid of half the size."""
     width = order.size[1]
     kept = [group.of(order.places[None, :, None])[0, :, : group.real : 4] for group in order.groups]
     places = torch.cat([each.flatten() for each in kept])
@@ -234,7 +234,7 @@ def _places_once_pooled(order: WindowOrder) -> Tensor:
 
 
 def _inverse(places: Tensor) -> Tensor:
-    """Return which token lies on each place of the grid, of the place of each token."""
+    """Return the token at each position of the grid, given the position of each token."""
     tokens = (places >= 0).nonzero().flatten()
     return tokens[places[tokens].argsort()]
 

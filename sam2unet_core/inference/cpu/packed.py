@@ -1,4 +1,4 @@
-"""Linear layers and convolutions on a CPU with oneDNN's and MKL's own operators, for inference."""
+"""Linear layers and convolutions for inference on a CPU, with operators of oneDNN and MKL."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from torch.nn import functional as F  # noqa: N812
 
 logger = logging.getLogger(__name__)
 LEAST_FOR_MKL = 400
-"""Rows and columns of a weight from which on MKL is faster than oneDNN."""
+"""MKL is faster than oneDNN for weights with at least this many rows and columns."""
 
 
 def mkldnn() -> Any:
-    """Return oneDNN's operators in PyTorch, which are private to it."""
+    """Return PyTorch's oneDNN operators, which are private."""
     return torch.ops.mkldnn
 
 
 class PackedLinear(nn.Module):
-    """A linear layer on a CPU whose weight lies as oneDNN wants it, with GELU after it or not.
+    """A linear layer on a CPU with its weight in oneDNN's layout, optionally fused with a GELU.
 
-    The plain layer brings the weight into that order again at every call, which costs a quarter
-    of its time. PyTorch's compiler emits the same operators.
+    A plain layer reorders the weight at every call, which takes a quarter of its time. PyTorch's
+    compiler emits the same operators.
 
     Args:
-        linear: gives weight and bias; they are copied.
-        gelu: apply the exact GELU to the output.
-        rows: vectors of one image that will go through it; 0 where that is not known.
+        linear: the layer whose weight and bias are copied.
+        gelu: whether to apply the exact GELU to the output.
+        rows: number of tokens of one image; 0 if unknown.
     """
 
     def __init__(self, linear: nn.Linear, *, gelu: bool = False, rows: int = 0) -> None:
-        """Pack the weight."""
         super().__init__()
         weight = linear.weight.detach().contiguous()
         for_rows = 1 if _stays_on_one_core(rows, weight) else None
@@ -65,27 +64,26 @@ class PackedLinear(nn.Module):
 
 
 class MKLLinear(nn.Module):
-    """A float32 linear layer on a CPU whose weight lies as MKL wants it, with GELU after it or not.
+    """A float32 linear layer on a CPU with its weight in MKL's layout, optionally with a GELU.
 
-    With one image that takes 2 to 7 % less time than oneDNN's order on two cores, on one core 5 to
-    13 %; with several about as long.
+    For one image, it takes 2 to 7 % less time than oneDNN on two cores and 5 to 13 % less on one
+    core; for several images, about the same.
 
     Args:
-        linear: gives weight and bias; they are copied.
-        gelu: apply the exact GELU to the output.
-        rows: vectors of one image. Other numbers are cut into so many or filled up to them, which
-            takes as long as those: a network prepared for another size loses up to a quarter.
+        linear: the layer whose weight and bias are copied.
+        gelu: whether to apply the exact GELU to the output.
+        rows: number of tokens of one image. Inputs are split into or padded to this number, so a
+            network prepared for a different size is up to a quarter slower.
     """
 
     def __init__(self, linear: nn.Linear, *, gelu: bool, rows: int) -> None:
-        """Pack the weight."""
         super().__init__()
         weight = linear.weight.detach().contiguous()
         self.rows = rows
         self.packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
-        # Of the plain weight the operator reads the shape alone, as long as the rows are those; if
-        # it ever read more, nothing but NaN would come out.
-        self.shape_alone = weight.new_full((1,), torch.nan).expand(weight.shape)
+        # With this number of rows, the operator reads only the shape of the plain weight. If it
+        # ever read its values, the output would be NaN.
+        self.shape_only = weight.new_full((1,), torch.nan).expand(weight.shape)
         self.bias: Tensor | None = None if linear.bias is None else linear.bias.detach()
         self.gelu = gelu
 
@@ -94,13 +92,13 @@ class MKLLinear(nn.Module):
         vectors = x.to(torch.float32).reshape(-1, x.size(-1))
         found = [self._product(part) for part in torch.split(vectors, self.rows)]
         output = found[0] if len(found) == 1 else torch.cat(found)
-        return output.view(*x.shape[:-1], len(self.shape_alone))
+        return output.view(*x.shape[:-1], len(self.shape_only))
 
     def _product(self, x: Tensor) -> Tensor:
         missing = self.rows - len(x)
-        whole = F.pad(x, (0, 0, 0, missing)) if missing else x
+        padded = F.pad(x, (0, 0, 0, missing)) if missing else x
         output: Tensor = torch.ops.mkl._mkl_linear(
-            whole, self.packed, self.shape_alone, self.bias, self.rows
+            padded, self.packed, self.shape_only, self.bias, self.rows
         )
         return (F.gelu(output) if self.gelu else output)[: len(x)]
 
@@ -108,31 +106,24 @@ class MKLLinear(nn.Module):
 def packed_linear(
     linear: nn.Linear, *, gelu: bool = False, rows: int = 0
 ) -> PackedLinear | MKLLinear:
-    """Return a linear layer on a CPU, with GELU after it or not, in the way that is fastest.
-
-    Args:
-        linear: gives weight and bias; they are copied.
-        gelu: apply the exact GELU to the output.
-        rows: vectors of one image that will go through it; 0 where that is not known.
-    """
+    """Return the faster of `PackedLinear` and `MKLLinear`, whose arguments these are."""
     if rows and _suits_mkl(linear.weight):
         return MKLLinear(linear, gelu=gelu, rows=rows)
     return PackedLinear(linear, gelu=gelu, rows=rows)
 
 
 class PackedConvolution(nn.Module):
-    """A convolution on a CPU whose weight lies as oneDNN wants it.
+    """A convolution on a CPU with its weight in oneDNN's layout.
 
-    A ReLU after it is not joined with it: oneDNN's makes 0 of what is not a number, and damaged
-    weights or numbers too large for 16 bits would read as no finding.
+    It is not fused with a ReLU, because oneDNN's ReLU turns NaN into 0: damaged weights or
+    overflows in 16 bits would look like no finding.
 
     Args:
-        convolution: gives weight and bias; they are copied.
-        size: (height, width) of the maps to come; others work, only slower.
+        convolution: the layer whose weight and bias are copied.
+        size: (height, width) of the maps; other sizes work, but slower.
     """
 
     def __init__(self, convolution: nn.Conv2d, *, size: tuple[int, int]) -> None:
-        """Pack the weight."""
         super().__init__()
         if isinstance(convolution.padding, str):
             raise ValueError(f"padding is {convolution.padding!r}, expected numbers")
@@ -155,11 +146,11 @@ class PackedConvolution(nn.Module):
 
 
 def _stays_on_one_core(rows: int, weight: Tensor) -> bool:
-    """Whether oneDNN computes the product of that many rows with a weight on one of two cores.
+    """Return whether oneDNN would compute a product with that many rows on one of two cores.
 
-    Measured with 16 bits and two threads: between these bounds the product takes 1.1 to 1.7 times
-    as long as with the weight in the order for one row, which is split; beyond them it is faster.
-    Frames that are then computed on one core each take up to a twentieth longer for it.
+    Measured in 16 bits with two threads: within these bounds, the weight's usual layout takes 1.1
+    to 1.7 times as long as the layout for one row, which uses both cores; outside, it is faster.
+    Frames computed on one core each take up to 5 % longer with the layout for one row.
     """
     columns, depth = weight.shape
     is_medium = rows >= 400 and 288 <= columns <= min(768, depth)
@@ -169,7 +160,7 @@ def _stays_on_one_core(rows: int, weight: Tensor) -> bool:
 
 
 def _suits_mkl(weight: Tensor) -> bool:
-    """Whether a layer of that weight is best left to MKL, as measured on an Intel processor."""
+    """Return whether MKL is faster for that weight, as measured on Intel processors."""
     is_large = weight.dtype == torch.float32 and min(weight.shape) >= LEAST_FOR_MKL
     is_intel = str(cpu_capabilities().get("cpu_name", "")).startswith("Intel")
     return is_large and is_intel and can_pack_for_mkl()
@@ -177,10 +168,10 @@ def _suits_mkl(weight: Tensor) -> bool:
 
 @cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether layers of that type are packed on this machine.
+    """Return whether layers of that type can be packed on this machine.
 
-    The operators are private to PyTorch: they are tried once, and where they are missing, called
-    otherwise or compute something else, the plain layers stay.
+    PyTorch's operators for that are private. They are tested once; if they are missing or have
+    changed, the plain layers are used.
     """
     needed = {torch.bfloat16: "avx512_f", torch.float16: "avx512_fp16"}.get(dtype, "")
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -192,36 +183,36 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 @cache
 def can_pack_for_mkl() -> bool:
-    """Whether float32 linear layers are packed for MKL here; tried once as `can_pack`."""
+    """Return whether float32 linear layers can be packed for MKL on this machine."""
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return False
     return _computes_the_same(_mkl_as_plain, torch.float32)
 
 
 def cpu_capabilities() -> dict[str, object]:
-    """Return what PyTorch knows of the processor; nothing where it is too old to tell."""
+    """Return PyTorch's information on the processor; empty if PyTorch is too old."""
     known = getattr(torch.cpu, "get_capabilities", dict)
     return dict(known())
 
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 Pairs = Iterator[tuple[Tensor, Tensor]]
-"""What a packed layer computes and what the plain one does."""
+"""The outputs of a packed layer and of the plain one."""
 
 
 def _computes_the_same(pairs: Callable[[torch.dtype], Pairs], dtype: torch.dtype) -> bool:
-    """Try private operators on small layers beside the public ones."""
+    """Return whether private operators give the same results as public ones on small layers."""
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
     try:
         with torch.inference_mode():
             for got, wanted in pairs(dtype):
                 if not torch.allclose(got, wanted, rtol=tolerance, atol=tolerance):
                     raise ValueError("the numbers differ")
-    except Exception as error:  # whatever another version of PyTorch does
+    except Exception as error:  # other versions of PyTorch may raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         logger.warning(
-            "layers in %s are not packed, which makes inference slower: PyTorch %s is not the one "
-            "this was written for (%s)",
+            "layers in %s are not packed, so inference is slower: PyTorch %s has changed its "
+            "private operators (%s)",
             str(dtype).removeprefix("torch."),
             torch.__version__,
             reason,
@@ -244,13 +235,13 @@ def _packed_as_plain(dtype: torch.dtype) -> Pairs:
 
 def _mkl_as_plain(dtype: torch.dtype) -> Pairs:
     linear = _filled(lambda: nn.Linear(48, 32))
-    for rows in (5, 7):  # as many as it was packed for, and more
+    for rows in (5, 7):  # the number it was packed for, and more
         x = _numbers(rows, 48)
         yield MKLLinear(linear, gelu=False, rows=5)(x), linear(x)
 
 
 def _filled(make: Callable[[], Layer]) -> Layer:
-    """Make a layer and fill it; the random generator of whoever called stays as it was."""
+    """Make a layer without changing the random generator."""
     with torch.random.fork_rng(devices=[]):
         layer = make()
     for parameter in layer.parameters():
@@ -259,5 +250,5 @@ def _filled(make: Callable[[], Layer]) -> Layer:
 
 
 def _numbers(*shape: int) -> Tensor:
-    """Return numbers from -1 to 1 that differ from place to place."""
+    """Return deterministic, varied numbers from -1 to 1."""
     return torch.arange(math.prod(shape), dtype=torch.float32).mul(0.7).sin().view(shape)

@@ -1,7 +1,6 @@
-"""A network made faster for inference: the same arithmetic in fewer and better steps.
+"""Optimises a network for inference: the same arithmetic in fewer and faster steps.
 
-What is done here is undone by nothing: a network that went through `optimise` segments, but is
-neither trained nor saved again.
+This cannot be undone: after `optimise`, a network must not be trained or saved.
 """
 
 from __future__ import annotations
@@ -21,31 +20,31 @@ from sam2unet_core.network.sam2unet import SAM2UNet
 
 
 def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) -> None:
-    """Prepare a network in place for inference on the device where it is.
+    """Prepare a network in place for inference on its device.
 
-    Batch normalisation is folded into the convolutions, the position embedding is computed once,
-    convolutions take the layout that is fastest, and all weights the given type; on a CPU those of
-    convolutions and linear layers alone do. There, those of trunk and decoder are packed, linear
-    layers are joined with the GELU or the sum after them, and the tokens of a stage lie window by
-    window. Layers that were prepared
-    before, such as those of a trunk that two networks share, are left as they are; so a network may
-    be prepared again, for images of another size in the same type.
+    On all devices, batch normalisation is folded into the convolutions, the position embedding is
+    cached, convolutions use the channels-last layout, and weights are converted to `dtype` (on a
+    CPU, only those of convolutions and linear layers). On a CPU, layers are packed, linear layers
+    are fused with the GELU or sum after them, and the tokens of a stage are ordered by window.
+
+    Layers that are already prepared, such as those of a shared trunk, are left unchanged. A network
+    can therefore be prepared again for a different size in the same type.
 
     Args:
-        network: in evaluation mode.
-        size: (height, width) of the images to come in pixels; others work, only slower.
+        network: the network, in eval mode.
+        size: (height, width) of the images in pixels; other sizes work, but slower.
         dtype: `float32`, `bfloat16` or `float16`.
 
     Raises:
-        ValueError: it was prepared in another type before.
+        ValueError: the network was prepared in a different type.
     """
     trunk = network.encoder
     if isinstance(trunk, OrderedTrunk):
         if trunk.dtype != dtype:
             raise ValueError(
-                f"the network was prepared in {trunk.dtype}, not {dtype}: load it again for that"
+                f"the network was prepared in {trunk.dtype}, not {dtype}; load it again"
             )
-        trunk = trunk.trunk  # its order may be for images of another size
+        trunk = trunk.trunk  # the order may be for a different size
     _fold_batch_norm(network)
     trunk.remember_position(*size)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,7 +53,7 @@ def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) ->
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(dtype)
         _optimise_for_cpu(network, trunk, size, dtype)
-    else:  # layers there take one type alone
+    else:  # other devices need the same type in all layers
         network.to(dtype)
         if trunk.position is not None:
             trunk.position = trunk.position.to(dtype)
@@ -64,8 +63,8 @@ def _optimise_for_cpu(
     network: SAM2UNet, trunk: Hiera, size: tuple[int, int], dtype: torch.dtype
 ) -> None:
     if dtype == torch.float16 and trunk.position is not None:
-        # What the blocks add to is of that type then. In bfloat16 it has to stay float32: the
-        # masks would differ too often from those of float32.
+        # Then the residual stream has this type, too. In bfloat16 it stays float32, or the masks
+        # would differ too often from those of float32.
         trunk.position = trunk.position.to(dtype)
     ordered = OrderedTrunk(trunk, size, dtype)
     if can_pack(dtype):
@@ -73,12 +72,12 @@ def _optimise_for_cpu(
         for i, block in enumerate(trunk.blocks):
             stage = sum(i > end for end in ends)
             pools = block.block.pool  # type: ignore[union-attr]
-            before = len(ordered.orders[stage - pools].places)  # type: ignore[operator]
-            after = math.prod(ordered.orders[stage].size) if pools else before
-            _pack_block(block, before, after=after)  # type: ignore[arg-type]
+            tokens_in = len(ordered.orders[stage - pools].places)  # type: ignore[operator]
+            tokens_out = math.prod(ordered.orders[stage].size) if pools else tokens_in
+            _pack_block(block, tokens_in, tokens_out)  # type: ignore[arg-type]
         _pack_linears(network)
         _pack_convolutions(trunk.patch_embed, ordered.size)
-        layers: list[list[nn.Module]] = [  # by the stage on whose grid they work
+        layers: list[list[nn.Module]] = [  # by the stage whose grid they use
             [network.rfb1, network.up3], [network.rfb2, network.up2], [network.rfb3, network.up1],
             [network.rfb4],
         ]  # fmt: skip
@@ -89,7 +88,7 @@ def _optimise_for_cpu(
 
 
 def share_trunk(network: SAM2UNet, donor: SAM2UNet) -> None:
-    """Let `network` use the frozen layers of `donor`'s trunk, prepared or not, as its own."""
+    """Make `network` share the frozen layers of `donor`'s trunk, prepared or not."""
     own, other = network.encoder, donor.encoder
     if isinstance(other, OrderedTrunk):
         other = other.trunk
@@ -100,17 +99,17 @@ def share_trunk(network: SAM2UNet, donor: SAM2UNet) -> None:
         mine.block = theirs.block
 
 
-def _pack_block(adapted: AdaptedBlock, before: int, *, after: int) -> None:
-    """Pack the linear layers of a block that makes so many tokens of so many."""
+def _pack_block(adapted: AdaptedBlock, tokens_in: int, tokens_out: int) -> None:
+    """Pack the linear layers of a block, for its numbers of tokens before and after pooling."""
     attention = adapted.block.attn
     if isinstance(attention.proj, nn.Linear):
-        attention.proj = packed_linear(attention.proj, rows=after)  # type: ignore[assignment]
-    _pack_linears(adapted.block.mlp, rows=after)
-    _pack_linears(adapted, rows=before)
+        attention.proj = packed_linear(attention.proj, rows=tokens_out)  # type: ignore[assignment]
+    _pack_linears(adapted.block.mlp, rows=tokens_out)
+    _pack_linears(adapted, rows=tokens_in)
 
 
 def _pack_linears(module: nn.Module, rows: int = 0) -> None:
-    """Pack the linear layers below a module one by one, so that each frees what it replaces."""
+    """Pack the linear layers of a module one by one, so that each frees the layer it replaces."""
     if isinstance(module, MLP) and isinstance(module.layers[0], nn.Linear):
         module.layers[0] = packed_linear(module.layers[0], gelu=True, rows=rows)
         module.act = nn.Identity()  # type: ignore[assignment]
@@ -127,7 +126,7 @@ def _pack_linears(module: nn.Module, rows: int = 0) -> None:
 
 
 def _pack_convolutions(module: nn.Module, size: tuple[int, int]) -> None:
-    """Pack the convolutions below a module, which all get maps of that (height, width)."""
+    """Pack the convolutions of a module, for maps of `size` = (height, width)."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             setattr(module, name, PackedConvolution(child, size=size))

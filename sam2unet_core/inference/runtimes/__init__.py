@@ -1,6 +1,6 @@
-"""The runtimes: one interface, one module per library, and the table that lists them.
+"""The runtimes: one interface, one module per library, and the table of all.
 
-Nothing here imports PyTorch, so that the command line can list what there is.
+Nothing here imports PyTorch, so that the command line lists the runtimes quickly.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ class RuntimeEntry(NamedTuple):
     """One way to run a network."""
 
     help: str
-    """For the command line."""
+    """Description for the command line."""
     module: str
-    """Of this package; its `open_runtime` makes the runtime."""
+    """Module of this package with `open_runtime`."""
 
 
 RUNTIMES = {
@@ -26,15 +26,15 @@ RUNTIMES = {
     "onnx": RuntimeEntry("ONNX Runtime in 32 bits", "onnx_runtime"),
 }
 AUTO = "auto"
-"""Takes `fast` where it holds the agreed accuracy and pays, else `exact`."""
+"""Chooses `fast` where it is faster and accurate enough, else `exact`."""
 RUNTIME_NAMES = (AUTO, *RUNTIMES)
 
 
 def check_runtime(name: str) -> None:
-    """Refuse a name that is no runtime.
+    """Check the name of a runtime.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: there is no such runtime.
     """
     if name not in RUNTIME_NAMES:
         raise ConfigError(f"unknown runtime {name!r}; choose from {', '.join(RUNTIME_NAMES)}")

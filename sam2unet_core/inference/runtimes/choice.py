@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """How a network is going to be run.
+    """How to run a network.
 
     Attributes:
         name: one of `RUNTIMES`.
-        dtype: of the numbers that it computes in.
-        device: where; other libraries than PyTorch choose their own.
+        dtype: the type that it computes in.
+        device: the device; libraries other than PyTorch choose their own.
     """
 
     name: str
@@ -36,22 +36,22 @@ class Plan:
 def choose_runtime(
     name: str, task: Task, *, device: torch.device, network: nn.Module | None = None
 ) -> Plan:
-    """Return how a task's network is to be run.
+    """Choose how to run a task's network.
 
     Args:
         name: one of `RUNTIMES`, or `auto`.
-        task: `auto` takes 16 bits only where they keep this task's decisions.
-        device: where.
-        network: where it is there already: `auto` knows SAM2-UNet alone in 16 bits.
+        task: `auto` chooses 16 bits only if they are accurate enough for this task.
+        device: the device.
+        network: the network, if it is already built; `auto` chooses 16 bits only for SAM2-UNet.
 
     Raises:
-        ConfigError: there is no such runtime, or not on this machine.
+        ConfigError: there is no such runtime, or it does not run on this machine.
     """
     check_runtime(name)
     if name == AUTO:
         reason = _why_exact(task, device)
         if network is not None and not isinstance(network, SAM2UNet):
-            reason = "16 bits have been measured with SAM2-UNet alone"
+            reason = "16 bits have been measured only with SAM2-UNet"
         name = "exact" if reason else "fast"
         if reason:
             logger.info("runtime exact: %s", reason)
@@ -59,12 +59,12 @@ def choose_runtime(
 
 
 def open_runtime(plan: Plan, network: nn.Module, *, size: tuple[int, int]) -> Runtime:
-    """Make a runtime of a network; the network is taken over: it cannot be trained any more.
+    """Open the runtime of a network, which must not be trained afterwards.
 
     Args:
-        plan: how.
-        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`; its large matrices may be of the
-            plan's type already.
+        plan: how to run it.
+        network: maps `(N, 3, h, w)` to logits `(N, C, h, w)`; its large matrices may already have
+            the plan's type.
         size: (height, width) of its images in pixels.
 
     Raises:
@@ -76,7 +76,7 @@ def open_runtime(plan: Plan, network: nn.Module, *, size: tuple[int, int]) -> Ru
 
 
 def _why_exact(task: Task, device: torch.device) -> str | None:
-    """Say why 16 bits are not taken unasked on a device; None where they were measured to pay."""
+    """Return why `auto` does not choose 16 bits on a device; None if it does."""
     if device.type != "cpu":
         return f"16 bits have not been measured on {device.type}"
     if has_matrix_units(torch.float16):
@@ -84,5 +84,5 @@ def _why_exact(task: Task, device: torch.device) -> str | None:
     if not has_matrix_units(torch.bfloat16):
         return "this processor has no 16-bit matrix units (AMX)"
     if task.peak_threshold > task.threshold:
-        return "in bfloat16 components near the task's peak threshold come and go"
+        return "bfloat16 changes which components reach the task's peak threshold"
     return None

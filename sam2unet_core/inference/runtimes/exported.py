@@ -1,4 +1,4 @@
-"""Networks exported for another library, kept in the cache under a hash."""
+"""Networks exported for other libraries, cached under a hash."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sam2unet_core.network.checkpoint import cache_folder
 
 
 def cached_file(network: nn.Module, *circumstances: object, suffix: str) -> Path:
-    """Return where the export of a network is kept: a name that changes with all it depends on.
+    """Return the path of a network's export; its name is a hash of everything it depends on.
 
     Args:
-        network: its weights and buffers are hashed.
-        circumstances: what else matters, such as size, precision, library and processor.
-        suffix: with the dot.
+        network: the network, whose weights and buffers are hashed.
+        circumstances: other dependencies, such as size, precision, library and processor.
+        suffix: file suffix with the dot.
     """
     digest = hashlib.sha256(repr((__version__, type(network).__name__, *circumstances)).encode())
     for name, value in network.state_dict().items():
@@ -30,11 +30,11 @@ def cached_file(network: nn.Module, *circumstances: object, suffix: str) -> Path
 
 
 def write_once(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file, then put it in its place whole, whoever else does so too."""
+    """Write a file and move it to its place atomically; other processes may do the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with written_whole(path, suffix=path.suffix) as part:
             write(part)
     except PermissionError:
-        if not path.is_file():  # else on Windows another process reads what it made just now
+        if not path.is_file():  # on Windows, another process may have just written and opened it
             raise

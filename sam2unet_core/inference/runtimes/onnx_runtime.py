@@ -1,4 +1,4 @@
-"""ONNX Runtime: the exported network on whatever execution providers it was built with."""
+"""ONNX Runtime: runs the exported network on the available execution providers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ logger = logging.getLogger(__name__)
 def open_runtime(
     network: nn.Module, *, size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> Runtime:
-    """Make the runtime; see `OnnxRuntime`. Device and type are its own."""
+    """Make the runtime; see `OnnxRuntime`. Device and type are not used."""
     return OnnxRuntime(network, size=size)
 
 
 class OnnxRuntime(Runtime):
     """Runs a network with ONNX Runtime, in float32.
 
-    The first start exports the network; the file is kept in the cache below a hash of weights and
-    image size.
+    The first start exports the network; the file is cached under a hash of weights and image size.
 
     Args:
-        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32 on the CPU.
+        network: maps `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32 on the CPU.
         size: (height, width) of its images in pixels.
 
     Raises:
-        ConfigError: ONNX Runtime, or what exports to ONNX, is not installed.
+        ConfigError: ONNX Runtime or the exporter is not installed.
     """
 
     name = "onnx"
@@ -51,7 +50,7 @@ class OnnxRuntime(Runtime):
         versions = (torch.__version__, onnxscript.__version__)
         file = cached_file(network.eval(), size, *versions, suffix=".onnx")
         if not file.is_file():
-            logger.info("exporting the network to ONNX, once; this takes up to a minute")
+            logger.info("exporting the network to ONNX; this takes up to a minute, once")
             write_once(file, lambda part: _export(network, size, part))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -66,7 +65,7 @@ class OnnxRuntime(Runtime):
 
 
 def _export(network: nn.Module, size: tuple[int, int], path: Path) -> None:
-    """Write a network as ONNX for any number of images of one size."""
+    """Export a network to ONNX, for any number of images of one size."""
     example = (torch.zeros(2, 3, *size),)  # with one image, torch.export takes 1 as a constant
     shapes = ({0: torch.export.Dim("batch")},)
     with warnings.catch_warnings():

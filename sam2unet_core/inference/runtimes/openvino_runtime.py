@@ -1,4 +1,4 @@
-"""OpenVINO: the network compiled for this processor, once."""
+"""OpenVINO: runs the network compiled for this processor."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ logger = logging.getLogger(__name__)
 def open_runtime(
     network: nn.Module, *, size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> Runtime:
-    """Make the runtime; see `OpenVINORuntime`. Device and type are its own."""
+    """Make the runtime; see `OpenVINORuntime`. Device and type are not used."""
     return OpenVINORuntime(network, size=size)
 
 
 class OpenVINORuntime(Runtime):
     """Runs a network with OpenVINO on the CPU, in float32.
 
-    In 16 bits OpenVINO is twice as fast, but its masks of the starter network on real frames are
-    too far from those of `exact`: docs/notes/performance.md says how far, and why.
+    In 16 bits, OpenVINO is twice as fast, but the starter network's masks of real frames differ too
+    much from those of `exact`; see docs/notes/performance.md.
 
-    The first start traces and compiles the network; the result is kept in the cache below a hash
-    of weights, image size, processor and version, so the next start reads it.
+    The first start traces and compiles the network; the result is cached under a hash of weights,
+    image size, processor and version.
 
     Args:
-        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32 on the CPU.
+        network: maps `(N, 3, h, w)` to logits `(N, C, h, w)`, in float32 on the CPU.
         size: (height, width) of its images in pixels.
 
     Raises:
@@ -62,7 +62,7 @@ class OpenVINORuntime(Runtime):
         }
         compiled, self._content = _read(core, file, settings)
         if compiled is None:
-            logger.info("compiling the network for OpenVINO, once; this takes up to a minute")
+            logger.info("compiling the network for OpenVINO; this takes up to a minute, once")
             compiled = core.compile_model(_convert(network, size), "CPU", settings)
             content = compiled.export_model()
             write_once(file, lambda part: _write(part, content))
@@ -75,10 +75,7 @@ class OpenVINORuntime(Runtime):
 
 
 def _openvino() -> Any:
-    """Return the library, which reports neither its import nor a conversion to Intel.
-
-    It does report both wherever it finds its package for that, so it is told that there is none.
-    """
+    """Import OpenVINO without its telemetry package, which reports usage to Intel."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino  # noqa: PLC0415 - an optional package
@@ -91,15 +88,14 @@ def _openvino() -> Any:
 
 
 def _read(core: Any, file: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the compiled network that the cache holds and the mapped file that it may use.
+    """Return the compiled network from the cache and its memory-mapped file; else None and None.
 
-    The file has to stay mapped as long as the network is used. Both are None where the cache holds
-    none of use.
+    The file must stay mapped as long as the network is used.
     """
     if not file.is_file():
         return None, None
     try:
-        # Copied on writing, for OpenVINO takes no memory that cannot be written to.
+        # Copy-on-write, because OpenVINO accepts only writable memory.
         content = _openvino().Tensor(np.memmap(file, np.uint8, mode="c"), shared_memory=True)
         return core.import_model(content, "CPU", settings), content
     except (RuntimeError, ValueError) as error:  # damaged, or empty
@@ -110,7 +106,7 @@ def _read(core: Any, file: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
 def _convert(network: nn.Module, size: tuple[int, int]) -> Any:
     """Return OpenVINO's model for one image."""
     shape = (1, 3, *size)
-    with warnings.catch_warnings():  # the checks of the image's shape are traced as constants
+    with warnings.catch_warnings():  # tracing warns about the checks of the image's shape
         warnings.simplefilter("ignore")
         return _openvino().convert_model(network, input=shape, example_input=torch.zeros(shape))
 

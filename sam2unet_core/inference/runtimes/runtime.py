@@ -1,4 +1,4 @@
-"""The interface of all runtimes: images in, logits out."""
+"""The interface of all runtimes: from images to logits."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from torch import Tensor
 class Runtime(ABC):
     """Runs a network on images.
 
-    Images are made of frames, and probabilities of logits, by the same code whatever runs the
-    network: runtimes differ in its arithmetic alone.
+    Preprocessing and postprocessing are the same for all runtimes; only the network's arithmetic
+    differs.
 
     Attributes:
         name: one of `sam2unet_core.inference.runtimes.RUNTIMES`.
-        precision: type of the network's numbers, such as `float32`; what outputs record.
+        precision: the type that it computes in, such as `float32`, as recorded in outputs.
         device: where images are prepared.
-        shares_cores: whether several threads may call it at the same time, each computing on
-            cores of its own.
+        shares_cores: whether several threads can call it in parallel, each on its own cores.
     """
 
     name: str

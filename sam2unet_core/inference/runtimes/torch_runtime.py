@@ -1,4 +1,4 @@
-"""PyTorch: in float32, the yardstick, and in 16 bits."""
+"""PyTorch: in float32, the reference, and in 16 bits."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class TorchRuntime(Runtime):
     """Runs a network with PyTorch.
 
     Args:
-        network: tensor `(N, 3, h, w)` to logits `(N, C, h, w)`. It is taken over: put in
-            evaluation mode and, where it is a SAM2UNet, optimised for inference in place.
-        size: (height, width) of its images in pixels; others work, only slower.
+        network: maps `(N, 3, h, w)` to logits `(N, C, h, w)`. It is changed in place: put in eval
+            mode and, if it is a SAM2UNet, optimised for inference.
+        size: (height, width) of its images in pixels; other sizes work, but slower.
         device: where it runs.
         dtype: `float32` (the runtime `exact`), or `bfloat16` or `float16` (`fast`).
     """
@@ -64,10 +64,7 @@ class TorchRuntime(Runtime):
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Let cuDNN's convolutions multiply whole float32 numbers, not TF32's 11 bits of them.
-
-    Products of matrices do so unless the process asked for something else.
-    """
+    """Make cuDNN's convolutions use float32 instead of TF32; matrix products do so by default."""
     if not hasattr(cudnn, "conv"):  # before PyTorch 2.9
         with cudnn.flags(
             enabled=cudnn.enabled,
@@ -86,13 +83,12 @@ def _full_float32() -> Iterator[None]:
 
 
 def low_precision(device: torch.device) -> torch.dtype:
-    """Return the 16-bit type that `fast` computes in on a device.
+    """Return the 16-bit type for `fast` on a device.
 
-    On a CPU that is float16 where it has units for it: as fast as bfloat16, and eight times nearer
-    to float32.
+    A CPU with float16 units uses float16: as fast as bfloat16, with errors eight times smaller.
 
     Raises:
-        ConfigError: the device has none.
+        ConfigError: the device is slower in 16 bits.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
@@ -103,19 +99,19 @@ def low_precision(device: torch.device) -> torch.dtype:
     if can_pack(torch.bfloat16):
         return torch.bfloat16
     raise ConfigError(
-        "runtime 'fast': this processor has no AVX-512, without which 16-bit arithmetic is slower "
+        "runtime 'fast': this processor lacks AVX-512, without which 16-bit arithmetic is slower "
         "than 32-bit; use auto or exact"
     )
 
 
 def has_matrix_units(dtype: torch.dtype) -> bool:
-    """Whether the processor multiplies matrices of a 16-bit type in hardware (AMX)."""
+    """Return whether the processor multiplies matrices of a 16-bit type in hardware (AMX)."""
     unit = {torch.bfloat16: "amx_bf16", torch.float16: "amx_fp16"}[dtype]
     return bool(cpu_capabilities().get(unit, False))
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called `name`; `auto` takes CUDA, else Apple's MPS, else the CPU.
+    """Return a device by name; `auto` chooses CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         ConfigError: this machine has no such device.

@@ -1,4 +1,4 @@
-"""Weights files: read into a network, written from one, kept in a cache, fetched."""
+"""Weights files: loading, saving, caching and downloading."""
 
 from sam2unet_core.network.checkpoint.cache import (
     cache_folder,

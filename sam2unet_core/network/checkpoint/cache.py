@@ -1,4 +1,4 @@
-"""The folder of trunks on this machine, each known by its hash."""
+"""The folder of cached trunks on this machine, indexed by hash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CachedTrunk:
     Attributes:
         sha256: hash of the file.
         trunk_sha256: hash of the trunk in it.
-        variant: size of the network, None if it is none of the known ones.
+        variant: name of the network's variant; None if it has none.
     """
 
     sha256: str
@@ -43,9 +43,9 @@ def cache_folder() -> Path:
 
 
 def trunk_file(variant: str | Variant, *, cache: Path | None = None) -> Path | None:
-    """Return the cached trunk of a network's size, or None.
+    """Return the cached trunk file of a variant, or None.
 
-    SAM2's official file comes before SAM2.1's, and both before others.
+    SAM2's official file takes precedence over SAM2.1's, and both over others.
     """
     row = find_variant(variant)
     fitting = {name for name, record in records(cache).items() if record.variant == row.name}
@@ -55,17 +55,17 @@ def trunk_file(variant: str | Variant, *, cache: Path | None = None) -> Path | N
 
 
 def require_trunk(variant: str | Variant, *, cache: Path | None = None) -> Path:
-    """Return the cached trunk of a network's size.
+    """Return the cached trunk file of a variant.
 
     Raises:
-        MissingWeightsError: there is none; the message has the lines that get it.
+        MissingWeightsError: there is none; the message has the commands that get it.
     """
     row = find_variant(variant)
     path = trunk_file(row, cache=cache)
     if path is None:
         folder = cache or cache_folder()
         raise MissingWeightsError(
-            f"the frozen trunk of the network {row.name!r} has no weights in {folder}; "
+            f"{folder}: holds no weights for the frozen trunk of the network {row.name!r}; "
             f"{how_to_get(row)}"
         )
     return path
@@ -79,28 +79,29 @@ def find_trunk(trunk_sha256: str, *, cache: Path | None = None) -> Path | None:
 
 
 def how_to_get(variant: Variant) -> str:
-    """Return the lines that bring a trunk onto this machine."""
-    names = [entry.name for entry in entries_of(variant)]
-    lines = [f"`sam2unet weights fetch {name}`" for name in names]
-    return f"run {' or '.join([*lines, '`sam2unet weights import FILE`'])}"
+    """Return the advice for error messages: which commands get a trunk."""
+    commands = [f"`sam2unet weights fetch {entry.name}`" for entry in entries_of(variant)]
+    return f"run {' or '.join([*commands, '`sam2unet weights import FILE`'])}"
 
 
 def import_file(path: Path | str, *, cache: Path | None = None) -> Path:
-    """Copy a file that holds a trunk into the cache; it may have any name.
+    """Copy a file that holds a trunk into the cache.
 
     Returns:
-        The copy. It has its catalogue name if the file has that name and fits it, otherwise one
-        made of the network's size and the trunk's hash. Where the trunk is in the cache
-        already, as after another network that was trained on it, that file: nothing is copied.
+        The file in the cache. It keeps the name of an official file if it holds the same variant;
+        otherwise its name is made of the variant and the trunk's hash. If the cache already holds
+        the trunk, nothing is copied.
 
     Raises:
-        WeightsError: the file cannot be read, holds no trunk, is not the one that was first seen
-            under its name, or cannot be copied.
+        WeightsError: the file cannot be read or copied, holds no trunk, or differs from the one
+            first seen under its name.
     """
     path = Path(path)
     checkpoint = read_checkpoint(path)
     if not checkpoint.has_trunk:
-        raise WeightsError(f"{path}: holds no trunk, so there is nothing to import; use it as is")
+        raise WeightsError(
+            f"{path}: holds no trunk, so there is nothing to import; use it directly"
+        )
     found = describe(checkpoint)
     name = _name_for(path, found)
     folder = cache or cache_folder()
@@ -108,8 +109,8 @@ def import_file(path: Path | str, *, cache: Path | None = None) -> Path:
     if known is not None and known.trunk_sha256 != found.trunk_sha256:
         raise WeightsError(
             f"{path}: its trunk is {found.trunk_sha256}, but that of {name} was "
-            f"{known.trunk_sha256} when first seen; get the file again, or rename it if it is "
-            "another one"
+            f"{known.trunk_sha256} when first seen; download the file again, or rename it if it "
+            "is a different one"
         )
     if known is not None and (folder / name).is_file():
         return folder / name
@@ -135,9 +136,9 @@ def describe(checkpoint: Checkpoint) -> CachedTrunk:
 
 
 def records(cache: Path | None = None) -> dict[str, CachedTrunk]:
-    """Return the record of each trunk that is in the cache, by file name.
+    """Return the record of each trunk in the cache, by file name.
 
-    Files that somebody put there by hand are examined and noted, too.
+    Files that were copied there by hand are added to the index.
     """
     folder = cache or cache_folder()
     if not folder.is_dir():
@@ -152,7 +153,7 @@ def records(cache: Path | None = None) -> dict[str, CachedTrunk]:
 
 
 def read_index(folder: Path) -> dict[str, CachedTrunk]:
-    """Return what is noted of files that are, or once were, in the cache.
+    """Return the index: the records of all files that are, or once were, in the cache.
 
     Raises:
         WeightsError: the index is damaged.
@@ -165,12 +166,12 @@ def read_index(folder: Path) -> dict[str, CachedTrunk]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(
-            f"{path}: cannot be read ({error}); delete it, it is then made anew"
+            f"{path}: cannot be read ({error}); delete it, it is created again"
         ) from error
 
 
 def record(folder: Path, name: str, entry: CachedTrunk) -> None:
-    """Note a file in the index.
+    """Add a file to the index.
 
     Raises:
         OSError: the folder cannot be written.
@@ -185,7 +186,7 @@ def _examine(folder: Path, path: Path) -> CachedTrunk | None:
     if not checkpoint.has_trunk:
         return None
     entry = describe(checkpoint)
-    if os.access(folder, os.W_OK):  # a shared cache may be read-only; it is then examined anew
+    if os.access(folder, os.W_OK):  # a shared cache may be read-only
         record(folder, path.name, entry)
     return entry
 
@@ -194,9 +195,5 @@ def _name_for(path: Path, found: CachedTrunk) -> str:
     entry = CATALOG.get(path.stem)
     if entry is not None and entry.variant.name == found.variant:
         return entry.file_name
-    return f"{found.variant or 'custom'}-{found.trunk_sha256[:12]}{_suffix(path)}"
-
-
-def _suffix(path: Path) -> str:
-    """Return the suffix under which the cache keeps a file; what is in it decides how it reads."""
-    return path.suffix if path.suffix in _SUFFIXES else ".pt"
+    suffix = path.suffix if path.suffix in _SUFFIXES else ".pt"
+    return f"{found.variant or 'custom'}-{found.trunk_sha256[:12]}{suffix}"

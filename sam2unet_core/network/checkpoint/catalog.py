@@ -13,14 +13,14 @@ _RELEASES = {"sam2": "072824", "sam2.1": "092824"}
 
 @dataclass(frozen=True)
 class TrunkEntry:
-    """A file that holds a trunk and can be fetched.
+    """A trunk file that can be downloaded.
 
     Attributes:
-        name: what it is called on the command line; the file is `name`.pt.
-        variant: the size of network whose trunk it must hold.
+        name: its name on the command line; the file is `name`.pt.
+        variant: the variant whose trunk it must hold.
         url: where it is published.
-        sha256: its published hash. None where none is published: then the hash seen at the first
-            fetch is kept and checked from then on.
+        sha256: its published hash. If None, the hash of the first download is recorded, and later
+            downloads are checked against it.
     """
 
     name: str
@@ -44,17 +44,17 @@ CATALOG: dict[str, TrunkEntry] = {
     for row in VARIANTS.values()
     if row.sam2
 }
-"""By name; SAM2's before SAM2.1's, since the paper's networks were trained on SAM2's."""
+"""By name; SAM2 comes before SAM2.1, because the paper's networks were trained on SAM2."""
 
 
 def find_entry(name: str) -> TrunkEntry:
     """Return the entry of that name.
 
     Raises:
-        WeightsError: there is none; the message lists those there are.
+        WeightsError: there is none; the message lists the names.
     """
     if name not in CATALOG:
-        raise WeightsError(f"no trunk is called {name!r}; there are {', '.join(CATALOG)}")
+        raise WeightsError(f"unknown trunk {name!r}; choose from {', '.join(CATALOG)}")
     return CATALOG[name]
 
 

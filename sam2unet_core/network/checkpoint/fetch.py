@@ -1,4 +1,4 @@
-"""Trunk files fetched into the cache: continued where they broke off, kept only if right."""
+"""Downloads trunk files into the cache: resumes interrupted downloads and verifies hashes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from sam2unet_core.network.checkpoint.catalog import TrunkEntry, find_entry
 from sam2unet_core.network.checkpoint.loading import check_trunk
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes there are and the bytes there will be (None: the server did not say)."""
+"""Called with the bytes received and the total (None if the server did not send it)."""
 
 _CHUNK = 1 << 14
-"""Bytes taken at a time; as many at most are lost when a connection breaks."""
+"""Bytes per read; a broken connection loses at most this many."""
 _TIMEOUT = (15, 60)
-"""Seconds to connect, and between two pieces of the answer."""
+"""Seconds to connect, and seconds between two reads."""
 _BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How often a broken connection is taken up again.
+    """How often to retry, and how long to wait.
 
     Attributes:
-        attempts: connections in all.
-        wait_s: seconds before the second; doubled before each later one.
-        sleep: waits that many seconds.
+        attempts: connections in total.
+        wait_s: seconds before the second attempt; doubles before each later one.
+        sleep: the function that waits.
     """
 
     attempts: int = 6
@@ -46,13 +46,13 @@ class Retry:
 
 @dataclass(frozen=True)
 class Source:
-    """Where and how to fetch.
+    """Where to download from and to, and how.
 
     Attributes:
-        base_url: a mirror that holds `NAME.pt`; None is the official address.
-        cache: folder of the trunks; None is the user's.
+        base_url: a mirror that holds `NAME.pt`; None for the official address.
+        cache: folder of the trunks; None for the user's cache.
         retry: what to do when the connection breaks.
-        session: of `requests`, which honours the proxy variables.
+        session: a `requests` session; it honours the proxy variables.
     """
 
     base_url: str | None = None
@@ -70,14 +70,14 @@ class Source:
 def fetch(
     entry: str | TrunkEntry, *, source: Source | None = None, progress: Progress | None = None
 ) -> Path:
-    """Fetch a trunk into the cache, if it is not there yet, and return its path.
+    """Download a trunk into the cache, unless it is there, and return its path.
 
-    A file that an earlier run left incomplete is continued. The file gets its name only when it
-    has proved to be the trunk it should be and its hash is the published or first seen one.
+    An incomplete download of an earlier run is resumed. The file gets its final name only after it
+    was verified: it holds the expected trunk, and its hash is the published or first seen one.
 
     Raises:
-        WeightsError: there is no such entry; the server cannot be reached or keeps breaking off;
-            the disk is full; or what came is not that trunk (it is then deleted).
+        WeightsError: there is no such entry; the server cannot be reached or keeps disconnecting;
+            the disk is full; or the file is not that trunk (it is then deleted).
     """
     entry = find_entry(entry) if isinstance(entry, str) else entry
     source = source or Source()
@@ -89,7 +89,7 @@ def fetch(
     part = _Part(folder / f"{entry.file_name}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _download(source, source.url(entry), part, progress or _silent)
+        _download(source, source.url(entry), part, progress or (lambda *_: None))
         _verify(part.path, entry, folder)
         part.path.replace(path)
         part.note.unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def fetch(
 
 
 class _Part:
-    """An incomplete file, and beside it what identifies the version that it is a part of."""
+    """An incomplete download, and next to it a note of the version that the server sent."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,7 +110,7 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def validator(self, url: str) -> str | None:
-        """Return the ETag or date under which the part was fetched from `url`."""
+        """Return the ETag or date of the version that was being downloaded from `url`."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
             return str(note["validator"]) if note["url"] == url and self.size else None
@@ -118,7 +118,7 @@ class _Part:
             return None
 
     def begin(self, url: str, response: requests.Response) -> None:
-        """Start from nothing, noting which version the server is about to send."""
+        """Start an empty file and note which version the server sends."""
         self.path.write_bytes(b"")
         etag = response.headers.get("ETag", "")
         weak = not etag or etag.startswith("W/")
@@ -134,7 +134,7 @@ class _Part:
 
 
 def _download(source: Source, url: str, part: _Part, progress: Progress) -> None:
-    """Bring `part` to its full length, over as many connections as it takes and is allowed."""
+    """Complete `part`, retrying as often as `source` allows."""
     reason = ""
     for attempt in range(source.retry.attempts):
         if attempt:
@@ -142,26 +142,26 @@ def _download(source: Source, url: str, part: _Part, progress: Progress) -> None
         try:
             if _connect_once(source.session, url, part, progress):
                 return
-            reason = "the server sent another range than asked for"
+            reason = "the server sent a different range than requested"
         except _BROKEN as error:
             reason = _plain_reason(error)
         except _TryAgainError as error:
             reason = str(error)
         except requests.RequestException as error:
-            raise WeightsError(f"{url}: cannot be fetched ({error}); check the address") from error
+            raise WeightsError(f"{url}: download failed ({error}); check the address") from error
     raise WeightsError(
         f"{url}: gave up after {source.retry.attempts} connections ({reason}). {part.size} bytes "
-        "are kept: run the same again to continue, or bring the file on a disk and run "
+        "are kept: run the same command again to resume, or copy the file to this machine and run "
         "`sam2unet weights import FILE`"
     )
 
 
 class _TryAgainError(Exception):
-    """The server is busy, or wants to be asked for the whole file."""
+    """The server is busy, or refused the requested range."""
 
 
 def _connect_once(session: requests.Session, url: str, part: _Part, progress: Progress) -> bool:
-    """Fetch what is missing over one connection; say whether the file is complete."""
+    """Download the missing bytes over one connection; return whether the file is complete."""
     headers = {"Accept-Encoding": "identity"}
     validator = part.validator(url)
     if validator is not None:
@@ -181,7 +181,7 @@ def _check_status(response: requests.Response, url: str, part: _Part) -> None:
     status = response.status_code
     if status == 416:
         part.delete()
-        raise _TryAgainError("the file on the server is shorter than what was fetched of it")
+        raise _TryAgainError("the file on the server is shorter than the part downloaded so far")
     if status in _RETRIED:
         raise _TryAgainError(f"the server answered {status} {response.reason}")
     if status not in (200, 206):
@@ -189,16 +189,17 @@ def _check_status(response: requests.Response, url: str, part: _Part) -> None:
     kind = response.headers.get("Content-Type", "")
     if kind.startswith("text/html"):
         raise WeightsError(
-            f"{url}: a web page came, not weights; a proxy or sign-in page is in between. Set "
-            "HTTPS_PROXY, or bring the file on a disk and run `sam2unet weights import FILE`"
+            f"{url}: the server sent a web page instead of weights, perhaps the sign-in page of a "
+            "proxy. Set HTTPS_PROXY, or copy the file to this machine and run "
+            "`sam2unet weights import FILE`"
         )
 
 
 def _receive(response: requests.Response, part: _Part, progress: Progress) -> None:
-    """Append the answer's body to the part.
+    """Append the response's body to the part.
 
     Raises:
-        requests.ConnectionError: fewer bytes came than were announced.
+        requests.ConnectionError: fewer bytes arrived than the server announced.
     """
     length = response.headers.get("Content-Length", "")
     total = part.size + int(length) if length.isdecimal() else None
@@ -211,24 +212,24 @@ def _receive(response: requests.Response, part: _Part, progress: Progress) -> No
             have += len(chunk)
             progress(have, total)
     if total is not None and have != total:
-        raise requests.ConnectionError(f"{have} of {total} bytes came")
+        raise requests.ConnectionError(f"received {have} of {total} bytes")
 
 
 def _check_space(part: _Part, needed: int) -> None:
     free = shutil.disk_usage(part.path.parent).free
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed} bytes are still to come, {free} are free")
+        raise OSError(errno.ENOSPC, f"{needed} bytes are needed, {free} are free")
 
 
 def _verify(path: Path, entry: TrunkEntry, folder: Path) -> None:
-    """Note a trunk that is what it should be; delete anything else."""
+    """Record the trunk if it is the expected one; otherwise delete it."""
     try:
         _check_hash(path, entry, folder)
         found = describe(check_trunk(path, entry.variant))
     except WeightsError as error:
         _Part(path).delete()
         raise WeightsError(
-            f"{entry.name}: what came is not this trunk, deleted. {error}"
+            f"{entry.name}: the downloaded file is not this trunk and was deleted. {error}"
         ) from error
     record(folder, entry.file_name, found)
 
@@ -240,13 +241,13 @@ def _check_hash(path: Path, entry: TrunkEntry, folder: Path) -> None:
     if found != expected:
         origin = "published" if entry.sha256 else "first seen"
         raise WeightsError(
-            f"{path}: sha256 is {found}, the one {origin} is {expected}; delete the file and "
-            "fetch it again, and be wary if that does not help"
+            f"{path}: sha256 is {found}, but the {origin} sha256 is {expected}; delete the file "
+            "and download it again, and do not trust the source if that does not help"
         )
 
 
 def _plain_reason(error: Exception) -> str:
-    """Return the first cause's own words, without the wrappers around it."""
+    """Return the message of the innermost cause, without its wrappers."""
     cause: BaseException = error
     while cause.args and isinstance(cause.args[0], BaseException):
         cause = cause.args[0]
@@ -258,10 +259,6 @@ def _disk_message(error: OSError, part: Path) -> str:
     if is_disk_full(error):
         return (
             f"{part.parent}: the disk is full ({error.strerror}); free some space and run the "
-            "same again, which continues, or move the cache with SAM2UNET_CACHE"
+            "same command again to resume, or move the cache with SAM2UNET_CACHE"
         )
-    return f"{part.parent}: cannot be written ({error}); check it, or set SAM2UNET_CACHE"
-
-
-def _silent(_have: int, _total: int | None) -> None:
-    """Show no progress."""
+    return f"{part.parent}: cannot be written ({error}); check the folder, or set SAM2UNET_CACHE"

@@ -1,4 +1,4 @@
-"""The kinds of weights files, told apart by what is in them, under one set of names."""
+"""Recognises the formats of weights files and converts their keys to ours."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sam2unet_core.task import Task
 
 Format = Literal["sam2", "authors", "delta", "full", "state_dict", "training"]
 """`sam2`: SAM2's or SAM2.1's official file, of which only the trunk is read. `authors`: SAM2-UNet
-as first published. `delta`, `full`: ours, in safetensors. `state_dict`: the network's bare state,
-such as MONAI's models/model.pt. `training`: a training checkpoint of ours."""
+as first published. `delta`, `full`: ours, in safetensors. `state_dict`: a plain state dict, such as
+MONAI's models/model.pt. `training`: our training checkpoint."""
 
 DELTA = "sam2unet-delta/1"
 FULL = "sam2unet-full/1"
 UNUSED = "up4."
-"""Prefix of the decoder step that the authors' files hold and their network never calls."""
+"""Prefix of a decoder step in the authors' files that their network never calls."""
 
 _SAM2_TRUNK = "image_encoder.trunk."
 _WRAPPERS = ("network", "model", "state_dict")
@@ -34,15 +34,15 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A weights file, recognised.
+    """The content of a weights file.
 
     Attributes:
-        format: which kind of file it is.
-        tensors: weights by our names; floating point as float32, large matrices as asked for.
-        variant: the size of the network; None where the weights do not tell.
-        num_classes: channels of the output; None where there is no decoder.
-        trunk_sha256: hash of the trunk that the file says it needs or holds, if it says so.
-        task: what the weights were trained for, if the file says so.
+        format: the format of the file.
+        tensors: weights under our keys; floats are float32, except large matrices (`matrices`).
+        variant: the network's variant; None if the weights fit none.
+        num_classes: output channels; None if the file has no decoder.
+        trunk_sha256: hash of the trunk that the file holds or needs, if it is stored in the file.
+        task: the task the weights were trained for, if it is stored in the file.
     """
 
     path: Path
@@ -55,24 +55,24 @@ class Checkpoint:
 
     @property
     def has_trunk(self) -> bool:
-        """Whether there are weights of the trunk."""
+        """Whether the file holds weights of the trunk."""
         return any(is_trunk_key(key) for key in self.tensors)
 
     @property
     def has_decoder(self) -> bool:
-        """Whether there are weights of the decoder."""
+        """Whether the file holds weights of the decoder."""
         return any(not key.startswith(ENCODER) for key in self.tensors)
 
 
 def read_checkpoint(path: Path | str, *, matrices: torch.dtype = torch.float32) -> Checkpoint:
-    """Read a weights file of any kind.
+    """Read a weights file of any format.
 
     Args:
         path: the file.
-        matrices: type of large matrices in place of float32; see `read_file`.
+        matrices: type of large matrices; see `read_file`.
 
     Raises:
-        WeightsError: the file cannot be read, is of no known kind, contradicts itself, or holds
+        WeightsError: the file cannot be read, is of no known format, contradicts itself, or holds
             values that are not finite.
     """
     raw = read_file(path, matrices=matrices)
@@ -82,8 +82,8 @@ def read_checkpoint(path: Path | str, *, matrices: torch.dtype = torch.float32) 
     declared = _declared_variant(raw)
     if declared is not None and not _fits(declared, tensors):
         raise WeightsError(
-            f"{raw.path}: its weights are not of the network {declared.name!r} that it names; "
-            "get the file again"
+            f"{raw.path}: its weights are not those of the network {declared.name!r}, as it says; "
+            "download the file again"
         )
     head = tensors.get("head.weight")
     return Checkpoint(
@@ -98,7 +98,7 @@ def read_checkpoint(path: Path | str, *, matrices: torch.dtype = torch.float32) 
 
 
 def task_in_weights(path: Path | str) -> Task | None:
-    """Return the task that a weights file says it was trained for, without reading its weights.
+    """Return the task stored in a weights file, without reading the weights.
 
     Raises:
         WeightsError: the file cannot be read.
@@ -107,12 +107,12 @@ def task_in_weights(path: Path | str) -> Task | None:
 
 
 def infer_variant(tensors: Mapping[str, Tensor]) -> Variant | None:
-    """Return the row of `VARIANTS` that weights by our names belong to, if there is one."""
+    """Return the variant in `VARIANTS` that weights under our keys belong to, or None."""
     return next((row for row in VARIANTS.values() if _fits(row, tensors)), None)
 
 
 def _fits(row: Variant, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether depth, channels and decoder width of `row` are those of the weights."""
+    """Return whether the weights have the depth, channels and decoder width of `row`."""
     layout = _layout(tensors)
     rfb = tensors.get("rfb1.conv_res.conv.weight")
     background = tensors.get("encoder.pos_embed")
@@ -124,8 +124,8 @@ def _fits(row: Variant, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _layout(tensors: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]] | None:
-    """Return channels of the first stage and blocks per stage, from the blocks' shapes."""
-    widths: list[int] = []  # channels into each block
+    """Return the channels of the first stage and the blocks per stage, from the weights' shapes."""
+    widths: list[int] = []  # input channels of each block
     while True:
         block = f"encoder.blocks.{len(widths)}."
         adapter, norm = (
@@ -141,7 +141,7 @@ def _layout(tensors: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]] | None
     rfb = tensors.get("rfb4.conv_res.conv.weight")
     proj = tensors.get(f"encoder.blocks.{len(widths) - 1}.block.attn.proj.weight")
     last = rfb.shape[1] if rfb is not None else proj.shape[0] if proj is not None else widths[-1]
-    out = [*widths[1:], last]  # channels out of each block
+    out = [*widths[1:], last]  # output channels of each block
     return widths[0], tuple(out.count(widths[0] * 2**stage) for stage in range(4))
 
 
@@ -162,7 +162,7 @@ def _recognise(raw: RawFile) -> tuple[Format, dict[str, Any]]:
         keys = ", ".join(list(map(str, outer))[:5]) or "nothing"
         raise WeightsError(
             f"{raw.path}: holds no weights of SAM2 or SAM2-UNet but {keys} ...; give an official "
-            "SAM2 file, a SAM2-UNet file or one that this software wrote"
+            "SAM2 file, a SAM2-UNet file or one that sam2unet wrote"
         )
     used = {key: value for key, value in state.items() if not key.startswith(UNUSED)}
     ours: dict[str, Format] = {DELTA: "delta", FULL: "full"}
@@ -174,7 +174,7 @@ def _recognise(raw: RawFile) -> tuple[Format, dict[str, Any]]:
 
 
 def _plain(path: Path, key: str, tensor: Tensor, matrices: torch.dtype) -> Tensor:
-    """Return a weight as a dense tensor in the type it is read in, and refuse NaN."""
+    """Return a weight in the type for its shape; raise if it is not dense, real and finite."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
         raise WeightsError(
             f"{path}: {key} is {tensor.dtype} {tensor.layout}, expected plain floats"
@@ -185,7 +185,7 @@ def _plain(path: Path, key: str, tensor: Tensor, matrices: torch.dtype) -> Tenso
     if not torch.isfinite(tensor).all():
         count = int((~torch.isfinite(tensor)).sum())
         raise WeightsError(
-            f"{path}: {count} values of {key} are not finite, so its training diverged; give an "
+            f"{path}: {count} values of {key} are not finite, so the training diverged; give an "
             "earlier checkpoint"
         )
     return tensor
@@ -203,7 +203,7 @@ def _declared_variant(raw: RawFile) -> Variant | None:
             return Variant.from_dict(json.loads(row))
         return find_variant(name) if name is not None else None
     except (ConfigError, ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{raw.path}: names no network that can be built: {error}") from error
+        raise WeightsError(f"{raw.path}: no network can be built: {error}") from error
 
 
 def _declared_task(raw: RawFile) -> Task | None:

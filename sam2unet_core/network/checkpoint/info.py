@@ -1,4 +1,4 @@
-"""What a weights file is, without building a network."""
+"""Describes weights files without building a network."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sam2unet_core.task import Task
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """A weights file, described.
+    """Description of a weights file.
 
     Attributes:
-        format: which kind of file it is.
-        variant: name of the network's size; None where the weights do not tell.
-        num_classes: channels of the output; None for a trunk alone.
-        trunk_sha256: hash of the trunk it holds, or needs; None where the file does not say.
+        format: the format of the file.
+        variant: name of the network's variant; None if the weights fit none.
+        num_classes: output channels; None for a trunk alone.
+        trunk_sha256: hash of the trunk that the file holds or needs; None if unknown.
         has_trunk: whether the file holds the trunk.
         has_decoder: whether the file holds adapters and decoder.
-        task: what it was trained for, if the file says so.
-        parameters: number of values of this network in the file, buffers included.
+        task: the task it was trained for, if it is stored in the file.
+        parameters: number of values of this network in the file, including buffers.
         sha256: hash of the file.
         size: bytes of the file.
     """
@@ -42,15 +42,15 @@ class WeightsInfo:
 
     @property
     def is_delta(self) -> bool:
-        """Whether the file needs a trunk beside it."""
+        """Whether the file needs a separate trunk."""
         return not self.has_trunk
 
 
 def read_info(path: Path | str) -> WeightsInfo:
-    """Describe a weights file of any kind.
+    """Describe a weights file of any format.
 
     Raises:
-        WeightsError: the file cannot be read or is of no known kind.
+        WeightsError: the file cannot be read or is of no known format.
     """
     checkpoint = read_checkpoint(path)
     has_trunk = checkpoint.has_trunk

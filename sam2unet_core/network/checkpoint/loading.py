@@ -1,4 +1,4 @@
-"""Weights from a file into a network."""
+"""Loads weights files into networks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from sam2unet_core.network.sam2unet import SAM2UNet
 from sam2unet_core.network.variants import Variant
 
 HEADS = ("head.", "side1.", "side2.")
-"""Prefixes of what the number of classes decides the shape of."""
+"""Prefixes of the weights whose shape depends on the number of classes."""
 
 _LISTED = 10
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What `load_weights` did.
+    """What `load_weights` loaded.
 
     Attributes:
         path: the file.
-        format: which kind of file it is.
+        format: the format of the file.
         keys: number of weights and buffers that were loaded.
-        trunk_only: the decoder and the adapters are as they were before.
-        without_trunk: the trunk is as it was before.
-        other_channels: output channels of the file, where its heads were left out for that.
+        trunk_only: the decoder and the adapters are unchanged.
+        without_trunk: the trunk is unchanged.
+        other_channels: the file's number of output channels, if its heads were skipped because
+            that number differs; else None.
     """
 
     path: Path
@@ -46,29 +47,29 @@ class LoadedWeights:
         """Return one line for a log."""
         part = "trunk only" if self.trunk_only else "all but the trunk"
         part = part if self.trunk_only or self.without_trunk else "whole network"
-        line = f"{self.keys} weights ({part}) from a file of kind {self.format!r}"
+        line = f"{self.keys} weights ({part}) from a file of format {self.format!r}"
         if self.other_channels is None:
             return line
-        return f"{line}, but not the heads: the file's have {self.other_channels} output channels"
+        return f"{line}, without the heads: the file has {self.other_channels} output channels"
 
 
 def load_weights(
     model: SAM2UNet, path: Path | str, *, other_classes: bool = False
 ) -> LoadedWeights:
-    """Read whatever weights file is given into `model`.
+    """Load a weights file of any format into `model`.
 
-    SAM2's and SAM2.1's official files hold the trunk only, deltas all but the trunk; the rest of
-    the model then stays as it is, and the result says so.
+    SAM2's and SAM2.1's official files hold only the trunk, deltas hold all but the trunk; the rest
+    of the model is left unchanged, and the result says so.
 
     Args:
-        model: takes the weights.
+        model: the network that gets the weights.
         path: the file.
-        other_classes: whether the file may be of another number of output channels; its heads
-            are then left out, and the model's stay as they are.
+        other_classes: accept a file with a different number of output channels; its heads are then
+            skipped, and the model keeps its own.
 
     Raises:
-        WeightsError: the file cannot be read or does not fit; or it is a delta to another trunk
-            than the model's.
+        WeightsError: the file cannot be read or does not fit, or it is a delta to a different
+            trunk.
     """
     checkpoint = read_checkpoint(path)
     kept: dict[str, Tensor] = {}
@@ -86,30 +87,30 @@ def load_weights(
 
 
 def load_model(path: Path | str, *, matrices: torch.dtype = torch.float32) -> SAM2UNet:
-    """Build the network that a weights file belongs to, with its weights, in eval mode.
+    """Build the network of a weights file and load its weights, in eval mode.
 
-    A delta's trunk is looked up by its hash in the cache. From a file that holds only a trunk
-    comes a network with one output channel and a decoder still to be trained.
+    A delta's trunk is looked up in the cache by its hash. A file that holds only a trunk gives a
+    network with one output channel and an untrained decoder.
 
     Args:
         path: the file.
-        matrices: type of large matrices; a 16-bit type halves the memory that loading takes.
-            Those of a delta's trunk are read in float32, which its hash is of.
+        matrices: type of large matrices; a 16-bit type halves the memory that loading takes. A
+            delta's trunk is always read as float32, because its hash is computed in float32.
 
     Raises:
-        MissingWeightsError: the delta's trunk is not in the cache; the message has the lines
+        MissingWeightsError: the delta's trunk is not in the cache; the message has the commands
             that get it.
-        WeightsError: the file cannot be read, or the size of its network cannot be told.
+        WeightsError: the file cannot be read, or its variant is unknown.
     """
     return build_model(read_checkpoint(path, matrices=matrices))
 
 
 def build_model(checkpoint: Checkpoint) -> SAM2UNet:
-    """Build the network of a weights file that has been read; see `load_model`."""
+    """Build the network of a checkpoint; see `load_model`."""
     if checkpoint.variant is None:
         raise WeightsError(
             f"{checkpoint.path}: its network is none of the known sizes; build it with "
-            "SAM2UNet(Variant(...)) and use load_weights"
+            "SAM2UNet(Variant(...)) and call load_weights"
         )
     classes = checkpoint.num_classes or 1
     _compare(checkpoint, _shapes(checkpoint.variant, classes))
@@ -123,10 +124,10 @@ def build_model(checkpoint: Checkpoint) -> SAM2UNet:
 
 
 def build_on_trunk(delta: Checkpoint) -> SAM2UNet:
-    """Build the network of a delta without its trunk, which the caller puts in.
+    """Build the network of a delta; the caller loads the trunk.
 
     Raises:
-        WeightsError: it is not all that a network has beside the trunk.
+        WeightsError: the delta's variant is unknown, or weights are missing or do not fit.
     """
     if delta.variant is None:
         raise WeightsError(f"{delta.path}: its network is none of the known sizes")
@@ -138,10 +139,10 @@ def build_on_trunk(delta: Checkpoint) -> SAM2UNet:
 
 
 def load_trainable_state_dict(model: SAM2UNet, state_dict: Mapping[str, Tensor]) -> None:
-    """Load what `trainable_state_dict` returned.
+    """Load the output of `trainable_state_dict`.
 
     Raises:
-        WeightsError: keys are missing, unexpected or of another shape.
+        WeightsError: keys are missing, unexpected or of the wrong shape.
     """
     expected = {k: tuple(v.shape) for k, v in trainable_state_dict(model).items()}
     problems = _problems(expected, {k: tuple(v.shape) for k, v in state_dict.items()})
@@ -156,8 +157,8 @@ def _load(model: SAM2UNet, checkpoint: Checkpoint) -> None:
         found = trunk_identity(model)
         if found != checkpoint.trunk_sha256:
             raise WeightsError(
-                f"{checkpoint.path}: belongs to the trunk {checkpoint.trunk_sha256}, the network's "
-                f"trunk is {found}. Load that trunk first (or use load_model, which does); "
+                f"{checkpoint.path}: needs the trunk {checkpoint.trunk_sha256}, but the network's "
+                f"trunk is {found}. Load that trunk first, or call load_model, which loads both; "
                 f"{how_to_get(model.variant)}"
             )
     if checkpoint.has_trunk:
@@ -167,12 +168,12 @@ def _load(model: SAM2UNet, checkpoint: Checkpoint) -> None:
 
 
 def _trunk_of(checkpoint: Checkpoint) -> Checkpoint:
-    """Read the trunk that a delta needs from the cache."""
+    """Read a delta's trunk from the cache."""
     variant = checkpoint.variant
     if checkpoint.trunk_sha256 is None or variant is None:
         raise WeightsError(
             f"{checkpoint.path}: holds no trunk and names none; load a trunk into the network "
-            "first, then this file, with load_weights"
+            "first, then this file, both with load_weights"
         )
     path = find_trunk(checkpoint.trunk_sha256)
     if path is None:
@@ -184,7 +185,7 @@ def _trunk_of(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def read_trunk(path: Path | str) -> Checkpoint:
-    """Read a weights file of any kind that has a trunk, and leave all but the trunk out.
+    """Read only the trunk of a weights file of any format.
 
     Raises:
         WeightsError: the file cannot be read or has no trunk.
@@ -192,15 +193,15 @@ def read_trunk(path: Path | str) -> Checkpoint:
     whole = read_checkpoint(path)
     trunk = {key: value for key, value in whole.tensors.items() if is_trunk_key(key)}
     if not trunk:
-        raise WeightsError(f"{whole.path}: holds no trunk; give SAM2's own file or a whole network")
+        raise WeightsError(f"{whole.path}: holds no trunk; give SAM2's file or a whole network")
     return Checkpoint(whole.path, "sam2", trunk, whole.variant, None)
 
 
 def check_trunk(path: Path | str, variant: Variant) -> Checkpoint:
-    """Read a file's trunk and make sure that it is one of that size of network.
+    """Read a file's trunk and check that it fits the variant.
 
     Raises:
-        WeightsError: the file cannot be read, or has no trunk or one of another size.
+        WeightsError: the file cannot be read, has no trunk, or its trunk does not fit.
     """
     trunk = read_trunk(path)
     _compare(replace(trunk, variant=variant), _shapes(variant, 1))
@@ -208,7 +209,7 @@ def check_trunk(path: Path | str, variant: Variant) -> Checkpoint:
 
 
 def _shapes(variant: Variant, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's weights without making them."""
+    """Return the shapes of a network's weights without allocating them."""
     with torch.device("meta"):
         model = SAM2UNet(variant, num_classes=num_classes)
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -217,8 +218,8 @@ def _shapes(variant: Variant, num_classes: int) -> dict[str, tuple[int, ...]]:
 def _compare(
     checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]], model: SAM2UNet | None = None
 ) -> None:
-    """Refuse a file whose weights are not those that the parts it holds should have."""
-    has_trunk, has_decoder = checkpoint.has_trunk, checkpoint.has_decoder  # each looks at all keys
+    """Raise a `WeightsError` if the file's trunk or decoder is incomplete or does not fit."""
+    has_trunk, has_decoder = checkpoint.has_trunk, checkpoint.has_decoder  # each scans all keys
     expected = {
         key: shape
         for key, shape in shapes.items()
@@ -230,20 +231,21 @@ def _compare(
         return
     target = checkpoint.variant if model is None else model.variant
     name = target.name if target else "?"
-    advice = "get the file again"
+    advice = "download the file again"
     if model is not None and checkpoint.variant and checkpoint.variant.name != name:
         advice = (
-            f"the file is of {checkpoint.variant.name!r}: build that network, or use load_model"
+            f"the file is of {checkpoint.variant.name!r}: build that network, or call load_model"
         )
     elif model is not None and checkpoint.num_classes not in (None, model.num_classes):
-        advice = f"the file has {checkpoint.num_classes} output channels: build as many"
+        count = checkpoint.num_classes
+        advice = f"the file has {count} output channels: build a network with num_classes={count}"
     raise WeightsError(
         f"{checkpoint.path}: does not fit the network {name!r}; {problems}; {advice}"
     )
 
 
 def _problems(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> str:
-    """List the keys that are missing, unexpected or misshapen, a few of each, with counts."""
+    """Describe the keys that are missing, unexpected or of the wrong shape; empty if none are."""
     misshapen = [
         f"{key} is {got[key]}, expected {expected[key]}"
         for key in expected
@@ -252,7 +254,7 @@ def _problems(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[i
     kinds = {
         "missing": [key for key in expected if key not in got],
         "unexpected": [key for key in got if key not in expected],
-        "of another shape": misshapen,
+        "of the wrong shape": misshapen,
     }
     return "; ".join(
         f"{len(found)} {kind}: {', '.join(found[:_LISTED])}{', ...' * (len(found) > _LISTED)}"

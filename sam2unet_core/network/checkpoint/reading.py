@@ -1,6 +1,6 @@
-"""A weights file opened, whatever wrote it: tensors, and the text that came with them.
+"""Reads safetensors and PyTorch files: tensors and metadata.
 
-Nothing in a file is ever run: pickles are read with `weights_only`.
+No code in a file is ever executed: pickles are read with `weights_only`.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _TORCH_ERRORS = (
     AssertionError,
     OSError,
 )
-"""What `torch.load` raises on files that are damaged in one way or another."""
-_AGAIN = "get the file again"
+"""What `torch.load` raises on damaged files."""
+_AGAIN = "download the file again"
 _AT_ONCE = 64 * 2**20
-"""Bytes of a file that are mapped into memory together."""
+"""Bytes of a file that are mapped into memory at once."""
 _LARGE = 2**14
-"""Elements from which a matrix is a linear layer's."""
+"""Matrices with at least this many elements are large."""
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        content: the tensors by name, or the nested dictionary that was pickled.
-        metadata: text by name; safetensors only.
+        content: the tensors by name, or the pickled nested dictionary.
+        metadata: text by name; empty unless the file is safetensors.
     """
 
     path: Path
@@ -50,16 +50,16 @@ class RawFile:
 
 
 def read_file(path: Path | str, *, matrices: torch.dtype = torch.float32) -> RawFile:
-    """Read a safetensors file or one that `torch.save` wrote.
+    """Read a safetensors or PyTorch file.
 
     Args:
         path: the file.
-        matrices: type to which large matrices are brought while they are read. With a 16-bit type
-            a safetensors file never lies in memory as a whole.
+        matrices: type to convert large matrices of a safetensors file to while reading. With a
+            16-bit type, memory never holds the whole file.
 
     Raises:
-        WeightsError: there is no such file, or it is damaged, of another kind, or a pickle that
-            wants to run code; the message says which and what to do.
+        WeightsError: the file does not exist, is damaged, is of another format, or is a pickle
+            that would run code.
     """
     path = Path(path)
     start = _read_start(path)
@@ -71,7 +71,7 @@ def read_file(path: Path | str, *, matrices: torch.dtype = torch.float32) -> Raw
 
 
 def read_metadata(path: Path | str) -> RawFile:
-    """Read the text that came with the weights, and leave the weights where they are.
+    """Read a file's metadata; of a safetensors file, read no weights.
 
     Raises:
         WeightsError: as `read_file`.
@@ -88,7 +88,7 @@ def read_metadata(path: Path | str) -> RawFile:
 
 
 def type_of(tensor: torch.Tensor, matrices: torch.dtype) -> torch.dtype:
-    """Return the type that a weight is read in: `matrices` for large matrices, else float32."""
+    """Return the type to read a tensor as: `matrices` for large matrices, else float32."""
     if not tensor.is_floating_point():
         return tensor.dtype
     return matrices if tensor.ndim == 2 and tensor.numel() >= _LARGE else torch.float32
@@ -109,7 +109,7 @@ def _read_start(path: Path) -> bytes:
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Safetensors: length of the header as 8 bytes little-endian, then a JSON object."""
+    """Safetensors starts with the header's length (8 bytes, little endian) and a JSON object."""
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 32
 
 
@@ -123,7 +123,7 @@ def _describe(start: bytes) -> str:
         return "is a Git LFS pointer, not the weights themselves; run `git lfs pull`"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
         return "is a text file, not weights; give a .pt, .pth or .safetensors file"
-    return "is no weights file (neither safetensors nor PyTorch); give a .pt or .safetensors file"
+    return "is neither a safetensors nor a PyTorch file; give a .pt, .pth or .safetensors file"
 
 
 def _read_safetensors(path: Path, matrices: torch.dtype) -> RawFile:
@@ -132,7 +132,7 @@ def _read_safetensors(path: Path, matrices: torch.dtype) -> RawFile:
         with safe_open(path, framework="pt") as opened:
             keys = list(opened.keys())
             metadata = dict(opened.metadata() or {})
-        while len(tensors) < len(keys):  # opened again and again, to let go of what was read
+        while len(tensors) < len(keys):  # reopening the file frees the memory of the last part
             with safe_open(path, framework="pt") as opened:
                 read = 0
                 for key in keys[len(tensors) :]:
@@ -168,18 +168,18 @@ def _refuse_torchscript(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError):
-        return  # a file in PyTorch's older form, or damaged: torch.load tells
+        return  # PyTorch's legacy format, or damaged: torch.load decides
     if any(name.endswith("/constants.pkl") for name in names):
-        raise WeightsError(f"{path}: is a TorchScript program; give the weights (models/model.pt)")
+        raise WeightsError(f"{path}: is a TorchScript program; give its weights (models/model.pt)")
 
 
 def _refusal(error: str) -> str:
-    """Say in one line why `weights_only` refused a pickle."""
+    """Return in one line why `weights_only` refused a pickle."""
     wanted = re.search(r"GLOBAL (\S+)", error)
     if wanted is None:
         reason = next((t for t in error.splitlines() if t.strip()), "unknown reason")
         return f"is not a file of plain weights, or it is damaged ({reason}); {_AGAIN}"
     return (
-        f"refused: the pickle wants to call {wanted[1]}, which can run any code. Where you trust "
-        "its source, load it there and save its state_dict alone with torch.save"
+        f"refused: the pickle wants to call {wanted[1]}, which can run any code. If you trust the "
+        "source, load the file with your own code and save only its state_dict with torch.save"
     )

@@ -1,4 +1,4 @@
-"""Networks written as safetensors: whole, or all but the frozen trunk."""
+"""Saves networks as safetensors: the whole network, or a delta without the frozen trunk."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from sam2unet_core.task import Task
 
 
 def save_delta(model: SAM2UNet, path: Path | str, *, task: Task | None) -> None:
-    """Write all but the frozen trunk, the trunk's hash and the task beside it.
+    """Save all weights but the frozen trunk's, with the trunk's hash and the task.
 
-    A network whose trunk learns as well differs from its trunk's file everywhere, so it is
-    written whole, as `save_full` does in float32.
+    If the trunk is trained too, the whole network is saved, as by `save_full`.
 
     Raises:
-        WeightsError: the task has another number of channels, a value is not finite, or the
-            file cannot be written.
+        WeightsError: the task's number of channels differs from the network's, a value is not
+            finite, or the file cannot be written.
     """
     if not model.trunk_is_frozen:
-        save_full(model, path, task=task, dtype=torch.float32)
+        save_full(model, path, task=task)
         return
     state = model.state_dict()
     tensors = {key: value for key, value in state.items() if not is_trunk_key(key)}
@@ -42,14 +41,15 @@ def save_delta(model: SAM2UNet, path: Path | str, *, task: Task | None) -> None:
 def save_full(
     model: SAM2UNet, path: Path | str, *, task: Task | None, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write the whole network.
+    """Save the whole network.
 
     Args:
         model: the network.
-        path: the file to write; one that is there is replaced when the new one is complete.
+        path: the file to write; an existing file is replaced only when the new one is complete.
         task: what the network was trained for.
-        dtype: float32, or float16 for half the size; it is read back as float32. The statistics of
-            batch normalisation stay float32: they are few, and variances leave float16's range.
+        dtype: float32, or float16 to halve the size; it is read back as float32. The statistics of
+            batch normalisation stay float32: they are small, and variances can exceed the range of
+            float16.
 
     Raises:
         WeightsError: as `save_delta`, or a value is too large for float16.
@@ -63,22 +63,22 @@ def save_full(
 
 
 def split(full: Path | str, *, delta: Path | str, task: Task | None = None) -> str:
-    """Write a delta from a file that holds a whole network.
+    """Write the delta of a file that holds a whole network.
 
     Args:
         full: any file with trunk and decoder, such as the authors'.
         delta: the file to write.
-        task: what it was trained for; by default what `full` says.
+        task: what it was trained for; by default the task stored in `full`.
 
     Returns:
-        The hash of the trunk that the delta belongs to.
+        The hash of the trunk that the delta needs.
 
     Raises:
-        WeightsError: a file cannot be read or written, or `full` is not whole.
+        WeightsError: a file cannot be read or written, or `full` lacks the trunk or the decoder.
     """
     whole = read_checkpoint(full)
     if not (whole.has_trunk and whole.has_decoder):
-        raise WeightsError(f"{full}: is no whole network; give one that holds trunk and decoder")
+        raise WeightsError(f"{full}: is not a whole network; give a file with trunk and decoder")
     tensors = {key: value for key, value in whole.tensors.items() if not is_trunk_key(key)}
     trunk = trunk_hash(whole.tensors)
     kept = task or whole.task
@@ -87,18 +87,18 @@ def split(full: Path | str, *, delta: Path | str, task: Task | None = None) -> s
 
 
 def merge(trunk: Path | str, delta: Path | str, *, full: Path | str) -> None:
-    """Write a whole network from a trunk and a delta to it.
+    """Write a whole network from a trunk and a delta.
 
     Raises:
-        WeightsError: a file cannot be read or written, or the delta is to another trunk.
+        WeightsError: a file cannot be read or written, or the delta needs a different trunk.
     """
     base, rest = read_trunk(trunk), read_checkpoint(delta)
     if rest.has_trunk or not rest.has_decoder:
-        raise WeightsError(f"{delta}: is no delta; give a file that holds all but the trunk")
+        raise WeightsError(f"{delta}: is not a delta; give a file that holds all but the trunk")
     found = trunk_hash(base.tensors)
     if rest.trunk_sha256 not in (None, found):
         raise WeightsError(
-            f"{delta}: belongs to the trunk {rest.trunk_sha256}, {trunk} holds {found}; give "
+            f"{delta}: needs the trunk {rest.trunk_sha256}, but {trunk} holds {found}; give "
             "the trunk it was trained on"
         )
     variant = _variant(rest)
@@ -111,7 +111,7 @@ def _variant(checkpoint: Checkpoint) -> Variant:
     if checkpoint.variant is None:
         raise WeightsError(
             f"{checkpoint.path}: its network is none of the known sizes; load it into "
-            "SAM2UNet(Variant(...)) and use save_delta or save_full"
+            "SAM2UNet(Variant(...)) and call save_delta or save_full"
         )
     return checkpoint.variant
 
@@ -135,7 +135,7 @@ def _write(
     if diverged:
         names = ", ".join(diverged[:3])
         raise WeightsError(
-            f"{path}: not written, {names} and so on hold values that are not finite"
+            f"{path}: not written, because values of {names} are not finite; the training diverged"
         )
     metadata = {
         "format": kind,
@@ -153,15 +153,15 @@ def _write(
         write_bytes(path, _with_sorted_metadata(save(plain, metadata=metadata)))
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path}: cannot be written ({error}); check folder and space"
+            f"{path}: cannot be written ({error}); check the folder and the free space"
         ) from error
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:
-    """Return a safetensors file with its metadata in order, which safetensors leaves to chance.
+    """Return a safetensors file with sorted metadata, so that equal weights give equal files.
 
-    The file starts with 8 bytes (the header's length, little endian) and the header, JSON filled
-    up with blanks. In order, equal weights give equal files.
+    safetensors writes metadata in random order. The file starts with the header's length (8 bytes,
+    little endian) and the header, which is JSON padded with blanks.
     """
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])

@@ -1,6 +1,6 @@
 """Runs a command next to Slicer: its lines arrive through a queue, and it ends with its children.
 
-Standard library alone. Whoever owns one polls it, from a timer in Slicer and from a loop in tests.
+Standard library only. Whoever owns one polls it, from a timer in Slicer and from a loop in tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Runs `sam2unet segment` over a folder in the background and says how far it is.
+"""Runs `sam2unet segment` over a folder in the background and reports its progress.
 
-Standard library alone. How far it is comes from the manifest, of which a line is written for each
+Standard library only. How far it is comes from the manifest, of which a line is written for each
 input file; how many files there are is counted meanwhile, so the time left is an estimate.
 """
 
@@ -92,7 +92,7 @@ class Batch:
     """One run.
 
     Args:
-        command: words that start `sam2unet`.
+        command: command that starts `sam2unet`.
         request: what to segment.
         variables: environment variables to start from; this process's own by default.
     """
@@ -155,7 +155,7 @@ class Batch:
         return self.poll()
 
     def cancel(self) -> list[tuple]:
-        """Stop the run; what is done stays, and the same run again goes on there."""
+        """Stop the run; finished results are kept, and the same run again resumes."""
         if self.finished:
             return []
         self._process.stop()
@@ -184,11 +184,11 @@ class Batch:
         if code == REFUSED:
             remedy = "Choose another result folder, or wait until the other run has ended."
         elif code < 0 or code > 128:
-            remedy = "The program was stopped from outside, perhaps for want of memory. Run again."
+            remedy = "The program was killed, perhaps because memory ran out. Run again to resume."
         return ("failed", message, remedy)
 
     def _read(self) -> None:
-        """Take the whole lines that were appended to the manifest."""
+        """Read the complete lines that were appended to the manifest."""
         try:
             with (self.request.output / "manifest.jsonl").open("rb") as file:
                 file.seek(self._offset)

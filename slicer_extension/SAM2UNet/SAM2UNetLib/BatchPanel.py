@@ -1,8 +1,8 @@
-"""The tab Folder: a folder in, the batch tool's results and report out."""
+"""The tab Folder: runs the batch tool over a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,16 @@ import qt
 from .Batch import Batch, BatchRequest, BatchState
 from .Environment import EnvironmentProblem
 from .Settings import keep, setting, startupVariables
+from .Tasks import FormatEntry
 from .Texts import _, counts, minutes
 
 POLL_MS = 200
-FORMATS = (
-    ("auto", "Suits each input"),
-    ("auto,overlay", "Suits each input, and overlays"),
-    ("seg", "DICOM SEG"),
-    ("seg,sr", "DICOM SEG and structured report"),
-    ("png,overlay", "Masks and overlays as pictures"),
-    ("nifti", "NIfTI"),
-)
+AUTO = "auto"
+"""The format that `sam2unet segment` chooses for each input."""
 NAMES = (
-    ("auto", "Keep names of images, hide those of DICOM"),
-    ("pseudonymize", "Hide names"),
-    ("keep", "Keep names"),
+    ("auto", "Keep image names, pseudonymize DICOM"),
+    ("pseudonymize", "Pseudonymize all"),
+    ("keep", "Keep all names"),
 )
 
 
@@ -35,7 +30,7 @@ class BatchPanel:
 
     Args:
         ui: the panel's widgets by name.
-        command: returns the words that start `sam2unet`, or raises EnvironmentProblem.
+        command: returns the command that starts `sam2unet`, or raises EnvironmentProblem.
         options: returns the choices of the first tab: task, bundle, weights, device, force.
     """
 
@@ -52,12 +47,9 @@ class BatchPanel:
         self._timer.timeout.connect(self.onTimer)
         self.ui.batchInputPath.filters = ctk.ctkPathLineEdit.Dirs
         self.ui.batchOutputPath.filters = ctk.ctkPathLineEdit.Dirs
-        for box, choices in (
-            (self.ui.batchFormatComboBox, FORMATS),
-            (self.ui.batchNamesComboBox, NAMES),
-        ):
-            for value, label in choices:
-                box.addItem(_(label), value)
+        for value, label in NAMES:
+            self.ui.batchNamesComboBox.addItem(_(label), value)
+        self.offer(())
         self.ui.batchInputPath.currentPath = setting("batchInput", "")
         self.ui.batchOutputPath.currentPath = setting("batchOutput", "")
         self.ui.batchInputPath.currentPathChanged.connect(self.refresh)
@@ -67,13 +59,32 @@ class BatchPanel:
         self.ui.batchReportButton.clicked.connect(self.onReport)
         self.refresh()
 
+    @property
+    def formats(self) -> str:
+        """The ticked formats, as `--format` takes them."""
+        items = [self.ui.batchFormatList.item(row) for row in range(self.ui.batchFormatList.count)]
+        ticked = [item.data(qt.Qt.UserRole) for item in items if item.checkState() == qt.Qt.Checked]
+        return ",".join(ticked) or AUTO
+
+    def offer(self, formats: Sequence[FormatEntry]) -> None:
+        """List the formats of the environment; those that were ticked stay so."""
+        before = self.formats.split(",")
+        self.ui.batchFormatList.clear()
+        for each in (FormatEntry(AUTO, _("the usual formats of each input")), *formats):
+            text = f"{each.name}: {each.help}"
+            item = qt.QListWidgetItem(text)
+            item.setToolTip(text)
+            item.setData(qt.Qt.UserRole, each.name)
+            item.setCheckState(qt.Qt.Checked if each.name in before else qt.Qt.Unchecked)
+            self.ui.batchFormatList.addItem(item)
+
     def refresh(self) -> None:
-        """Show what can be done."""
+        """Enable what can be done now."""
         running = self.batch is not None
         chosen = bool(self.ui.batchInputPath.currentPath and self.ui.batchOutputPath.currentPath)
         self.ui.batchRunButton.enabled = chosen and not running
         self.ui.batchRunButton.toolTip = (
-            _("Run over the whole folder in the background.")
+            _("Segment the whole folder in the background.")
             if chosen
             else _("Choose both folders first.")
         )
@@ -82,7 +93,7 @@ class BatchPanel:
         self.ui.batchProgressBar.visible = running
 
     def close(self) -> None:
-        """Stop what runs, before the module goes."""
+        """Stop what runs, before the module is removed."""
         self._timer.stop()
         if self.batch is not None:
             self.batch.cancel()
@@ -96,7 +107,7 @@ class BatchPanel:
         request = BatchRequest(
             Path(source),
             Path(output),
-            formats=self.ui.batchFormatComboBox.itemData(self.ui.batchFormatComboBox.currentIndex),
+            formats=self.formats,
             names=self.ui.batchNamesComboBox.itemData(self.ui.batchNamesComboBox.currentIndex),
             **self.options(),
         )
@@ -114,7 +125,7 @@ class BatchPanel:
         self.refresh()
 
     def onCancel(self) -> None:
-        """Stop; what is done stays."""
+        """Stop; finished results are kept."""
         if self.batch is not None:
             self._show(self.batch.cancel())
 
@@ -123,7 +134,7 @@ class BatchPanel:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.report)))
 
     def onTimer(self) -> None:
-        """Take what happened since the last call."""
+        """Show what happened since the last call."""
         if self.batch is not None:
             self._show(self.batch.poll())
 
@@ -163,7 +174,7 @@ class BatchPanel:
         elif kind == "failed":
             self._say("{}. {}".format(content[0].rstrip("."), content[1]))
         else:
-            self._say(_("Cancelled. What is done stays; running again goes on there."))
+            self._say(_("Cancelled. Finished results are kept; run again to resume."))
         self.refresh()
         if kind == "finished" and self.report is not None:
             self.onReport()
@@ -177,7 +188,7 @@ def _describe(counts: Any) -> str:
 
 
 def _details(reasons: Any, warnings: Any) -> str:
-    """Return lines on why files are not done, and on what was guessed in those that are."""
+    """Return lines that count why files are not done, and the warnings of those that are."""
     text = "\n" + _("Not done: {text}.").format(text=counts(reasons)) if reasons else ""
     if warnings:
         text += "\n" + _("Warnings: {text}.").format(text=counts(warnings))

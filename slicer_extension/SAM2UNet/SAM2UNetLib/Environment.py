@@ -1,4 +1,4 @@
-"""Where the network lives: a Python environment of our own, or one that is already there.
+"""The Python environment of the network: one that this module builds, or an existing one.
 
 Slicer's own Python stays as it is: nothing is installed into it and nothing of it is replaced.
 Standard library alone; what fills the folder is in EnvironmentPlan.py and EnvironmentBuilder.py.
@@ -41,7 +41,7 @@ class State(Enum):
     READY = "ready"
     INTERRUPTED = "interrupted"
     FOREIGN = "foreign"
-    """The folder holds something that is not ours."""
+    """The folder contains something that is not ours."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ExistingEnvironment:
     python: Path
 
     def command(self) -> list[str]:
-        """Return the words that start `sam2unet`; its arguments follow.
+        """Return the command that starts `sam2unet`; its arguments follow.
 
         Raises:
             EnvironmentProblem: there is no such file.
@@ -98,7 +98,7 @@ class OwnEnvironment:
         return content if isinstance(content, dict) else {}
 
     def writeMarker(self, content: Mapping[str, Any]) -> None:
-        """Write down how far a build is; by renaming, so that it is whole or the old one."""
+        """Record the state of a build; by renaming, so that the file is never half written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / (MARKER + ".part")
         part.write_text(json.dumps(dict(content), indent=2) + "\n", encoding="utf-8")
@@ -116,7 +116,7 @@ class OwnEnvironment:
         return State.INTERRUPTED
 
     def command(self) -> list[str]:
-        """Return the words that start `sam2unet`; its arguments follow.
+        """Return the command that starts `sam2unet`; its arguments follow.
 
         Raises:
             EnvironmentProblem: it is not built, or not to its end.
@@ -126,12 +126,12 @@ class OwnEnvironment:
             raise EnvironmentProblem("The environment is not built. Press Build on the Setup tab.")
         if state is not State.READY:
             raise EnvironmentProblem(
-                "The environment was not built to its end. Press Repair on the Setup tab."
+                "The build of the environment was interrupted. Press Repair on the Setup tab."
             )
         return self.commandFor(self.marker)
 
     def commandFor(self, marker: Mapping[str, Any]) -> list[str]:
-        """Return the words that start `sam2unet` in an environment with this marker."""
+        """Return the command that starts `sam2unet` in an environment with this marker."""
         executable = str(self._executable(marker))
         if marker.get("mode") == "target":
             return [executable, "-s", "-X", "utf8", str(self.folder / RUNNER)]
@@ -152,8 +152,8 @@ class OwnEnvironment:
             return
         if state is State.FOREIGN:
             raise EnvironmentProblem(
-                f"{self.folder}: holds files that this module did not write, so it is left alone. "
-                "Choose another folder."
+                f"{self.folder}: contains files that this module did not write, so nothing "
+                "was removed. Choose another folder."
             )
         marker = self.marker
         self.writeMarker({**marker, "state": "removing"})

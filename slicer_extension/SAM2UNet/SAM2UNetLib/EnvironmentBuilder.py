@@ -1,6 +1,6 @@
-"""Carries out a plan in the background, step by step, and says how it goes.
+"""Carries out a plan in the background, step by step, and reports its progress.
 
-Standard library alone. `poll` is called from a timer; it never waits.
+Standard library only. `poll` is called from a timer; it never waits.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ REMEDIES = (
     ),
     (
         r"ProxyError|Tunnel connection failed|407 Proxy",
-        "The proxy refused. Set HTTPS_PROXY to its address before Slicer starts, or use a folder "
-        "of wheels.",
+        "The proxy refused the connection. Set HTTPS_PROXY to its address before Slicer starts, or "
+        "use a folder of wheels.",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED|SSLError|SSLCertVerificationError",
-        "The connection's certificate is not trusted here. Set PIP_CERT to your site's "
+        "The certificate of the connection is not trusted. Set PIP_CERT to your site's "
         "certificate file before Slicer starts, or use a folder of wheels.",
     ),
     (
         r"NewConnectionError|NameResolutionError|name resolution|getaddrinfo|Failed to establish|"
         r"ConnectTimeout|ReadTimeout|timed out",
-        "The internet was not reached. Try again, or use a folder of wheels filled elsewhere.",
+        "The internet cannot be reached. Try again, or use a folder of wheels made on another "
+        "computer.",
     ),
     (
         r"requires a different Python|Requires-Python",
-        "This Python does not fit. sam2unet needs Python 3.11 to 3.13.",
+        "This Python version is not supported: sam2unet needs Python 3.11 to 3.13.",
     ),
     (
         r"No matching distribution|Could not find a version",
@@ -49,12 +50,12 @@ REMEDIES = (
     ),
     (
         r"Permission denied|Access is denied|WinError 5\b|WinError 32",
-        "A file is in use or may not be written. Close other Slicer windows and press Repair, or "
+        "A file is in use or cannot be written. Close other Slicer windows and press Repair, or "
         "choose another folder.",
     ),
 )
 """What pip's messages mean for a person: pattern, what to do. The first that fits counts."""
-UNKNOWN = "Copy the log and look at its last lines; Repair begins anew."
+UNKNOWN = "Copy the log and look at its last lines. Repair starts again."
 KEPT_LINES = 2000
 
 
@@ -89,7 +90,8 @@ class EnvironmentBuilder:
             raise EnvironmentProblem(self.plan.problem)
         if own.state() is State.FOREIGN:
             raise EnvironmentProblem(
-                f"{own.folder}: is not empty and not an environment of ours. Choose another folder."
+                f"{own.folder}: is not empty and is not an environment of this module. "
+                "Choose another folder."
             )
         own.remove()
         self._mark("building")
@@ -139,7 +141,7 @@ class EnvironmentBuilder:
     def _stepsOf(self, mode: str) -> list[Step]:
         own = self.plan.environment
         check = own.commandFor({"mode": mode, "base": str(self.plan.base)})
-        trial = Step("Trying the network's software", [*check, "doctor", "--json"])
+        trial = Step("Testing the network's software", [*check, "doctor", "--json"])
         return [*self.plan.steps(mode), trial]
 
     def _begin(self, index: int) -> list[tuple]:
@@ -173,7 +175,9 @@ class EnvironmentBuilder:
 
     def _changeMode(self) -> list[tuple]:
         """Go on without a virtual environment: this Python cannot make one that works."""
-        self._keep("This Python makes no virtual environment that works; using a folder instead.")
+        self._keep(
+            "This Python cannot make a working virtual environment; using a plain folder instead."
+        )
         self._mode = "target"
         self._mark("building")
         self.plan.environment.writeRunner()

@@ -1,4 +1,4 @@
-"""The tab Setup: builds, repairs and removes the environment, or takes one that is there."""
+"""The tab Setup: builds, repairs and removes the environment, or uses an existing one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class EnvironmentPanel:
         self.refresh()
 
     def command(self) -> list[str]:
-        """Return the words that start `sam2unet`.
+        """Return the command that starts `sam2unet`.
 
         Raises:
             EnvironmentProblem: there is no environment that can be used; says what to do.
@@ -114,7 +114,7 @@ class EnvironmentPanel:
         self.models.refresh()
 
     def close(self) -> None:
-        """Stop what runs, before the module goes."""
+        """Stop what runs, before the module is removed."""
         self._timer.stop()
         if self.builder is not None:
             self.builder.cancel()
@@ -122,7 +122,7 @@ class EnvironmentPanel:
             self.check.stop()
 
     def onBuild(self) -> None:
-        """Show what building does and how much it takes; begin if that is agreed to."""
+        """Show what the build does and needs; start it if the user agrees."""
         plan = self.plan()
         if plan.problem:
             self._say(plan.problem)
@@ -182,7 +182,7 @@ class EnvironmentPanel:
             self._say(str(error))
             return
         self._answer = []
-        self._say(_("Asking that Python..."))
+        self._say(_("Checking that Python..."))
         self._timer.start()
         self.refresh()
 
@@ -196,7 +196,7 @@ class EnvironmentPanel:
         self._show(events)
 
     def onTimer(self) -> None:
-        """Take what happened since the last call."""
+        """Show what happened since the last call."""
         if self.builder is not None:
             self._show(self.builder.poll())
         elif self.check is not None:
@@ -233,7 +233,7 @@ class EnvironmentPanel:
         elif kind == "failed":
             self._say("{} {}".format(*content))
         else:
-            self._say(_("Cancelled. Repair goes on from the beginning."))
+            self._say(_("Cancelled. Repair starts the build again."))
         self.refresh()
         self.onChange()
 
@@ -247,10 +247,10 @@ class EnvironmentPanel:
                 found=own.marker.get("found", ""), when=own.marker.get("when", "")
             )
         if state is State.INTERRUPTED:
-            return _("The environment was not built to its end. Repair builds it anew.")
+            return _("The build of the environment was interrupted. Repair starts it again.")
         if state is State.FOREIGN:
-            return _("This folder holds other files. Choose another one.")
-        return _("There is no environment yet. Build says what it does before it begins.")
+            return _("This folder contains other files. Choose another one.")
+        return _("There is no environment yet. Build shows what it will do before it starts.")
 
     def _fill(self) -> None:
         self.ui.environmentPath.filters = ctk.ctkPathLineEdit.Dirs

@@ -1,6 +1,6 @@
 """What building the environment will do: steps, sizes, and the build of PyTorch for this machine.
 
-Standard library alone. A plan is shown before anything is done.
+Standard library only. A plan is shown before anything is done.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class TorchBuild:
 
     Attributes:
         name: `cpu`, `cu128`, ...; empty for what the package index has by default (macOS).
-        label: what a person reads.
-        downloadMb: about how much is fetched, with all other packages.
-        diskMb: about how much it takes on the disk, with all other packages.
+        label: what the user reads.
+        downloadMb: approximate download, with all other packages.
+        diskMb: approximate disk space, with all other packages.
         cuda: least CUDA version the driver must offer.
     """
 
@@ -84,7 +84,7 @@ class Plan:
         environment: the folder to fill.
         base: Python that makes the environment and runs pip.
         source: folder with the sources of `sam2unet`, or None for the released package.
-        wheels: folder with wheel files; nothing is fetched then.
+        wheels: folder with wheel files; nothing is downloaded then.
         torch: build of PyTorch.
         freeMb: free space on that disk.
     """
@@ -100,7 +100,9 @@ class Plan:
     def problem(self) -> str:
         """Why it cannot begin, and what to do; empty if it can."""
         if self.wheels is not None and not list(self.wheels.glob("*.whl")):
-            return f"{self.wheels}: holds no wheel files (*.whl). Choose another folder, or none."
+            return (
+                f"{self.wheels}: contains no wheel files (*.whl). Choose another folder, or none."
+            )
         if self.freeMb < self.torch.diskMb:
             return (
                 f"Needs about {_size(self.torch.diskMb)}, but only {_size(self.freeMb)} are free "
@@ -112,21 +114,21 @@ class Plan:
         return ""
 
     def text(self) -> str:
-        """Return what a person should know before agreeing."""
+        """Return what the user should know before agreeing."""
         fetched = (
-            f"Nothing is fetched: the packages come from {self.wheels}."
+            f"Nothing is downloaded: the packages come from {self.wheels}."
             if self.wheels
-            else f"About {_size(self.torch.downloadMb)} are fetched from the internet."
+            else f"About {_size(self.torch.downloadMb)} are downloaded from the internet."
         )
         return "\n".join(
             [
                 f"A Python environment is built in {self.environment.folder}.",
-                f"It takes about {_size(self.torch.diskMb)} on the disk; "
+                f"It needs about {_size(self.torch.diskMb)} of disk space; "
                 f"{_size(self.freeMb)} are free.",
                 fetched,
                 f"PyTorch: {self.torch.label}. With it come MONAI, pydicom, highdicom and PyAV "
                 "(video; its wheels carry GPL codecs).",
-                "Slicer's own Python is not changed. Building goes on in the background and can be "
+                "Slicer's own Python is not changed. The build runs in the background and can be "
                 "cancelled.",
             ]
         )
@@ -145,10 +147,10 @@ class Plan:
         python = str(own.python)
         return [
             Step(
-                "Making the environment",
+                "Creating the environment",
                 [str(self.base), "-m", "venv", "--clear", "--without-pip", venv],
             ),
-            Step("Trying its Python", [python, "-I", "-c", PROBE]),
+            Step("Testing its Python", [python, "-I", "-c", PROBE]),
             Step(
                 "Installing packages",
                 [str(self.base), "-c", PIP_ELSEWHERE, python, "install", *self._install()],

@@ -1,4 +1,4 @@
-"""What the module tells a person when something cannot be done: what was wrong, what to do."""
+"""Errors of the module for the user: what was wrong, and what to do."""
 
 from __future__ import annotations
 

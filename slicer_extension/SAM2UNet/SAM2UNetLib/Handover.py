@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import protocol
-from .WorkerProcess import WorkerProcess
+from .Collaborators import WorkerControl
 
 
 class Handover:
     """One array for the worker, written in a thread or at once; removed when it was used."""
 
-    def __init__(self, worker: WorkerProcess) -> None:
+    def __init__(self, worker: WorkerControl) -> None:
         self.worker = worker
         self.reference: dict[str, Any] | None = None
         self.trouble: str | None = None
@@ -45,7 +45,7 @@ class Handover:
         self._thread = None
 
     def write(self, array: NDArray[np.generic]) -> dict[str, Any]:
-        """Write an array at once, and return what the worker is told of it.
+        """Write an array at once, and return the reference that the worker gets.
 
         Raises:
             OSError: the disk is full, or the worker is gone.
@@ -60,7 +60,7 @@ class Handover:
 
         Raises:
             OSError: the file cannot be read, or the worker is gone.
-            ProtocolError: it is not the array that was told.
+            ProtocolError: it is not the array of the reference.
         """
         array = protocol.read_array(self._folder(), reference)
         self._remove(reference)

@@ -9,8 +9,8 @@ import slicer
 import vtk
 
 from . import Inputs
+from .Collaborators import PanelChoices
 from .Errors import InputError
-from .TaskCatalog import TaskEntry
 from .Texts import _
 
 VOLUME = (
@@ -38,7 +38,7 @@ class InputChoice:
     def __init__(self, ui: Any, *, onChange: Callable[[], None]) -> None:
         self.ui = ui
         self.onChange = onChange
-        self.parameter: Any = None
+        self.parameter: PanelChoices | None = None
         self.info: Inputs.InputInfo | None = None
         self._trouble = ""
         self._waiting: tuple[Any, list[int]] | None = None
@@ -49,7 +49,7 @@ class InputChoice:
         ui.firstSpinBox.valueChanged.connect(self.onChange)
         ui.lastSpinBox.valueChanged.connect(self.onChange)
 
-    def follow(self, parameter: Any) -> None:
+    def follow(self, parameter: PanelChoices | None) -> None:
         """Show the choices of a parameter node; None leaves the widgets alone."""
         self.parameter = None
         if parameter is None:
@@ -93,15 +93,8 @@ class InputChoice:
             return _("The range ends before it begins.")
         view = self.ui.sliceViewSelector.currentNode()
         if self.what == "slice" and not self.isSequence and view is None:
-            return _("Choose the slice view whose slice is meant.")
+            return _("Choose the slice view to segment.")
         return ""
-
-    def fits(self, entry: TaskEntry) -> tuple[bool, str]:
-        """Return whether a task is made for the image and, where not, why."""
-        if self.info is None:
-            return True, ""
-        fitting, reason = Inputs.fits(self.info, entry.task)
-        return fitting, reason if fitting else f"{reason[:1].upper()}{reason[1:]}."
 
     def refresh(self) -> None:
         """Show the rows that the choice needs."""

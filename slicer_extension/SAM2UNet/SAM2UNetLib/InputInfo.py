@@ -1,4 +1,4 @@
-"""What kind of input a node is, and which tasks are made for it."""
+"""What kind of input a node is, and what Slicer knows of the DICOM source it came from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import slicer
 import vtk
 
+from .Collaborators import Source
 from .Errors import InputError
+from .Texts import _
 
 _COLOUR = "RGB"
 _GREY = "MONOCHROME2"
@@ -25,8 +27,8 @@ class InputInfo:
         colour: whether its pictures have colours.
         rows, columns: size of a slice or frame in pixels.
         frames: how many slices a volume, or frames a sequence, has.
-        modality: DICOM modality, or None where it is not known.
-        sopClass: DICOM SOP class UID, or None where it is not known.
+        modality: DICOM modality, or None where Slicer does not know it.
+        sopClass: DICOM SOP class UID, or None where Slicer's DICOM database does not know the file.
         photometric: as in DICOM; None where the input did not come from DICOM.
         instanceUids: SOP instance UIDs of its files, in the order of the slices.
     """
@@ -41,12 +43,51 @@ class InputInfo:
     photometric: str | None = None
     instanceUids: tuple[str, ...] = ()
 
+    def sourceFor(self, task: dict[str, Any]) -> Source | None:
+        """Return what the worker compares with a task; None where there is nothing to compare.
+
+        That is so where the input did not come from DICOM, and where Slicer does not know what
+        the task asks for: the worker would refuse what is only unknown here.
+
+        Args:
+            task: the content of its `task.json`.
+        """
+        if (self.modality is None and not self.instanceUids) or self._unknown(task):
+            return None
+        return {
+            "modality": self.modality,
+            "sop_class_uid": self.sopClass,
+            "photometric": self.photometric,
+        }
+
+    def unchecked(self, task: dict[str, Any]) -> str:
+        """Return a note on what the task asks for and Slicer does not know; empty if nothing."""
+        names = self._unknown(task)
+        if not names:
+            return ""
+        return _(
+            "Slicer does not know the {names} of this image, so it was not checked whether the "
+            "task is made for it."
+        ).format(names=_(" and the ").join(names))
+
+    def _unknown(self, task: dict[str, Any]) -> list[str]:
+        """Return what the task asks for and Slicer does not know.
+
+        A file that the DICOM database knows has a SOP class; what else is missing then is missing
+        in the file as well, and is not unknown.
+        """
+        if self.sopClass is not None or (self.modality is None and not self.instanceUids):
+            return []
+        accepts = task.get("accepts") or {}
+        asked = (("modality", "modalities", self.modality), ("SOP class", "sop_classes", None))
+        return [name for name, key, value in asked if accepts.get(key) and value is None]
+
 
 def describe(node: Any) -> InputInfo:
     """Return what kind of input a volume or sequence browser node is.
 
     Raises:
-        InputError: it is neither, or holds no picture.
+        InputError: it is neither, or contains no image.
     """
     browser = isinstance(node, slicer.vtkMRMLSequenceBrowserNode)
     volume = volumeSequence(node).GetNthDataNode(0) if browser else node
@@ -70,42 +111,19 @@ def describe(node: Any) -> InputInfo:
     )
 
 
-def fits(info: InputInfo, task: dict[str, Any]) -> tuple[bool, str]:
-    """Return whether a task may run on an input and, where not, why.
-
-    What did not come from DICOM has no modality, so every task takes it; so does a property that
-    is not known.
-
-    Args:
-        info: the input.
-        task: the content of its `task.json`.
-    """
-    accepts = task.get("accepts") or {}
-    rules = (
-        ("modality", "modalities", info.modality),
-        ("SOP class", "sop_classes", info.sopClass),
-        ("photometric interpretation", "photometric", info.photometric),
-    )
-    for name, key, value in rules:
-        allowed = accepts.get(key) or ()
-        if allowed and value is not None and value not in allowed:
-            return False, f"made for the {name} {', '.join(allowed)}; this is {value}"
-    return True, ""
-
-
 def isColour(volume: Any) -> bool:
     """Return whether a node is a volume of colours; raise for what is no picture at all."""
     image = volume.GetImageData() if isinstance(volume, slicer.vtkMRMLVolumeNode) else None
     if image is None or 0 in image.GetDimensions() or image.GetPointData().GetScalars() is None:
         name = volume.GetName() if volume is not None else "nothing"
-        raise InputError(f"{name} holds no picture", "choose a volume or a sequence of volumes")
+        raise InputError(f"{name} contains no image", "choose a volume or a sequence of volumes")
     components = image.GetNumberOfScalarComponents()
     if volume.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise InputError(f"{volume.GetName()} is a label map", "choose the picture it belongs to")
+        raise InputError(f"{volume.GetName()} is a label map", "choose the image it belongs to")
     if components not in (1, 3, 4):
         raise InputError(
-            f"{volume.GetName()} has {components} values a voxel",
-            "choose a volume of greys or of colours (3 or 4 values)",
+            f"{volume.GetName()} has {components} values per voxel",
+            "choose a grey or colour volume (1, 3 or 4 values per voxel)",
         )
     return components > 1
 

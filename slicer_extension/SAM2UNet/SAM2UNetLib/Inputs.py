@@ -1,7 +1,7 @@
 """What the user chose to segment, as pictures for the network and the places they came from.
 
 Slices as they were acquired (along a volume's third axis) keep the order in which they are stored;
-other planes are hung as the slice view shows them; see `Slices`.
+other planes are oriented as the slice view shows them; see `Slices`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from .Errors import InputError
-from .InputInfo import InputInfo, describe, fits, isColour, volumeSequence
+from .InputInfo import InputInfo, describe, isColour, volumeSequence
 from .Slices import SliceView
 from .Voxels import Place, Planes
 
-__all__ = ["Extraction", "InputInfo", "Part", "describe", "extract", "fits", "volumeSequence"]
+__all__ = ["Extraction", "InputInfo", "Part", "describe", "extract", "volumeSequence"]
 WHAT = ("slice", "range", "volume", "sequence")
 
 
@@ -108,15 +108,16 @@ def extract(
     describe(node)
     if what == "sequence":
         raise InputError(
-            f"{node.GetName()} is one volume", "choose the whole volume, or a sequence as input"
+            f"{node.GetName()} is a single volume",
+            "choose the whole volume, or a sequence as input",
         )
     if what == "slice":
         return _extractSlice(node, sliceNode)
     view = SliceView.of(sliceNode, node) if sliceNode is not None and what == "range" else None
     if view is not None and view.plane() is None:
         raise InputError(
-            "the slice view stands at an angle, and a range needs planes of voxels",
-            "turn the view along the volume (Rotate to volume plane), or take the slice alone",
+            "the slice view is oblique, and a range needs slices along an axis of the volume",
+            "align the view (Rotate to volume plane), or segment the current slice only",
         )
     dimensions = node.GetImageData().GetDimensions()
     count = dimensions[view.steepest if view else 2]
@@ -191,7 +192,7 @@ def _extractFrames(browser: Any, what: str, chosen: tuple[int, int] | None) -> E
         i, j, k = size = volume.GetImageData().GetDimensions()
         if parts and size != parts[0].node.GetImageData().GetDimensions():
             raise InputError(
-                f"frame {item + 1} has another size than frame {first + 1}",
+                f"frame {item + 1} has a different size than frame {first + 1}",
                 "choose a range of frames of one size",
             )
         parts.append(Part(volume, Planes((0, i - 1, 0, j - 1, 0, k - 1)), item))
@@ -215,14 +216,14 @@ def _asPictures(array: NDArray[np.generic], volumeNode: Any) -> NDArray[np.gener
         highest = int(array[..., :3].max(initial=0))
         if 0 < highest < 1 << 12:  # 8 bits of 16 would leave next to nothing of these
             raise InputError(
-                f"{volumeNode.GetName()} has colours of 16 bits that go up to {highest} only",
-                "convert it to 8 bits a channel, over the values that it has",
+                f"{volumeNode.GetName()} has 16-bit colours with a maximum of only {highest}",
+                "convert it to 8 bits per channel, scaled to its range of values",
             )
         return np.ascontiguousarray((array[..., :3] >> 8).astype(np.uint8))
     if array.dtype != np.uint8:
         raise InputError(
-            f"{volumeNode.GetName()} has colours of the type {array.dtype}",
-            "convert it to 8 bits a channel",
+            f"{volumeNode.GetName()} has colours of type {array.dtype}",
+            "convert it to 8 bits per channel",
         )
     return np.ascontiguousarray(array[..., :3])
 

@@ -119,6 +119,6 @@ def _checkGrid(image: Any, toRas: Matrix, name: str) -> None:
     step = float(np.linalg.norm(toRas[:3, :3], axis=0).min())
     if not np.allclose(arrayOf(matrix), toRas, rtol=0, atol=1e-3 * step):
         raise ResultError(
-            f"the segment {name} has voxels of another grid than the volume",
+            f"the segment {name} has another voxel grid than the volume",
             "choose a new segmentation for this volume",
         )

@@ -1,4 +1,4 @@
-"""The weights that were downloaded: how much they take, and a button that clears them."""
+"""The downloaded weights: their size on disk, and a button that removes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelsPanel:
         ui.clearModelsButton.clicked.connect(self.onClear)
 
     def refresh(self) -> None:
-        """Show how much the weights take."""
+        """Show the size of the weights on disk."""
         files = [file for file in modelFolder().rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files) / 1e6
         self.ui.modelsLabel.text = _("Downloaded weights: {size} MB").format(size=round(size))

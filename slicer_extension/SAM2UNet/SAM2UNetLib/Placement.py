@@ -1,4 +1,4 @@
-"""Where a segmentation stands: on its volume's grid, under its transform, in its study."""
+"""Gives a segmentation its volume's grid, parent transform and study."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def attach(node: Any, volume: Any, toRas: NDArray[np.float64]) -> None:
     The transform comes first: a labelmap that is imported under another one is moved twice.
 
     Raises:
-        ResultError: its segments stand under another transform or on another grid.
+        ResultError: its segments have another parent transform or voxel grid.
     """
     segmentation = node.GetSegmentation()
     filled = []
@@ -42,8 +42,8 @@ def attach(node: Any, volume: Any, toRas: NDArray[np.float64]) -> None:
             filled.append(segmentId)
     if filled and node.GetTransformNodeID() != volume.GetTransformNodeID():
         raise ResultError(
-            f"{node.GetName()} stands under another transform than {volume.GetName()}",
-            "choose a new segmentation, or put both under one transform",
+            f"{node.GetName()} has another parent transform than {volume.GetName()}",
+            "choose a new segmentation, or give both the same parent transform",
         )
     for segmentId in filled:
         Labelmaps.readVoxels(segmentation, segmentId, Box((0, 0, 0, 0, 0, 0)), toRas=toRas)
@@ -89,8 +89,8 @@ def masksOf(node: Any, volume: Any, task: dict[str, Any]) -> NDArray[np.uint8]:
     ids = classIds(node.GetSegmentation(), task)
     if node.GetTransformNodeID() != volume.GetTransformNodeID():
         raise ResultError(
-            f"{node.GetName()} stands under another transform than {volume.GetName()}",
-            "put both under one transform",
+            f"{node.GetName()} has another parent transform than {volume.GetName()}",
+            "give both the same parent transform",
         )
     i, j, k = volume.GetImageData().GetDimensions()
     box, toRas = Box((0, i - 1, 0, j - 1, 0, k - 1)), localMatrix(volume)

@@ -1,4 +1,4 @@
-"""What the user asked for, in the words of the module and of the worker."""
+"""What the user asked for: as the module holds it, and as fields of the worker's requests."""
 
 from __future__ import annotations
 

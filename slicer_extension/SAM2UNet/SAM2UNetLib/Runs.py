@@ -1,32 +1,66 @@
-"""What the panel asks for, and scripts may: runs, their refinement, their export.
+"""What the panel asks for, and scripts may: tasks, runs, their refinement, their export.
 
 A run is begun by `start` and goes on while `poll` is called; nothing here waits. No Qt.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import slicer
 
-from . import Inputs
+from . import Inputs, protocol
+from .Collaborators import Choices, Report, RunSession, Source, StudyFiles
 from .DicomSource import DicomSource
 from .Errors import ResultError
-from .Session import Request, Session
-from .TaskCatalog import TaskCatalog
+from .Request import Request
+from .Session import Session
+from .Tasks import Offer, TaskEntry
 from .WorkerProcess import WorkerProcess
 
 
-class Runs:
-    """The work of the module; the worker of one environment stays warm between runs."""
+def startSession(command: list[str], folders: Sequence[Path]) -> Session:
+    """Return a session with a worker of an environment; the worker starts when it is needed.
 
-    def __init__(self) -> None:
-        self.catalog = TaskCatalog()
-        self.session: Session | None = None
-        self.source: DicomSource | None = None
+    Args:
+        command: command that starts `sam2unet`.
+        folders: what the worker may read.
+    """
+    worker = WorkerProcess(
+        [*command, "worker"],
+        allowRoots=sorted(folders),
+        environment=slicer.util.startupEnvironment(),
+    )
+    return Session(worker)
+
+
+class Runs:
+    """The work of the module; the worker of one environment stays warm between runs.
+
+    Args:
+        makeSession: returns a session for a command and the folders that its worker may read.
+        makeFiles: returns the folder for the DICOM files of a study.
+    """
+
+    def __init__(
+        self,
+        makeSession: Callable[[list[str], Sequence[Path]], RunSession] = startSession,
+        *,
+        makeFiles: Callable[[], StudyFiles] = DicomSource,
+    ) -> None:
+        self.session: RunSession | None = None
+        self.files: StudyFiles | None = None
+        self._makeSession = makeSession
+        self._makeFiles = makeFiles
         self._command: list[str] = []
         self._folders: set[Path] = set()
+        self._offer: Offer | None = None
+        self._rejections: dict[str, str] = {}
+        self._questions: set[str] = set()
         self._refining = False
         self._asked: dict[str, Any] = {}
         self._done: dict[str, Any] = {}
@@ -34,12 +68,12 @@ class Runs:
     @property
     def busy(self) -> bool:
         """Whether there is something to poll for."""
-        return self.catalog.busy or (self.session is not None and self.session.isBusy)
+        return self.session is not None and (self.session.isBusy or self.session.isAsking)
 
     @property
     def canUndo(self) -> bool:
-        """Whether the last run can be taken back."""
-        return self.session is not None and self.session.logic.canUndo
+        """Whether the last run can be undone."""
+        return self.session is not None and self.session.canUndo
 
     @property
     def canRefine(self) -> bool:
@@ -48,33 +82,57 @@ class Runs:
 
     @property
     def log(self) -> str:
-        """The last lines that the worker wrote for people."""
-        return self.session.worker.log if self.session is not None else ""
+        """The last lines of the worker's log."""
+        return self.session.log if self.session is not None else ""
 
     def askForTasks(self, command: list[str]) -> None:
-        """Ask an environment for its tasks; told by `poll` as ("tasks", entries).
+        """Ask an environment what it offers, once; reported by `poll` as ("offer", Offer).
 
         Raises:
             OSError: it cannot be started.
         """
-        self.catalog.ask(command, variables=slicer.util.startupEnvironment())
+        session = self._sessionOf(command, [])
+        if self._offer is None and not session.isAsking:
+            session.askForTasks()
+
+    def rejection(self, source: Source | None, task: dict[str, Any]) -> str:
+        """Return why a task is not made for a source, in the worker's words.
+
+        The worker is asked once; `poll` reports ("rejections",) when it has answered.
+
+        Args:
+            source: what the DICOM source states; None for other images, which suit every task.
+            task: the content of its `task.json`.
+
+        Returns:
+            Empty where the task is made for it, and while there is no answer.
+        """
+        if source is None or not self._command:
+            return ""
+        question = json.dumps([source, task], sort_keys=True)
+        if question not in self._rejections and question not in self._questions:
+            self._questions.add(question)
+            with contextlib.suppress(OSError, protocol.ProtocolError):  # then the run tells why
+                session = self._sessionOf(self._command, [])
+                session.askRejection(question, source, task)
+        return self._rejections.get(question, "")
 
     def start(
         self,
         command: list[str],
         *,
-        entry: Any,
-        parameter: Any,
+        entry: TaskEntry,
+        parameter: Choices,
         between: tuple[int, int] | None = None,
         weights: str | None = None,
         device: str = "auto",
     ) -> None:
-        """Begin a run; what comes of it is told by `poll`.
+        """Begin a run; `poll` reports its progress and result.
 
         Args:
-            command: words that start `sam2unet`.
-            entry: the task, a `TaskEntry`.
-            parameter: the choices, a `Parameter`.
+            command: command that starts `sam2unet`.
+            entry: the task.
+            parameter: the other choices.
             between: first and last slice or frame of a range, from 0.
             weights: weights file; None for the task's own.
             device: "auto", "cpu", "cuda" or "mps".
@@ -99,8 +157,8 @@ class Runs:
         self._asked = {"image": parameter.inputNode, "load": request.load()}
         session.start(request)
 
-    def rethreshold(self, parameter: Any) -> None:
-        """Let the last result follow the choices, without the network."""
+    def rethreshold(self, parameter: Choices) -> None:
+        """Update the last result to the choices, without the network."""
         if self.session is not None:
             self._refining = self.session.rethreshold(**self._refinement(parameter))
 
@@ -118,7 +176,7 @@ class Runs:
         image = self._done["image"]
         info = Inputs.describe(image)
         database = getattr(slicer, "dicomDatabase", None)
-        path = self.source.gather(info.instanceUids, database)
+        path = self.files.gather(info.instanceUids, database)
         name = "".join(c if c.isalnum() else "_" for c in segmentationNode.GetName())
         self.session.exportDicomSeg(
             segmentationNode,
@@ -129,25 +187,33 @@ class Runs:
             load=self._done["load"],
         )
 
-    def poll(self) -> list[tuple]:
-        """Return what happened since the last call: the session's reports, "tasks", "refined"."""
-        events = self.catalog.poll()
-        for event in self.session.poll() if self.session is not None else ():
-            if event[0] == "finished" and self._refining:
-                self._refining = self.session.isBusy
-                events.append(("refined", event[1]))
+    def poll(self) -> list[Report]:
+        """Return what happened since the last call."""
+        reports: list[Report] = []
+        answered = False
+        for report in self.session.poll() if self.session is not None else ():
+            kind = report[0]
+            if kind == "rejection":
+                self._rejections[report[1]] = report[2]
+                answered = True
                 continue
-            if event[0] == "finished":
-                self._done = {**self._asked, "result": event[1], "task": self.session.task}
-            if event[0] in ("exported", "failed", "cancelled"):
-                self.source.clear()  # a study's files stay no longer than its export takes
-            if event[0] == "exported":
-                addToDatabase(event[1])
-            events.append(event)
-        return events
+            if kind == "finished" and self._refining:
+                self._refining = self.session.isBusy
+                reports.append(("refined", report[1]))
+                continue
+            if kind == "offer":
+                self._offer = report[1]
+            elif kind == "finished":
+                self._done = {**self._asked, "result": report[1], "task": self.session.task}
+            elif kind in ("exported", "failed", "cancelled") and self.files is not None:
+                self.files.clear()  # a study's files stay no longer than its export takes
+            if kind == "exported":
+                addToDatabase(report[1])
+            reports.append(report)
+        return [*reports, ("rejections",)] if answered else reports
 
     def cancel(self) -> None:
-        """Stop the run; what it wrote into the scene is taken back."""
+        """Stop the run; what it wrote into the scene is undone."""
         if self.session is not None:
             self.session.cancel()
 
@@ -157,41 +223,40 @@ class Runs:
             self.session.undo()
 
     def forget(self) -> None:
-        """The scene goes: end a run and hold nothing of it."""
+        """The scene is closing: end a run and keep nothing of the scene."""
         session, self.session = self.session, None
-        self._asked, self._done = {}, {}
+        self._asked, self._done, self._questions = {}, {}, set()
         if session is not None:
             session.close()
 
     def close(self) -> None:
-        """End all that runs."""
+        """End everything that runs."""
         self.forget()
-        self.catalog.forget()
-        if self.source is not None:
-            self.source.close()
-        self.source = None
+        self._command, self._offer, self._rejections = [], None, {}
+        if self.files is not None:
+            self.files.close()
+        self.files = None
 
-    def _sessionOf(self, command: list[str], folders: list[Path]) -> Session:
+    def _sessionOf(self, command: list[str], folders: Sequence[Path]) -> RunSession:
         """Return the session of an environment; it keeps its worker warm between runs.
 
         Args:
-            command: words that start `sam2unet`.
+            command: command that starts `sam2unet`.
             folders: which the worker must be allowed to read, beside the series it is given.
         """
-        if self.session is not None and self._command == command and self._folders >= set(folders):
+        same = self._command == command
+        if self.session is not None and same and self._folders >= set(folders):
             return self.session
         self.forget()
-        self.source = self.source or DicomSource()
-        self._folders = {self.source.root, *folders}
-        worker = WorkerProcess(
-            [*command, "worker"],
-            allowRoots=sorted(self._folders),
-            environment=slicer.util.startupEnvironment(),
-        )
-        self.session, self._command = Session(worker), list(command)
+        if not same:
+            self._offer, self._rejections = None, {}
+        self.files = self.files or self._makeFiles()
+        self._folders = {self.files.root, *folders}
+        self._command = list(command)
+        self.session = self._makeSession(self._command, sorted(self._folders))
         return self.session
 
-    def _refinement(self, parameter: Any) -> dict[str, Any]:
+    def _refinement(self, parameter: Choices) -> dict[str, Any]:
         return {
             "threshold": parameter.threshold,
             "minAreaPx": parameter.minimumSize or None,

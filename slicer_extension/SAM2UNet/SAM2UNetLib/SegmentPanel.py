@@ -1,11 +1,11 @@
 """The tab Segment: binds the widgets to the runs, which do the work.
 
-The panel decides nothing about pixels: it says what is wanted, polls the runs from a timer, and
-shows what they say.
+The panel computes nothing: it starts runs, polls them from a timer, and shows what they report.
 """
 
 from __future__ import annotations
 
+import contextlib
 import html
 import time
 from collections.abc import Callable
@@ -15,10 +15,12 @@ import ctk
 import qt
 import slicer
 
+from .Collaborators import PanelChoices, Report, RunControl
 from .Environment import EnvironmentProblem
 from .InputChoice import InputChoice
 from .Settings import keep, setting
 from .TaskChoice import TaskChoice
+from .Tasks import Offer, TaskEntry
 from .Texts import _, minutes, note
 
 POLL_MS = 20
@@ -35,15 +37,24 @@ class SegmentPanel:
 
     Args:
         ui: the panel's widgets by name.
-        runs: does the work, a `Runs`.
-        command: returns the words that start `sam2unet`, or raises EnvironmentProblem.
+        runs: does the work.
+        command: returns the command that starts `sam2unet`, or raises EnvironmentProblem.
+        onOffer: called with what the environment offers.
     """
 
-    def __init__(self, ui: Any, *, runs: Any, command: Callable[[], list[str]]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        *,
+        runs: RunControl,
+        command: Callable[[], list[str]],
+        onOffer: Callable[[Offer], None] = lambda _offer: None,
+    ) -> None:
         self.ui = ui
         self.runs = runs
         self.command = command
-        self.parameter: Any = None
+        self.onOffer = onOffer
+        self.parameter: PanelChoices | None = None
         self.running = False
         self.result: Any = None
         self._refine = False
@@ -61,7 +72,7 @@ class SegmentPanel:
         self.input = InputChoice(ui, onChange=self.onInput)
         self._connect()
 
-    def follow(self, parameter: Any) -> None:
+    def follow(self, parameter: PanelChoices | None) -> None:
         """Show and keep the choices that a parameter node holds; None follows nothing."""
         self.parameter = parameter
         self.input.follow(parameter)
@@ -72,7 +83,9 @@ class SegmentPanel:
     def refresh(self) -> None:
         """Enable what can be done now, and say what is missing for the rest."""
         self.input.refresh()
-        self.choice.refresh(self.input.fits)
+        self.choice.refresh(self._rejection, self._unchecked)
+        if self.runs.busy:
+            self._timer.start()
         problem = self.problem()
         self.ui.applyButton.enabled = not problem and not self.running
         self.ui.applyButton.toolTip = problem or _("Run the network.")
@@ -101,7 +114,12 @@ class SegmentPanel:
         return self.input.problem or self.choice.problem
 
     def askForTasks(self, command: list[str]) -> None:
-        """Ask an environment for its tasks; the answer comes with the timer."""
+        """Ask an environment for its tasks; the answer comes with the timer.
+
+        A run that is not finished keeps its environment; the other is asked afterwards.
+        """
+        if self.running:
+            return
         try:
             self.runs.askForTasks(command)
         except OSError as error:
@@ -123,7 +141,7 @@ class SegmentPanel:
         }
 
     def close(self) -> None:
-        """Stop what runs, before the module goes."""
+        """Stop what runs, before the module is removed."""
         self._timer.stop()
         self.input.stop()
         self.runs.close()
@@ -154,13 +172,13 @@ class SegmentPanel:
         self._begin(_("Preparing..."))
 
     def onCancel(self) -> None:
-        """Ask that the run stop; its last event says that it has."""
+        """Ask the run to stop; its last event says when it has."""
         self.say(_("Cancelling..."))
         self.ui.cancelButton.enabled = False
         self.runs.cancel()
 
     def onUndo(self) -> None:
-        """Bring back what the segmentation held before the last run."""
+        """Restore the segmentation as it was before the last run."""
         self.runs.undo()
         self.result, self._warnings = None, []
         self.refresh()
@@ -179,7 +197,7 @@ class SegmentPanel:
         self._begin(_("Writing DICOM SEG..."))
 
     def onTimer(self) -> None:
-        """Take what happened; threshold again if a slider was moved meanwhile."""
+        """Show what happened; update the result if a slider was moved meanwhile."""
         try:
             for event in self.runs.poll():
                 self.take(event)
@@ -196,34 +214,26 @@ class SegmentPanel:
         if not self.running and not self.runs.busy:
             self._timer.stop()
 
-    def take(self, event: tuple) -> None:
+    def take(self, event: Report) -> None:
         """Show one event of the runs."""
         kind, *content = event
-        if kind == "tasks":
-            self.choice.offer(content[0], self.parameter.task if self.parameter else "")
-            self.onTask()
-        elif kind == "status":
-            self.say(content[0])
-        elif kind == "progress":
-            self._progress(*content)
-        elif kind == "warned":
-            self._warn(content[0])
-        elif kind == "finished":
-            self._finish(content[0])
-        elif kind == "refined":
-            self._sayWithNote(_("Threshold {value:g}").format(value=self._threshold))
-        elif kind == "exported":
-            self._end()
-            self._sayWithNote(_("Written: {file}").format(file=content[0]))
-        elif kind == "failed":
-            self._end()
-            self.fail(*content)
-        elif kind == "cancelled":
-            self._end()
-            self.say(_("Cancelled. The segmentation is as it was before the run."))
+        shown: dict[str, Callable[..., None]] = {
+            "offer": self._takeOffer,
+            "rejections": self.refresh,
+            "status": self.say,
+            "progress": self._progress,
+            "warned": self._warn,
+            "finished": self._finish,
+            "refined": self._refined,
+            "exported": self._exported,
+            "failed": self._failed,
+            "cancelled": self._cancelled,
+        }
+        if kind in shown:
+            shown[kind](*content)
 
     def say(self, text: str) -> None:
-        """Show a line on how it stands."""
+        """Show a status line."""
         self.ui.statusLabel.text = text
         self.ui.statusLabel.toolTip = ""
 
@@ -263,6 +273,15 @@ class SegmentPanel:
         """Put the panel's log and the worker's on the clipboard."""
         slicer.app.clipboard().setText(f"{self.ui.logTextEdit.plainText}\n\n{self.runs.log}")
 
+    def _rejection(self, entry: TaskEntry) -> str:
+        """Return why a task is not made for the image; empty where that is not known."""
+        info = self.input.info
+        return "" if info is None else self.runs.rejection(info.sourceFor(entry.task), entry.task)
+
+    def _unchecked(self, entry: TaskEntry) -> str:
+        info = self.input.info
+        return "" if info is None else info.unchecked(entry.task)
+
     @property
     def _threshold(self) -> float:
         """The threshold as it is kept: the slider shows it rounded."""
@@ -292,14 +311,34 @@ class SegmentPanel:
         seconds = time.monotonic() - self._started
         self._sayWithNote(text.format(seconds=seconds, name=node.GetName()))
 
+    def _takeOffer(self, offer: Offer) -> None:
+        self.choice.offer(offer.tasks, self.parameter.task if self.parameter else "")
+        self.onOffer(offer)
+        self.onTask()
+
+    def _refined(self, _node: Any) -> None:
+        self._sayWithNote(_("Threshold {value:g}").format(value=self._threshold))
+
+    def _exported(self, file: str) -> None:
+        self._end()
+        self._sayWithNote(_("Written: {file}").format(file=file))
+
+    def _failed(self, message: str, remedy: str) -> None:
+        self._end()
+        self.fail(message, remedy)
+
+    def _cancelled(self) -> None:
+        self._end()
+        self.say(_("Cancelled. The segmentation is as it was before the run."))
+
     def _warn(self, texts: list[str]) -> None:
-        """Keep what the pictures' reading left open until the next run; the log has all of it."""
+        """Keep the notes on how the pictures were read until the next run; log them all."""
         self._warnings = texts
         for text in texts:
             self.ui.logTextEdit.appendPlainText(_("Note: {text}").format(text=text))
 
     def _sayWithNote(self, text: str) -> None:
-        """Show a line on how it stands, and below it one on what a person should know of it."""
+        """Show a status line, and below it a note on how the images were read."""
         if not self._warnings:
             self.say(text)
             return
@@ -307,7 +346,10 @@ class SegmentPanel:
         self.ui.statusLabel.toolTip = "\n".join(self._warnings)
 
     def _end(self) -> None:
-        self.running = False
+        ran, self.running = self.running, False
+        if ran:  # another environment may have been chosen meanwhile
+            with contextlib.suppress(EnvironmentProblem):  # `refresh` says so
+                self.askForTasks(self.command())
         self.refresh()
 
     def _connect(self) -> None:

@@ -54,7 +54,7 @@ class SegmentSet:
             Labelmaps.reserve(self.segmentation, segmentId, extent, toRas=self.toRas)
 
     def undo(self) -> None:
-        """Take back what was written: remove the segments that were made, restore the others."""
+        """Undo what was written: remove the segments that were made, restore the others."""
         for segmentId, values in self._before.items():
             if self.segmentation.GetSegment(segmentId) is None:
                 continue  # a person removed it since

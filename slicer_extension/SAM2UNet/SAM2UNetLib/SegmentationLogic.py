@@ -1,4 +1,4 @@
-"""Puts masks into segmentations of a MRML scene, and takes them back.
+"""Writes masks into segmentations of a MRML scene, and undoes that.
 
 What Slicer expects of a good segmentation is done here: geometry and parent transform of the
 volume, the study in the subject hierarchy, names, colours, codes and algorithm of each segment.
@@ -21,11 +21,11 @@ from .SequenceResult import SequenceResult
 from .Voxels import Box
 
 _RESERVED_SLICES = 2
-"""From so many slices on, room is made for all of them at once."""
+"""From this number of slices on, room is made for all of them at once."""
 
 
 class SegmentationLogic:
-    """One run's result in the scene, and the way back."""
+    """One run's result in the scene; it can be undone."""
 
     def __init__(self) -> None:
         self._result: VolumeResult | SequenceResult | None = None
@@ -56,7 +56,7 @@ class SegmentationLogic:
         return self._result.node
 
     def updatePartial(self, picture: int, masks: NDArray[np.uint8]) -> None:
-        """Show the masks `(K, H, W)` of one picture while the others are still being made."""
+        """Show the masks `(K, H, W)` of one picture while the others are still computed."""
         if self._result is not None:
             self._result.writePicture(picture, masks)
 
@@ -95,11 +95,11 @@ class SegmentationLogic:
 
     @property
     def canUndo(self) -> bool:
-        """Whether there is a result to take back."""
+        """Whether there is a result to undo."""
         return self._result is not None
 
     def undo(self) -> None:
-        """Take the last result back; what was in its place before is there again."""
+        """Undo the last result and restore what was there before."""
         result, self._result = self._result, None
         if result is not None:
             result.undo()
@@ -148,7 +148,7 @@ class VolumeResult:
         self.segments.write(self.place.voxels(), values)
 
     def finish(self, *, surface: bool) -> None:
-        """Make closed surfaces for a volume, and anew where there are some."""
+        """Make closed surfaces for a volume, and update those that there are."""
         segmentation = self.node.GetSegmentation()
         had = segmentation.ContainsRepresentation(Labelmaps.SURFACE)
         if had:
@@ -158,7 +158,7 @@ class VolumeResult:
         self.node.Modified()
 
     def undo(self) -> None:
-        """Take it back."""
+        """Undo the result."""
         if self.node.GetScene() is None:
             return
         if self._new and self.node.GetSegmentation().GetNumberOfSegments() == len(

@@ -63,7 +63,7 @@ class SequenceResult:
         self._show()
 
     def undo(self) -> None:
-        """Take it back: remove what was made, restore the frames that were there."""
+        """Undo the result: remove what was made, restore the frames that were there."""
         if self._new:
             proxy = self.browser.GetProxyNode(self.sequence)
             self.browser.RemoveSynchronizedSequenceNode(self.sequence.GetID())

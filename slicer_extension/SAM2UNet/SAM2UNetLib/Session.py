@@ -1,74 +1,124 @@
-"""From a press of the button to a segmentation, without waiting: whoever owns a session polls it.
+"""What is said between this module and the worker: questions, a run, its threshold, an export.
 
     start -> the worker is started and asked -> pictures come back -> the scene is changed
 
-Everything of MRML is done in `start` and `poll`, on the caller's thread; pixels are written to the
-exchange folder in another one.
+Nothing waits: whoever owns a session polls it. Everything of MRML is done in `start` and `poll`, on
+the caller's thread; pixels are written to the exchange folder in another one.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import Inputs, protocol
-from .Conversation import Conversation
+from .Collaborators import Event, Report, ResultWriter, Source, WorkerControl
 from .Errors import ModuleError
+from .Handover import Handover
 from .InputInfo import readingWarnings
 from .Request import Request
 from .SegmentationLogic import SegmentationLogic
 from .SequenceResult import storedMasks
+from .Tasks import Offer
 from .Texts import _
-from .WorkerProcess import Event, WorkerProcess
 
-__all__ = ["Request", "Session"]
 PARTIAL_S = 0.5
 """Pictures are shown as they come, but not more often than this."""
+HELLO = "hello"
+"""The question what the environment offers; other questions are those of `askRejection`."""
 
 
-class Session(Conversation):
+class Session:
     """One user's work with the worker: a run at a time, then live changes of its threshold.
 
     Args:
         worker: started when it is first needed.
         logic: changes the scene.
-        onOther: told of the worker's events that are not about a run, such as the answer to
-            `hello`.
         clock: seconds.
     """
 
     def __init__(
         self,
-        worker: WorkerProcess,
+        worker: WorkerControl,
         *,
-        logic: SegmentationLogic | None = None,
-        onOther: Callable[[Event], Any] | None = None,
+        logic: ResultWriter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(worker, onOther)
+        self.worker = worker
         self.logic = logic or SegmentationLogic()
         self.task: dict[str, Any] | None = None
         self.notice: str | None = None
         self._clock = clock
+        self._handover = Handover(worker)
+        self._reports: list[Report] = []
+        self._questions: dict[int, str] = {}
+        self._ids: dict[int, str] = {}
+        self._cancelled = False
         self._request: Request | None = None
         self._extraction: Inputs.Extraction | None = None
+        self._unchecked = ""
         self._handle: str | None = None
         self._started = self._shown = 0.0
         self._next: dict[str, Any] | None = None
         self._export: Path | None = None
 
     @property
+    def isBusy(self) -> bool:
+        """Whether a run, a change of the threshold or an export is not finished."""
+        return bool(self._ids) or self._handover.isOpen
+
+    @property
+    def isAsking(self) -> bool:
+        """Whether a question is not answered."""
+        return bool(self._questions)
+
+    @property
     def canRethreshold(self) -> bool:
         """Whether the last run's probabilities are kept."""
         return self._handle is not None and self.worker.isAlive
 
+    @property
+    def canUndo(self) -> bool:
+        """Whether the last run can be undone."""
+        return self.logic.canUndo
+
+    @property
+    def log(self) -> str:
+        """The last lines of the worker's log."""
+        return self.worker.log
+
+    def askForTasks(self) -> None:
+        """Ask what the environment offers; reported as ("offer", Offer), or as a failure.
+
+        Raises:
+            OSError: the worker cannot be started.
+        """
+        self._question(HELLO, "hello")
+
+    def askRejection(self, question: str, source: Source, task: dict[str, Any]) -> None:
+        """Ask why a task is not made for a source; reported as ("rejection", question, message).
+
+        The message is empty where the task is made for it. Nothing is reported where there is no
+        answer: the run asks again.
+
+        Args:
+            question: any text that tells this question from others.
+            source: what the DICOM source states.
+            task: the content of its `task.json`.
+
+        Raises:
+            OSError: the worker cannot be started.
+            ProtocolError: the task is too large for a request.
+        """
+        self._question(question, "fits", source=source, tasks=[task])
+
     def start(self, request: Request) -> None:
-        """Begin a run; what comes of it is told by `poll`, errors too."""
+        """Begin a run; `poll` reports its progress and result, errors too."""
         if self.isBusy:
-            self._fail(_("A run is not finished."), _("Wait for it, or cancel it."))
+            self._fail(_("Another run is still in progress."), _("Wait for it, or cancel it."))
             return
         self._cancelled, self._handle, self._next = False, None, None
         self._request, self.task, self.notice = request, None, None
@@ -79,7 +129,7 @@ class Session(Conversation):
                 sliceNode=request.sliceNode,
                 between=request.between,
             )
-            self.worker.start()
+            self._startWorker()
         except ModuleError as error:
             self._fail(error.message, error.remedy)
             return
@@ -103,7 +153,7 @@ class Session(Conversation):
         keepLargest: bool = False,
         smoothingPx: float = 0.0,
     ) -> bool:
-        """Make the last run's masks anew, without the network; return whether that is possible.
+        """Compute the last run's masks again, without the network; return whether that is possible.
 
         While one change is being made, only the latest of those that follow is kept.
         """
@@ -122,7 +172,7 @@ class Session(Conversation):
         return True
 
     def undo(self) -> None:
-        """Take the last run's result back."""
+        """Undo the last run."""
         self.logic.undo()
         self._handle = self._next = None
 
@@ -137,28 +187,28 @@ class Session(Conversation):
         load: dict[str, Any] | None = None,
         series: int = 0,
     ) -> None:
-        """Write a segmentation as DICOM SEG, as it is now, edits included; told by `exported`.
+        """Write a segmentation as DICOM SEG, as it is now, edits included; reported as "exported".
 
         Blocks while the masks are gathered: long for a volume, not for a clip's frame.
 
         Args:
             segmentationNode: made by this module.
             inputNode: the volume or sequence browser it was made of.
-            task: the content of the task's `task.json`; None is told as a failure.
+            task: the content of the task's `task.json`; None is reported as a failure.
             source: file or folder of the study's series, below an allowed root.
             output: the file to write.
             load: as for `Request.load`; the task by its name by default.
             series: which of the series at `source`.
         """
         if self.isBusy:
-            self._fail(_("A run is not finished."), _("Wait for it, or cancel it."))
+            self._fail(_("Another run is still in progress."), _("Wait for it, or cancel it."))
             return
         if task is None:
             self._fail(_("The task is not known."), _("Segment first, then export."))
             return
         try:
             masks, frames = storedMasks(segmentationNode, inputNode, task)
-            self.worker.start()
+            self._startWorker()
             reference = self._handover.write(masks)
         except (ModuleError, protocol.ProtocolError, OSError) as error:
             self._failWith(error)
@@ -175,10 +225,71 @@ class Session(Conversation):
             output=f"{reference['file'].partition('.')[0]}.dcm",
         )
 
+    def poll(self) -> list[Report]:
+        """Do what can be done without waiting, and return what happened since the last call."""
+        for event in self.worker.poll():
+            if event.get("id") in self._questions:
+                self._answer(event)
+            elif event.get("id") in self._ids:
+                self._take(event)
+        if self._handover.isOpen and not self._handover.isWriting and not self._ids:
+            self._handover.end()
+            self._handedOver()
+        reports, self._reports = self._reports, []
+        return reports
+
+    def cancel(self) -> None:
+        """End the run; what it wrote into the scene is undone when it has ended."""
+        if not self.isBusy:
+            return
+        self._cancelled = True
+        self._tell("status", _("Cancelling..."))
+        for identifier, kind in list(self._ids.items()):
+            if kind != "cancel":
+                self._ids[self.worker.cancel(identifier)] = "cancel"
+
     def close(self) -> None:
         """End the worker."""
-        super().close()
-        self._handle = None
+        self.worker.stop()
+        self._handover.end(timeout=5)
+        self._ids, self._questions, self._handle = {}, {}, None
+
+    def _startWorker(self) -> None:
+        if not self.worker.isAlive:
+            self._questions = {}  # another worker does not answer them
+        self.worker.start()
+
+    def _question(self, question: str, operation: str, **fields: Any) -> None:
+        self._startWorker()
+        self._questions[self.worker.request(operation, **fields)] = question
+
+    def _answer(self, event: Event) -> None:
+        if event["event"] not in protocol.TERMINAL:
+            return
+        question = self._questions.pop(event["id"])
+        if event["event"] == "finished" and question == HELLO:
+            self._tell("offer", Offer.of(event["result"]))
+        elif event["event"] == "finished":
+            (rejection,) = event["result"]["rejections"]
+            self._tell("rejection", question, rejection["message"] if rejection else "")
+        elif question == HELLO:
+            last = self.worker.log.splitlines()[-1:] or [str(event.get("message", ""))]
+            self._fail(
+                _("The environment does not answer: {reason}").format(reason=last[0]),
+                _("Press Check or Repair on the Setup tab."),
+            )
+
+    def _take(self, event: Event) -> None:
+        """Do what an event of a run, a change of its threshold or an export asks for."""
+        kind, ended = self._ids[event["id"]], event["event"] in protocol.TERMINAL
+        if ended:
+            del self._ids[event["id"]]
+        try:
+            self._handleEvent(kind, event)
+        except (ModuleError, protocol.ProtocolError, OSError) as error:
+            if ended:
+                self._takeBack(kind)
+            self._failWith(error)
 
     def _handedOver(self) -> None:
         """Ask for the segmentation: the network is loaded and the pixels are written."""
@@ -186,7 +297,7 @@ class Session(Conversation):
             self._tell("cancelled")
         elif self._handover.trouble is not None:
             self._fail(
-                _("The pictures cannot be handed to the worker: {reason}").format(
+                _("The images cannot be passed to the worker: {reason}").format(
                     reason=self._handover.trouble
                 ),
                 _("Free some disk space, or segment fewer frames."),
@@ -197,30 +308,29 @@ class Session(Conversation):
             self._handover.remove()
 
     def _segment(self, request: Request, extraction: Inputs.Extraction) -> None:
-        fitting, reason = Inputs.fits(Inputs.describe(request.inputNode), self.task)
-        if not fitting and not request.force:
-            self._fail(
-                _("{task} is not for this image: {reason}").format(
-                    task=self.task["title"], reason=reason
-                ),
-                _("Choose another task, or force it."),
-            )
-            return
         try:
+            info = Inputs.describe(request.inputNode)
             self.logic.begin(extraction, self.task, segmentationNode=request.segmentationNode)
         except ModuleError as error:
             self._fail(error.message, error.remedy)
             return
-        self._extraction = extraction.withoutPixels()
+        self._extraction, self._unchecked = extraction.withoutPixels(), info.unchecked(self.task)
         self._started = self._clock()
         window = None if self.task.get("window") else extraction.window
         given = {
             "array": self._handover.reference,
             "channels": extraction.channels,
             "window": window,
+            "source": info.sourceFor(self.task),
         }
         self._tell("status", _("Segmenting..."))
-        self._ask("segment", input=given, probabilities=False, **request.adjustment())
+        self._ask(
+            "segment",
+            input=given,
+            force_task=request.force,
+            probabilities=False,
+            **request.adjustment(),
+        )
 
     def _handleEvent(self, kind: str, event: Event) -> None:
         name = event["event"]
@@ -262,7 +372,8 @@ class Session(Conversation):
             return
         node = self.logic.complete(masks, surface=self._request.surface)
         if kind == "segment":
-            self._tellWarnings(result, readingWarnings(self._request.inputNode))
+            known = readingWarnings(self._request.inputNode)
+            self._tellWarnings(result, [*known, self._unchecked] if self._unchecked else known)
         self._tell("finished", node)
 
     def _showPartial(self, event: Event) -> None:
@@ -293,6 +404,30 @@ class Session(Conversation):
             self.logic.undo()
             self._handle = None
 
+    def _ask(self, operation: str, **fields: Any) -> None:
+        self._ids[self.worker.request(operation, **fields)] = operation
+
+    def _tell(self, *report: Any) -> None:
+        self._reports.append(report)
+
+    def _tellWarnings(self, result: dict[str, Any], others: Sequence[str] = ()) -> None:
+        """Report what the user should know of how the pictures were read.
+
+        Args:
+            result: of the worker.
+            others: what was known before.
+        """
+        found = [str(each["message"]) for each in result.get("warnings") or ()]
+        texts = list(dict.fromkeys([*others, *found]))
+        if texts:
+            self._tell("warned", texts)
+
     def _fail(self, message: str, remedy: str) -> None:
         self._next = None
-        super()._fail(message, remedy)
+        self._tell("failed", message, remedy)
+
+    def _failWith(self, error: ModuleError | protocol.ProtocolError | OSError) -> None:
+        if isinstance(error, OSError):
+            self._fail(str(error.strerror or error), _("Free some disk space and try again."))
+        else:
+            self._fail(error.message, error.remedy)

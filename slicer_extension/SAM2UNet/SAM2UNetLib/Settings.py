@@ -28,7 +28,7 @@ def startupVariables() -> dict[str, str]:
 
 
 def chosenCommand() -> list[str]:
-    """Return the words that start `sam2unet`, as chosen on the tab Setup.
+    """Return the command that starts `sam2unet`, as chosen on the tab Setup.
 
     Raises:
         EnvironmentProblem: there is no environment that can be used; says what to do.

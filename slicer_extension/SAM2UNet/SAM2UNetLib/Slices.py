@@ -40,7 +40,7 @@ class SliceView:
         """Return the plane of a slice node.
 
         Raises:
-            InputError: the volume stands under a transform that bends space.
+            InputError: the volume has a parent transform that is not linear.
         """
         toWorld = ijkToWorld(volumeNode)
         toIjk = np.linalg.inv(toWorld) @ arrayOf(sliceNode.GetSliceToRAS())
@@ -69,13 +69,13 @@ class SliceView:
         index = int(np.floor((low + high) / 2 + 0.5))
         if not 0 <= index < self.size[axis]:
             raise InputError(
-                "the slice view lies beside the volume",
+                "the slice view is outside the volume",
                 "move the slice view into the volume, or choose another slice view",
             )
         return index
 
     def planes(self, first: int | None = None, last: int | None = None) -> Planes:
-        """Return planes of voxels across `steepest`, hung as the view shows them.
+        """Return planes of voxels across `steepest`, oriented as the view shows them.
 
         Slices along the third axis, as they were acquired, keep the order in which they are
         stored, so that a slice gives what the whole volume gives. The others get rows and columns
@@ -101,7 +101,7 @@ class SliceView:
         return Planes(extent, order, (False, bool(down[row] < 0), bool(right[column] < 0)))
 
     def cut(self, image: vtk.vtkImageData) -> tuple[NDArray[np.generic], Oblique]:
-        """Return the picture at an angle and the voxels it stands for.
+        """Return the oblique picture and the voxels it belongs to.
 
         Pixels are squares of the volume's least spacing along the view's axes, values are linear
         between voxels, 0 outside the volume; the picture is cropped to where the plane lies in it.
@@ -162,7 +162,7 @@ class SliceView:
         met = np.flatnonzero(inside)
         if not len(met):
             raise InputError(
-                "the slice view does not meet the volume",
+                "the slice view is outside the volume",
                 "move the slice view into the volume, or choose another slice view",
             )
         return depth, met
@@ -189,7 +189,7 @@ def ijkToWorld(volumeNode: object) -> Matrix:
     """Return the `(4, 4)` matrix from voxel indices to RAS in mm, parent transforms included.
 
     Raises:
-        InputError: a parent transform bends space.
+        InputError: a parent transform is not linear.
     """
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
@@ -199,9 +199,9 @@ def ijkToWorld(volumeNode: object) -> Matrix:
         return toParent
     if not transform.IsTransformToWorldLinear():
         raise InputError(
-            f"{volumeNode.GetName()} stands under a transform that bends space, "
-            "in which a slice view does not show planes of its voxels",
-            "segment a range of slices or the whole volume, or take the transform away",
+            f"{volumeNode.GetName()} has a parent transform that is not linear, "
+            "so a slice view does not show planes of its voxels",
+            "segment the whole volume, or remove the transform",
         )
     transform.GetMatrixTransformToWorld(matrix)
     return arrayOf(matrix) @ toParent

@@ -1,4 +1,4 @@
-"""The list of tasks: greys what does not fit the image, says why, and lets it be forced."""
+"""The list of tasks: tasks that are not made for the image are grey, and can be forced."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import qt
 import slicer
 
-from .TaskCatalog import BundleProblem, TaskEntry, readBundle
+from .Tasks import BundleProblem, TaskEntry, readBundle
 from .Texts import _
 
-Fits = Callable[[TaskEntry], tuple[bool, str]]
+Judge = Callable[[TaskEntry], str]
+"""Returns why a task is not made for the image; empty where it is, or while it is not known."""
 
 
 class TaskChoice:
@@ -27,7 +28,8 @@ class TaskChoice:
         self.ui = ui
         self.onChange = onChange
         self.entries: list[TaskEntry] = []
-        self._fits: dict[int, tuple[bool, str]] = {}
+        self._rejections: list[str] = []
+        self._unchecked = ""
         self.ui.taskComboBox.currentIndexChanged.connect(self._changed)
         self.ui.bundleButton.clicked.connect(self.onBundle)
 
@@ -45,10 +47,12 @@ class TaskChoice:
             return _("Choose a task.")
         if not entry.hasWeights and not self.ui.weightsPath.currentPath:
             return _("This task has no weights here: choose a weights file under Advanced.")
-        fits, _reason = self._fits.get(self.ui.taskComboBox.currentIndex, (True, ""))
-        if fits or self.ui.forceCheckBox.checked:
+        if not self._rejection or self.ui.forceCheckBox.checked:
             return ""
-        return _("The task is not made for this image: choose another one, or offer it anyway.")
+        return _(
+            "This task is not made for this image. Choose another task, or tick the box that "
+            "allows it."
+        )
 
     def offer(self, entries: Sequence[TaskEntry], wanted: str = "") -> None:
         """Fill the list; bundles that were chosen before stay; choose the wanted task."""
@@ -65,18 +69,25 @@ class TaskChoice:
         self.ui.taskComboBox.currentIndex = names.index(before) if before in names else first
         self.ui.taskComboBox.blockSignals(False)
 
-    def refresh(self, fits: Fits) -> None:
-        """Grey what does not fit and say why."""
+    def refresh(self, judge: Judge, unchecked: Judge) -> None:
+        """Grey the tasks that are not made for the image, and say why.
+
+        Args:
+            judge: returns why a task is not made for the image.
+            unchecked: returns what about the image could not be checked for a task.
+        """
         forced = self.ui.forceCheckBox.checked
         model = self.ui.taskComboBox.model()
-        for index, entry in enumerate(self.entries):
-            fitting, reason = fits(entry)
-            self._fits[index] = (fitting, reason)
+        self._rejections = [judge(entry) for entry in self.entries]
+        for index, (entry, rejection) in enumerate(
+            zip(self.entries, self._rejections, strict=True)
+        ):
             label = entry.title if entry.hasWeights else _("{title} (no weights)")
             item = model.item(index)
             item.setText(label.format(title=entry.title))
-            item.setEnabled(fitting or forced)
-            item.setToolTip(reason if not fitting else entry.notice)
+            item.setEnabled(not rejection or forced)
+            item.setToolTip(_sentence(rejection or entry.notice))
+        self._unchecked = "" if self.current is None else unchecked(self.current)
         self._note()
 
     def onBundle(self) -> None:
@@ -94,8 +105,8 @@ class TaskChoice:
     def add(self, entry: TaskEntry) -> None:
         """Ask whether a bundle that did not come with the module is trusted; take it if so."""
         question = _(
-            "The bundle {folder} did not come with this module. Its weights and task are read, and "
-            "no code of it is run; what its network finds is for its makers to answer for. Use it?"
+            "The bundle {folder} did not come with this module. Only its weights and its task are "
+            "read; none of its code is run. Its makers alone answer for its results. Use it?"
         ).format(folder=entry.bundle)
         if not slicer.util.confirmOkCancelDisplay(question, _("Use this bundle?")):
             return
@@ -109,15 +120,25 @@ class TaskChoice:
         self._note()
         self.onChange()
 
+    @property
+    def _rejection(self) -> str:
+        """Why the chosen task is not made for the image, if it is known not to be."""
+        index = self.ui.taskComboBox.currentIndex
+        return self._rejections[index] if 0 <= index < len(self._rejections) else ""
+
     def _note(self) -> None:
         entry = self.current
-        fits, reason = self._fits.get(self.ui.taskComboBox.currentIndex, (True, ""))
-        notes = [] if fits else [reason]
-        if not fits and self.ui.forceCheckBox.checked:
-            notes.append(_("It is run all the same, and the result says so."))
-        if entry is not None and entry.notice:
-            notes.append(entry.notice[:1].upper() + entry.notice[1:] + ".")
+        notes = [_sentence(self._rejection), self._unchecked]
+        if self._rejection and self.ui.forceCheckBox.checked:
+            notes.append(_("It will run all the same; a DICOM SEG of the result says so."))
+        if entry is not None:
+            notes.append(_sentence(entry.notice))
         if entry is not None and entry.bundle is not None:
             notes.append(_("From {folder}.").format(folder=entry.bundle))
-        self.ui.taskNoteLabel.text = " ".join(notes)
-        self.ui.taskNoteLabel.visible = bool(notes)
+        text = " ".join(note for note in notes if note)
+        self.ui.taskNoteLabel.text = text
+        self.ui.taskNoteLabel.visible = bool(text)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""

@@ -1,4 +1,4 @@
-"""Translation of what a person reads; outside Slicer the English text stays."""
+"""Texts for the user, and their translation; outside Slicer they stay English."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ except ImportError:  # slicer-core, in which the tests run, brings no translatio
 
 
 def minutes(seconds: float) -> str:
-    """Return how long something takes, as a person would say it."""
+    """Return how long something takes, in words."""
     if seconds < 60:
         return _("{count} s").format(count=max(1, round(seconds)))
     if seconds < 3600:
@@ -41,9 +41,9 @@ def note(texts: Sequence[str]) -> str:
 
 
 def counts(found: Mapping[str, int]) -> str:
-    """Return how many there are of each, with the words of `unsupported_output` for people."""
+    """Return how many there are of each, with codes such as `unsupported_output` as plain words."""
     return ", ".join(f"{count} {code.replace('_', ' ')}" for code, count in sorted(found.items()))
 
 
 LINE = 140
-"""Characters of a note that a person reads at once."""
+"""Longest note that is shown, in characters."""

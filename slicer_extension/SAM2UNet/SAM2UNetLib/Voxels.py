@@ -1,6 +1,6 @@
-"""Sets of voxels of a volume, and how pictures that were cut from it are laid back on them.
+"""Sets of voxels of a volume, and how masks of pictures cut from it are written back to them.
 
-A mask is laid on exactly the voxels its picture came from; all others keep what they hold.
+A mask is written to exactly the voxels its picture came from; all others stay as they are.
 Indices are (i, j, k) as in MRML; arrays are (k, j, i). An extent is (i0, i1, j0, j1, k0, k1), both
 ends in it, as in VTK.
 """

@@ -1,4 +1,4 @@
-"""The whole panel: three tabs over one environment, and a banner while there is none."""
+"""The whole panel: three tabs that share one environment, and a banner while there is none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from .BatchPanel import BatchPanel
+from .Collaborators import RunControl
 from .Environment import EnvironmentProblem
 from .EnvironmentPanel import EnvironmentPanel
 from .SegmentPanel import SegmentPanel
+from .Tasks import Offer
 from .Texts import _
 
 SETUP_TAB = 2
@@ -19,11 +21,11 @@ class Panel:
 
     Args:
         ui: the widgets by name.
-        runs: does the work, a `Runs`.
+        runs: does the work.
         source: folder with the sources that came with the module, or None.
     """
 
-    def __init__(self, ui: Any, *, runs: Any, source: Path | None) -> None:
+    def __init__(self, ui: Any, *, runs: RunControl, source: Path | None) -> None:
         self.ui = ui
         self.runs = runs
         self.environment = EnvironmentPanel(
@@ -32,7 +34,9 @@ class Panel:
             onChange=self.onEnvironment,
             onRelease=self.release,
         )
-        self.segment = SegmentPanel(ui, runs=runs, command=self.environment.command)
+        self.segment = SegmentPanel(
+            ui, runs=runs, command=self.environment.command, onOffer=self.onOffer
+        )
         self.batch = BatchPanel(
             ui, command=self.environment.command, options=self.segment.batchOptions
         )
@@ -56,7 +60,7 @@ class Panel:
         self.onEnvironment()
 
     def forget(self) -> None:
-        """The scene goes: end a run, hold nothing of it, follow nothing."""
+        """The scene is closing: end a run and keep nothing of the scene."""
         self.follow(None)
         self.runs.forget()
         self.segment.forget()
@@ -90,6 +94,10 @@ class Panel:
             self.ui.bannerLabel.visible = False
             self.segment.askForTasks(command)
         self.segment.refresh()
+
+    def onOffer(self, offer: Offer) -> None:
+        """The environment said what it offers; the tab Segment has taken its tasks."""
+        self.batch.offer(offer.formats)
 
     def onLink(self, _link: str = "") -> None:
         """Open the tab Setup."""

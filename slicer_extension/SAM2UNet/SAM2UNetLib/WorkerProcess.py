@@ -23,8 +23,8 @@ from typing import Any
 
 from . import protocol
 from .BackgroundProcess import cleanEnvironment, endProcessTree
+from .Collaborators import Event
 
-Event = dict[str, Any]
 LOG_LINES = 2000
 GRACE_S = 3.0
 """How long a worker that was told to shut down may take before it is ended."""
@@ -36,7 +36,7 @@ class WorkerProcess:
     """A worker and what is asked of it.
 
     Args:
-        command: the words that start the worker, such as `[python, "-m", "sam2unet_core.cli",
+        command: the command that starts the worker, such as `[python, "-m", "sam2unet_core.cli",
             "worker"]`; the exchange folder and what follows from the other arguments are added.
         exchangeParent: where the exchange folder is made; the system's temporary folder if None.
         allowRoots: the folders below which the worker may read studies.
@@ -202,14 +202,14 @@ class WorkerProcess:
 
     def _death(self) -> dict[str, str]:
         code = self.returncode
-        how = "was ended" if code is None else f"ended by itself (code {code})"
+        how = "was stopped" if code is None else f"stopped unexpectedly (code {code})"
         if code in (-9, 137):
             remedy = (
-                "it was killed, most likely for want of memory: segment fewer frames, "
+                "it was killed, most likely because memory ran out: segment fewer frames, "
                 "or close other programs, and try again"
             )
         else:
-            remedy = "try again; if it ends again, copy the log and repair the environment"
+            remedy = "try again; if it stops again, copy the log and repair the environment"
         return {"kind": "worker_died", "message": f"the worker {how}", "remedy": remedy}
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:

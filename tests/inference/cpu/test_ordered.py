@@ -24,14 +24,14 @@ def test_the_order_of_a_grid_that_windows_do_not_divide() -> None:
     ]
     # fmt: on
     assert [group[:4] for group in order.groups] == [(0, 2, 4, 4), (8, 3, 3, 2), (17, 1, 2, 1)]
-    whole, edges, corner = (group.weight for group in order.groups)
+    whole, edges, corner = (group.log_count for group in order.groups)
     assert whole is None
     # A filler of an edge stands for two places, that of the corner for three.
     torch.testing.assert_close(edges, torch.tensor([1.0, 1, 2]).log().view(1, 1, 1, 3))
     torch.testing.assert_close(corner, torch.tensor([1.0, 3]).log().view(1, 1, 1, 2))
-    assert order.fillers.tolist() == [10, 13, 16, 18]
+    assert order.padding.tolist() == [10, 13, 16, 18]
     assert order.whole[:4] == (0, 1, 19, 15)
-    counts = order.whole.weight.exp().flatten()
+    counts = order.whole.log_count.exp().flatten()
     assert counts.tolist() == [0.0 if place < 0 else 1.0 for place in order.places.tolist()]
 
 
@@ -87,7 +87,7 @@ def test_features_are_those_of_the_trunk(
 
 
 def test_blocks_that_pool_and_attend_to_all_are_those_of_the_trunk() -> None:
-    """No published size has one; on this grid the blocks that attend to all see fillers too."""
+    """No published size has one; on this grid the blocks that attend to all see padding too."""
     variant = Variant(
         8, 1, (1, 2, 2, 1), global_blocks=(1, 3, 4), windows=(8, 4, 8, 2), width=8, name="custom"
     )
@@ -97,7 +97,7 @@ def test_blocks_that_pool_and_attend_to_all_are_those_of_the_trunk() -> None:
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.bias, std=0.5)
     ordered = OrderedTrunk(trunk, (96, 160), torch.float64)
-    assert len(ordered.orders[2].fillers)
+    assert len(ordered.orders[2].padding)
     image = torch.randn(2, 3, 96, 160).double()
     with torch.inference_mode():
         for found, wanted in zip(ordered(image), trunk(image), strict=True):
