@@ -6,6 +6,7 @@ The fixture `run_python` has `multiprocessing`'s fork server run this file, as `
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -29,6 +30,7 @@ def become(
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, target)
         os.close(file)
+    gc.freeze()  # what is imported already is never garbage
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

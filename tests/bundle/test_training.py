@@ -1,10 +1,6 @@
 import csv
 import json
 import os
-import socket
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,7 +11,18 @@ from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import load_model, read_info, save_full
 from sam2unet_core.task import Task
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+TORCHRUN = """
+import runpy, sys
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+def bundle():
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+
+config = LaunchConfig(1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+    max_restarts=0, start_method="fork")
+elastic_launch(config, bundle)()
+"""
+"""`torchrun --standalone --nproc_per_node=2 -m monai.bundle`, but for new interpreters."""
 
 
 def test_a_run_leaves_weights_with_their_task_history_and_pictures(trained):
@@ -134,25 +141,25 @@ def test_a_last_batch_of_one_frame_trains(size, tmp_path, dataset, small, run_ve
     assert state["trainer"]["epoch_length"] == {"[64,64]": 4, "[32,32]": 3}[size]
 
 
-def test_two_processes_validate_a_single_frame(
-    tmp_path, dataset, task_file, small, configs, run_python
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.01, ("15 training, 1 validation", 4)), (0.25, ("12 training, 4 validation", 3))],
+    ids=["one frame to validate", "several"],
+)
+def test_two_processes_train_and_validate_together_over_gloo(
+    share, expected, tmp_path, dataset, task_file, small, configs, run_python
 ):
-    words = in_two_processes(dataset, task_file, small | {"val_fraction": 0.01}, configs)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = ONE_THREAD | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environment["TORCHELASTIC_RUN_ID"] = "test"
-
-    def start(rank):  # as torch.distributed.run does
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
-        return run_python(*words, cwd=tmp_path, env=os.environ | environment | ranks)
-
-    with ThreadPoolExecutor(2) as both:
-        first, second = both.map(start, ("0", "1"))
-    for done in (first, second):
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "15 training, 1 validation frames" in first.stdout
+    """Each takes 2 frames a step."""
+    (tmp_path / "torchrun.py").write_text(TORCHRUN)
+    words = in_two_processes(dataset, task_file, small | {"val_fraction": share}, configs)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = run_python("torchrun.py", *words, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    split, steps = expected
+    assert f"{split} frames" in done.stdout
+    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    assert state["trainer"]["epoch_length"] == steps
+    assert (tmp_path / "out" / "validation.png").is_file()
     with (tmp_path / "out" / "history.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     measured = read_info(tmp_path / "out" / "model.safetensors").task.metrics["val_dice"]
@@ -160,24 +167,10 @@ def test_two_processes_validate_a_single_frame(
     assert 0 <= measured <= 1
 
 
-def test_two_processes_train_together_over_gloo(tmp_path, dataset, task_file, small, configs):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += in_two_processes(dataset, task_file, small, configs)
-    environment = os.environ | ONE_THREAD
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
-    # 12 training frames, 2 a step in each of 2 processes
-    assert state["trainer"]["epoch_length"] == 3
-    assert (tmp_path / "out" / "validation.png").is_file()
-
-
 def in_two_processes(dataset, task_file, settings, configs):
-    """Return the words after `python` of each of two processes that train together."""
+    """Return the words after `monai.bundle` of two processes that train together."""
     files = [str(configs / "train.yaml"), str(configs / "multi_gpu_train.yaml")]
-    words = ["-m", "monai.bundle", "run", "training", "--config_file", str(files)]
+    words = ["run", "training", "--config_file", str(files)]
     words += ["--dataset_dir", str(dataset), "--task", str(task_file), "--output_dir", "out"]
     words += ["--batch_size", "2"]
     for key in ("variant", "epochs", "val_fraction", "num_workers"):

@@ -52,8 +52,8 @@ def test_scripted_network_refuses_a_small_image(build: Callable) -> None:
         scripted(torch.zeros(1, 3, 31, 64))
 
 
-def test_exported_program_and_onnx_take_any_batch(build: Callable, tmp_path: Path) -> None:
-    ort = pytest.importorskip("onnxruntime")
+def test_an_exported_program_takes_any_batch(build: Callable) -> None:
+    """What ONNX Runtime makes of one is in tests/runtimes."""
     model = build(VARIANT, num_classes=2)
     example = torch.randn(2, 3, 100, 64)
     batch = {"image": {0: torch.export.Dim("batch")}}
@@ -61,11 +61,3 @@ def test_exported_program_and_onnx_take_any_batch(build: Callable, tmp_path: Pat
     image = torch.randn(3, 3, 100, 64)
     expected = model(image).detach()
     torch.testing.assert_close(program.module()(image), expected, rtol=0, atol=1e-5)
-
-    exported = torch.onnx.export(
-        program, (example,), dynamo=True, dynamic_shapes=batch, optimize=False, verbose=False
-    )
-    exported.save(str(tmp_path / "model.onnx"))
-    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
-    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4)

@@ -54,11 +54,13 @@ def _run(model: SAM2UNet, image: Tensor) -> tuple[dict[str, NDArray[np.float32]]
     """All three maps with the statistics of eval mode, and the trunk's four feature maps."""
     model.eval()
     model.training = True  # the network alone: its normalisation layers stay in eval mode
+    stages: list[Tensor] = []
+    hook = model.encoder.register_forward_hook(lambda *given: stages.extend(given[2]))
     with torch.inference_mode():
         maps: Mapping[str, Tensor] = dict(
             zip(("main", "side1", "side2"), model(image), strict=True)
         )
-        stages = model.encoder(image)
+        hook.remove()
         model.eval()
         assert torch.equal(model(image), maps["main"])
     return {name: value.numpy() for name, value in maps.items()}, stages
