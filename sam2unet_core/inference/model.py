@@ -232,6 +232,7 @@ def open_model(
     """
     plan = choose_runtime(runtime, source.task, device=choose_device(device))
     source.check()
+    _ = source.sha256  # of what is read now: the file may be replaced while the model is in use
     checkpoint = read_checkpoint(source.file, matrices=plan.dtype)
     donor = next((each for each in beside if _has_trunk_of(each, checkpoint, plan)), None)
     network = _network(checkpoint) if donor is None else _on_trunk_of(donor, checkpoint)

@@ -137,7 +137,7 @@ def test_a_bundle_whose_weights_were_swapped_is_refused(own_bundle, tmp_path):
         Segmenter.open(copy)
 
 
-def test_an_image_that_cannot_be_read_is_named_before_anything_is_written(
+def test_an_image_that_cannot_be_read_is_one_failed_line_and_the_others_are_done(
     tmp_path, own_bundle, dataset, run_verb
 ):
     shutil.copytree(dataset / "images", tmp_path / "images")
@@ -151,9 +151,16 @@ def test_an_image_that_cannot_be_read_is_named_before_anything_is_written(
         output_dir="out",
     )
     assert done.returncode == 2
-    assert "0003.png" in done.stderr
+    assert "1 of 16 inputs failed" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    lines = [
+        json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()
+    ]
+    (failed,) = [line for line in lines if line["status"] == "failed"]
+    assert failed["outputs"] == []
+    assert failed["message"].startswith("the file")
+    assert not (tmp_path / "out" / "0003.png.mask.png").exists()
+    assert len(list((tmp_path / "out").glob("*.mask.png"))) == 15
 
 
 def test_a_set_without_any_lesion_can_be_measured(tmp_path, own_bundle, dataset, run_verb):

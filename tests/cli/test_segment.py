@@ -127,7 +127,7 @@ def test_a_run_that_is_stopped_says_how_it_goes_on_and_does(
     words = ["segment", many, "-o", out, "--weights", weights, "--device", "cpu", "--quiet"]
     run = run_python(script, *words)
     said = run.stderr
-    assert (run.returncode, "The same line goes on" in said) == (130, True), said
+    assert (run.returncode, "Run the same command again to resume" in said) == (130, True), said
     assert 3 <= len((out / "manifest.jsonl").read_text().splitlines()) < 40
     again = segment("--json", source=many, out=out)
     assert again.exit_code == 0
@@ -150,10 +150,10 @@ def test_results_in_the_input_folder_are_not_taken_for_inputs(segment, frames, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--format", "dcm"], "--format dcm: there are seg, png"),
+        (["--format", "dcm"], "unknown format 'dcm'; choose from seg, png"),
         (["--shard", "3/2"], "--shard 3/2"),
-        (["--plane", "oblique"], "--plane oblique"),
-        (["--seg-type", "x"], "--seg-type x"),
+        (["--plane", "oblique"], "unknown plane 'oblique'; choose from axial"),
+        (["--seg-type", "x"], "unknown SEG type 'x'; choose from binary"),
         (["--threshold", "2"], "--threshold 2"),
         (["--device", "tpu"], "device 'tpu'"),
         (["--series", "colour=red"], "series filter 'colour=red'"),

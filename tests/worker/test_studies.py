@@ -328,4 +328,4 @@ def test_voxels_of_a_volume_lie_in_the_allowed_folders_too(
                 opened.series(str(path), 0, check=lambda: None)
     (allowed / name).write_text(header.format("voxels.raw"))
     series = opened.series(str(allowed / name), 0, check=lambda: None)
-    assert [frame.pixels.shape for frame in opened.frames(series, None)] == [(4, 4, 3)] * 4
+    assert [frame.pixels.shape for frame in series.frames()] == [(4, 4, 3)] * 4
