@@ -121,10 +121,6 @@ class Task:
         """Number of output channels of the network."""
         return self.num_classes + (self.activation == "softmax")
 
-    def with_weights(self, weights: Weights | None) -> Task:
-        """Return the same task with other weights."""
-        return replace(self, weights=weights)
-
     def with_threshold(self, threshold: float) -> Task:
         """Return the same task with another threshold.
 

@@ -8,7 +8,6 @@ all frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Literal
 
@@ -40,40 +39,17 @@ MAX_FRACTIONAL_VALUE = 255
 LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
 """Label Map Segmentation Storage; not supported by SimpleITK 2.5 and dciodvfy."""
 
-Result = tuple[Frame, NDArray[np.bool_], NDArray[np.float32] | None]
-"""A frame, its masks `(K, H, W)` bool and its probabilities `(K, H, W)` in 0 to 1, or None."""
 
-
-def write_seg(
-    path: Path,
-    series: Series,
-    *,
-    results: Iterable[Result],
-    task: Task,
-    provenance: Provenance,
-    seg_type: SegType = "binary",
-) -> None:
-    """Write one SEG for a series from an iterable of results.
+class SegWriter(FileWriter):
+    """Writes one SEG for a series, frame by frame.
 
     Args:
         path: the file; its folder exists.
         series: the DICOM source.
-        results: the segmented frames, each once.
         task: gives the classes.
         provenance: gives UIDs, dates and algorithm parameters.
         seg_type: `binary` masks, `fractional` probabilities in 255 steps, or a `labelmap`, in
             which overlapping classes are resolved by probability.
-
-    Raises:
-        DataError: see `SegWriter`.
-    """
-    with SegWriter(path, series, task=task, provenance=provenance, seg_type=seg_type) as writer:
-        for frame, masks, probabilities in results:
-            writer.add(frame, masks, probabilities=probabilities)
-
-
-class SegWriter(FileWriter):
-    """Writes one SEG for a series, frame by frame; arguments as for `write_seg`.
 
     Raises:
         DataError: the series is not DICOM; a mask of another size or number of classes; missing

@@ -140,9 +140,8 @@ def own_bundle(tmp_path_factory: pytest.TempPathFactory, trained: Path, dataset:
     shutil.copy(trained / "model.safetensors", weights)
     torch.save(load_model(weights).state_dict(), folder / "models" / "model.pt")
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    task = Task.load(trained / "task.json").with_weights(
-        Weights("models/model.safetensors", sha256, "nano")
-    )
+    described = Weights("models/model.safetensors", sha256, "nano")
+    task = replace(Task.load(trained / "task.json"), weights=described)
     # so little training reaches no 0.5: cut where half of a frame is in the mask
     pixels = read_image(dataset / "images" / "0000.png")
     found = Segmenter.open(task=task, weights=weights, device="cpu").probabilities(pixels[None])

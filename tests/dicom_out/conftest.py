@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from sam2unet_core.dicom.seg import Result, SegType, write_seg
+from sam2unet_core.dicom.seg import SegType, SegWriter
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.geometry import Geometry
 from sam2unet_core.task import Task, TaskClass
@@ -287,13 +287,11 @@ def write(tmp_path: Path, provenance: Provenance) -> Callable[..., Path]:
         name: str = "seg.dcm",
         by: Provenance = provenance,
     ) -> Path:
-        def results() -> Iterator[Result]:
+        path = tmp_path / name
+        with SegWriter(path, series, task=task, provenance=by, seg_type=seg_type) as writer:
             for frame in series.frames(indices=range(0, series.frame_count, stride)):
                 masks = pattern(frame.index, classes=task.num_classes)
-                yield frame, masks, masks * np.float32(0.75)
-
-        path = tmp_path / name
-        write_seg(path, series, results=results(), task=task, provenance=by, seg_type=seg_type)
+                writer.add(frame, masks, probabilities=masks * np.float32(0.75))
         return path
 
     return write

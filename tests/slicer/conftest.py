@@ -187,7 +187,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     save_full(SAM2UNet("nano").eval(), path, task=task)
     weights = Weights("models/model.safetensors", file_sha256(path), "nano")
-    task.with_weights(weights).save(folder / "configs" / "task.json")
+    replace(task, weights=weights).save(folder / "configs" / "task.json")
     return folder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def bundle_of_two(request, two_classes, tmp_path):
     network = SAM2UNet("nano", num_classes=task.num_channels).eval()
     save_full(network, path, task=task)
     weights = Weights("models/model.safetensors", file_sha256(path), "nano")
-    task.with_weights(weights).save(tmp_path / "configs" / "task.json")
+    replace(task, weights=weights).save(tmp_path / "configs" / "task.json")
     return tmp_path
 
 
