@@ -99,7 +99,7 @@ class Geometry:
 
     @property
     def regular(self) -> bool:
-        """Whether the frames form a rectangular grid: evenly spaced, no tilt."""
+        """Whether the frames form a rectangular grid, evenly spaced and without tilt."""
         return not (self.tilted or self.uneven)
 
     @cached_property
