@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 from torch.backends import cudnn
 
@@ -89,12 +90,18 @@ def first_start(
     frames: np.ndarray[Any, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> FirstStart:
-    """What the first start with a runtime leaves in a cache, and its probabilities, found once."""
+    """What the first start with a runtime leaves in a cache, and its probabilities.
+
+    The network is exported once for all processes that run tests: each makes the same one.
+    """
 
     @functools.cache
     def start(name: str) -> tuple[Path, np.ndarray[Any, Any]]:
         folder = tmp_path_factory.mktemp(name)
-        with pytest.MonkeyPatch.context() as patch:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = tmp_path_factory.getbasetemp().parent / f"first-start-{name}"
+            folder.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
             patch.setenv("SAM2UNET_CACHE", str(folder))
             runtime = opened(name, copy.deepcopy(network), task)
             return folder, runtime.probabilities(frames)
