@@ -110,10 +110,13 @@ class Model:
 
     @cached_property
     def trunk_sha256(self) -> str | None:
-        """Hash of the trunk; None for a network built in Python."""
+        """Hash of the trunk; None for a network built in Python, or if its file was replaced."""
         if self.shared_trunk_sha256 is not None or self.source is None:
             return self.shared_trunk_sha256
-        return trunk_hash(read_checkpoint(self.source.file).tensors)
+        file = self.source.file
+        if not file.is_file() or file_sha256(file) != self.source.sha256:
+            return None
+        return trunk_hash(read_checkpoint(file).tensors)
 
     def with_threshold(self, threshold: float) -> Model:
         """Return the same model with a different threshold."""

@@ -170,24 +170,31 @@ def test_a_run_that_is_left_computes_no_more(segmenter: Segmenter, computed: lis
         assert next(found) == Mark("begin")
         next(found)
         found.close()
-    assert len(computed) < 1000
+    assert len(computed) < 20  # as far as the stream is read ahead
     assert not any(thread.name.startswith("network") for thread in threading.enumerate())
 
 
-def test_of_a_unit_that_failed_little_more_is_computed(
-    segmenter: Segmenter, answer, monkeypatch: pytest.MonkeyPatch
+def test_of_a_unit_that_failed_only_what_is_being_computed_is_finished(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[int] = []
+    unit_ended = threading.Event()
 
     def fail(images: Tensor) -> Tensor:
         tries.append(len(images))
-        time.sleep(0.01)
+        if len(tries) > 1:
+            assert unit_ended.wait(300)
         raise ValueError("no")
 
     monkeypatch.setattr(segmenter.runtime, "logits", fail)
-    events = decoded([[5] * 1000, [6]])
-    assert told(Engine(segmenter.model, at_once=2), events) == ["begin", "failed", "end"] * 2
-    assert len(tries) < 500
+    kinds = []
+    with Engine(segmenter.model, at_once=2) as engine:
+        for found in engine.through(decoded([[5] * 300, [6]])):
+            kinds.append(type(found))
+            if found == Mark("end"):
+                unit_ended.set()
+    assert kinds == [Mark, FrameFailure, Mark] * 2
+    assert len(tries) <= 4  # the first, one in each thread, and the one of the second unit
 
 
 def test_inputs_without_frames_are_told_while_others_are_looked_for(segmenter: Segmenter) -> None:

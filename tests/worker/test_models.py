@@ -61,6 +61,21 @@ def test_a_delta_takes_the_trunk_that_is_loaded(
     assert models.get(LoadOptions(weights=str(whole), device="cpu", runtime=runtime)) is first
 
 
+def test_a_trunk_is_not_taken_for_that_of_the_file_that_replaced_it(
+    two_tasks: tuple[Path, Path, SAM2UNet], small_task: Task
+) -> None:
+    """The model that is open has the first trunk; the delta needs that of the file there now."""
+    whole, delta, second = two_tasks
+    models = Models(Studies(Roots([whole.parent])))
+    torch.manual_seed(3)
+    save_full(SAM2UNet("nano", train_trunk=False).eval(), whole, task=small_task)
+    models.get(LoadOptions(weights=str(whole), device="cpu", runtime="exact"))
+    whole.unlink()
+    save_full(second, whole, task=small_task)  # on the trunk of the delta
+    with pytest.raises(MissingWeightsError, match="is not in the cache"):
+        models.get(LoadOptions(weights=str(delta), device="cpu", runtime="exact"))
+
+
 def test_runtimes_do_not_share_a_trunk(two_tasks: tuple[Path, Path, SAM2UNet]) -> None:
     whole, delta, _ = two_tasks
     models = Models(Studies(Roots([whole.parent])))
