@@ -60,7 +60,7 @@ class WebSender:
     def send(self, path: Path) -> str:
         """Store a DICOM file, which is held in memory twice meanwhile.
 
-        It counts as stored only if the response lists it, whatever the HTTP status.
+        It counts as stored only if the HTTP status is a success and the response lists it.
 
         Returns:
             the server's warning, or empty.
