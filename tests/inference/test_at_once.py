@@ -181,15 +181,15 @@ def test_of_a_unit_that_failed_only_what_is_being_computed_is_finished(
     unit_ended = threading.Event()
 
     def fail(images: Tensor) -> Tensor:
-        tries.append(len(images))
-        if len(tries) > 1:
+        tries.extend(areas(images))
+        if 16 not in areas(images):  # the first frame's failure ends the unit, whoever starts first
             assert unit_ended.wait(300)
         raise ValueError("no")
 
     monkeypatch.setattr(segmenter.runtime, "logits", fail)
     kinds = []
     with Engine(segmenter.model, at_once=2) as engine:
-        for found in engine.through(decoded([[5] * 300, [6]])):
+        for found in engine.through(decoded([[4] + [5] * 299, [6]])):
             kinds.append(type(found))
             if found == Mark("end"):
                 unit_ended.set()
