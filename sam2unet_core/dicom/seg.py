@@ -8,6 +8,7 @@ all frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -16,7 +17,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
-from sam2unet_core.dicom.codes import background_description, segment_description
+from sam2unet_core.dicom.codes import (
+    BY_THE_NETWORK,
+    SegmentOrigin,
+    background_description,
+    segment_description,
+)
 from sam2unet_core.dicom.modules import (
     add_lossy,
     add_source_series,
@@ -50,6 +56,7 @@ class SegWriter(FileWriter):
         provenance: gives UIDs, dates and algorithm parameters.
         seg_type: `binary` masks, `fractional` probabilities in 255 steps, or a `labelmap`, in
             which overlapping classes are resolved by probability.
+        origins: who made each class; by default all are the network's.
 
     Raises:
         DataError: the series is not DICOM; a mask of another size or number of classes; missing
@@ -64,12 +71,14 @@ class SegWriter(FileWriter):
         task: Task,
         provenance: Provenance,
         seg_type: SegType = "binary",
+        origins: Sequence[SegmentOrigin] | None = None,
     ) -> None:
         super().__init__(path)
         self._series = series
         self._task = task
         self._provenance = provenance
         self._type = seg_type
+        self._origins = origins or [BY_THE_NETWORK] * task.num_classes
         self._header = source_header(series)
         self._items = FrameItems(
             series,
@@ -204,7 +213,8 @@ class SegWriter(FileWriter):
     def _add_segments(self, made: Dataset) -> None:
         classes = self._task.classes
         described = [
-            segment_description(c, self._task, provenance=self._provenance) for c in classes
+            segment_description(c, self._task, provenance=self._provenance, origin=origin)
+            for c, origin in zip(classes, self._origins, strict=True)
         ]
         made.SegmentationType = self._type.upper()
         if self._type == "labelmap":
