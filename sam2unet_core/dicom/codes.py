@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
@@ -36,7 +35,7 @@ class SegmentOrigin:
             `MANUAL` segment has none.
     """
 
-    algorithm_type: Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"] = "AUTOMATIC"
+    algorithm_type: str = "AUTOMATIC"
     algorithm_name: str = ""
 
 

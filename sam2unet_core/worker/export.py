@@ -59,7 +59,7 @@ class Drawn:
         classes, origins = [], []
         for value, each in enumerate(given, start=1):
             item = Fields(each, f"segments {value}")
-            kind = item.choice("algorithm_type", ALGORITHM_TYPES, "MANUAL")
+            kind = item.choice("algorithm_type", ALGORITHM_TYPES, None) or "MANUAL"
             origins.append(SegmentOrigin(kind, item.text("algorithm_name") or ""))
             classes.append(
                 {
