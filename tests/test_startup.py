@@ -120,7 +120,7 @@ def test_a_worker_answers_before_it_imports_what_reads_and_segments() -> None:
 def test_garbage_is_looked_for_again_once_pytorch_is_imported() -> None:
     code = (
         "import gc\n"
-        "from sam2unet_core.cli.imports import importing_torch\n"
+        "from sam2unet_core.cli.segment import importing_torch\n"
         "with importing_torch():\n"
         "    before = gc.isenabled()\n"
         "    import torch\n"

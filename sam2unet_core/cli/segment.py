@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.progress import Task as RichTask
+from rich.text import Text
 
 from sam2unet_core.batch.formats import AUTO, FORMATS
-from sam2unet_core.cli.imports import importing_torch
 from sam2unet_core.console import console
 from sam2unet_core.errors import (
     ConfigError,
@@ -26,7 +39,7 @@ from sam2unet_core.errors import (
 from sam2unet_core.inference.runtimes import RUNTIME_NAMES
 
 if TYPE_CHECKING:
-    from sam2unet_core.batch import Outcome, Settings
+    from sam2unet_core.batch import Outcome, Progress, Settings
     from sam2unet_core.inference.model import Model
     from sam2unet_core.task import Task
     from sam2unet_core.types import Series, Skipped
@@ -331,7 +344,6 @@ def _run(
     show: bool,
 ) -> Outcome:
     from sam2unet_core.batch import run
-    from sam2unet_core.cli.progress import FrameBar
 
     with FrameBar(show=show) as bar:
         return run(items, output, settings, model=model, progress=bar.tell)
@@ -362,3 +374,80 @@ def _show(outcome: Outcome, output: Path, tally: _InputTally) -> None:
 def _print_error(error: Exception) -> None:
     console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red")
     sys.stderr.flush()
+
+
+class _Rate(ProgressColumn):
+    """Frames per second of this run."""
+
+    def render(self, task: RichTask) -> Text:
+        """Return the rate."""
+        done = task.completed - task.fields["before"]
+        rate = done / task.elapsed if task.elapsed else 0.0
+        return Text(f"{rate:.1f} frames/s")
+
+
+class FrameBar:
+    """A context that shows a progress bar on stderr.
+
+    Args:
+        show: whether to show it.
+    """
+
+    def __init__(self, *, show: bool) -> None:
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[failed]}"),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not show,
+        )
+        self._job = self._bar.add_task("scanning inputs", total=None, before=0, failed="")
+
+    def __enter__(self) -> FrameBar:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove the bar."""
+        self._bar.stop()
+
+    def tell(self, progress: Progress) -> None:
+        """Update the bar."""
+        failed = progress.statuses.get("failed", 0)
+        self._bar.update(
+            self._job,
+            description="segmenting" if progress.scanned else "segmenting, still scanning",
+            completed=progress.frames_done,
+            total=progress.frames_found or None,
+            before=progress.frames_before,
+            failed=f"{failed} failed" if failed else "",
+        )
+
+
+@contextmanager
+def importing_torch() -> Iterator[None]:
+    """Disable garbage collection while PyTorch is imported.
+
+    The import creates some 160,000 permanent objects. Collecting them takes 0.1 s during the import
+    and 0.2 s at exit. Does nothing if PyTorch is already imported.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
