@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from sam2unet_core.batch.bundle import FolderRun
     from sam2unet_core.batch.formats import FORMATS
     from sam2unet_core.batch.merging import merge
-    from sam2unet_core.batch.outcome import Outcome, Progress
-    from sam2unet_core.batch.runner import run
+    from sam2unet_core.batch.runner import Outcome, Progress, run
     from sam2unet_core.batch.settings import SEG_TYPES, Settings, Shard
 
 __all__ = [
@@ -29,8 +28,8 @@ _MODULES = {
     "FORMATS": "formats",
     "SEG_TYPES": "settings",
     "FolderRun": "bundle",
-    "Outcome": "outcome",
-    "Progress": "outcome",
+    "Outcome": "runner",
+    "Progress": "runner",
     "Settings": "settings",
     "Shard": "settings",
     "merge": "merging",

@@ -6,8 +6,7 @@ import logging
 from pathlib import Path
 
 from sam2unet_core.batch.formats import AUTO
-from sam2unet_core.batch.outcome import Outcome
-from sam2unet_core.batch.runner import run
+from sam2unet_core.batch.runner import Outcome, run
 from sam2unet_core.batch.settings import Settings
 from sam2unet_core.errors import OutputError, SAM2UNetError
 from sam2unet_core.inference.model import Model

@@ -1,4 +1,4 @@
-"""The output formats: one class each, and the table of all.
+"""The output formats, one class each, the table of all, and the files they write.
 
 Nothing here imports PyTorch, so that the command line and Slicer list the formats quickly.
 """
@@ -6,6 +6,7 @@ Nothing here imports PyTorch, so that the command line and Slicer list the forma
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,15 +18,19 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.batch.outputs import Target, UnitWork
+from sam2unet_core.batch.folder import Output
 from sam2unet_core.errors import Reason
+from sam2unet_core.files import PART, file_sha256
 from sam2unet_core.media.planes import source_series, stored_frame, to_source
 from sam2unet_core.types import Kind, Series
 
 if TYPE_CHECKING:
+    from sam2unet_core.batch.settings import Settings
     from sam2unet_core.batch.units import Unit
     from sam2unet_core.dicom.seg import SegType
+    from sam2unet_core.dicom.uids import Provenance
     from sam2unet_core.inference.engine import FrameResult
+    from sam2unet_core.inference.model import Model
     from sam2unet_core.task import Task
 
 __all__ = ["AUTO", "FORMATS", "OutputFormat", "PictureFormat", "Sink", "Unfit", "open_sinks"]
@@ -312,6 +317,83 @@ def default_formats(unit: Unit) -> tuple[str, ...]:
     if unit.series.kind == Kind.ARRAY:
         return ("nifti",)
     return ("png", "overlay") if unit.series.kind == Kind.VIDEO else ("png",)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file to write.
+
+    Attributes:
+        path: below the results folder, with `/`.
+        kind: its kind in the manifest.
+        instance: index of the instance it belongs to; None if it belongs to all.
+    """
+
+    path: str
+    kind: str
+    instance: int | None = None
+
+
+class Staging:
+    """A folder for the unfinished files of one unit.
+
+    Args:
+        out: the results folder.
+        name: name of the folder.
+    """
+
+    def __init__(self, out: Path, name: str) -> None:
+        self._out = out
+        self._folder = out / name
+        self.targets: list[Target] = []
+
+    def create(self) -> None:
+        """Create the folder, or empty an existing one."""
+        try:
+            self._folder.mkdir(parents=True)
+        except FileExistsError:
+            self.remove()
+            self._folder.mkdir(parents=True)
+
+    def remove(self) -> None:
+        """Remove the folder and its content."""
+        try:
+            self._folder.rmdir()  # the usual case: empty, because all files were published
+        except OSError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def file(self, target: Target) -> Path:
+        """Create the folder of a file and return its staging path."""
+        path = self._unfinished(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.targets.append(target)
+        return path
+
+    def publish(self) -> list[tuple[Target, Output]]:
+        """Rename all files to their final paths; return them with their hashes."""
+        outputs = []
+        for target in self.targets:
+            unfinished, final = self._unfinished(target), self._out / target.path
+            sha256 = file_sha256(unfinished)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.replace(final)
+            outputs.append((target, Output(target.path, sha256, target.kind)))
+        return outputs
+
+    def _unfinished(self, target: Target) -> Path:
+        """Return the staging path, whose suffix tells it from a result."""
+        return self._folder / f"{target.path}{PART}"
+
+
+@dataclass(frozen=True)
+class UnitWork:
+    """A unit and what is needed to write its files."""
+
+    unit: Unit
+    staging: Staging
+    model: Model
+    provenance: Provenance
+    settings: Settings
 
 
 def _requested(work: UnitWork) -> tuple[str, ...]:

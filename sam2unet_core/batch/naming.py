@@ -7,14 +7,25 @@ who already has a UID can therefore check whether it is among the results.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import hmac
+import io
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sam2unet_core.batch.previous import Content, PreviousResults
-from sam2unet_core.batch.settings import Names
+from sam2unet_core.batch.folder import Line
+from sam2unet_core.files import write_bytes
 from sam2unet_core.names import in_utf8
+from sam2unet_core.report import Entry
 from sam2unet_core.types import Series, Skipped
+
+if TYPE_CHECKING:
+    from sam2unet_core.batch.settings import Names
 
 KEY = b"sam2unet results/1"
 LENGTH = 16
@@ -122,3 +133,169 @@ def _safe(relative: str) -> str:
     bare = parts[0].lstrip("_").casefold()  # some file systems ignore case
     reserved = bare == "private" or bare.startswith(".")
     return "/".join([f"_{parts[0]}" if reserved else parts[0], *parts[1:]])
+
+
+Content = Callable[[], Collection[str | None]]
+"""Returns the hashes of all files of a unit; called only when they are needed."""
+
+
+def source_of(path: Path, *, archive: Path | None = None, relative: str = "") -> str:
+    """Return a file's absolute path for `private/sources.csv`.
+
+    Args:
+        path: the file.
+        archive: the archive from which it was unpacked temporarily.
+        relative: its path within the archive.
+    """
+    if archive is not None:
+        return in_utf8(f"{os.path.realpath(archive)}!/{relative}")
+    return in_utf8(os.path.realpath(path))
+
+
+class PreviousResults:
+    """The manifest lines of a results folder at the start of a run.
+
+    Args:
+        lines: the lines by id.
+        sources: path of each id's file, from `source_of`.
+    """
+
+    def __init__(self, lines: Mapping[str, Line], sources: Mapping[str, str]) -> None:
+        self._lines = dict(lines)  # a copy, because the run appends to the manifest
+        self._sources = sources
+
+    def allows(self, identity: str, source: str, *, content: Content) -> bool:
+        """Return whether a file may have this id and replace the results under it.
+
+        It may if the id is free, if the results were made from the file at this path, or if they
+        were made only from files whose content is in the unit, as after the folder was moved.
+
+        Args:
+            identity: the id.
+            source: the file's path, from `source_of`.
+            content: the hashes of the file's unit.
+        """
+        line = self._lines.get(identity)
+        if line is None or self._sources.get(identity) == source:
+            return True
+        made_from = {line.source_sha256}
+        for each in line.outputs:
+            made_from.update(self._made_from[each.path])
+        return None not in made_from and made_from <= set(content())
+
+    @cached_property
+    def _made_from(self) -> dict[str, set[str | None]]:
+        """Hashes of the source files of each result, by the result's path."""
+        found: dict[str, set[str | None]] = {}
+        for line in self._lines.values():
+            for each in line.outputs:
+                found.setdefault(each.path, set()).add(line.source_sha256)
+        return found
+
+
+PRIVATE = "private"
+COLUMNS = (
+    "id",
+    "study",
+    "series",
+    "source",
+    "relative",
+    "study_instance_uid",
+    "series_instance_uid",
+    "sop_instance_uid",
+)
+Row = dict[str, str]
+
+
+class PrivateFolder:
+    """The folder `private` of a results folder.
+
+    Args:
+        out: the results folder.
+        suffix: the shard's suffix, or empty.
+    """
+
+    def __init__(self, out: Path, *, suffix: str = "") -> None:
+        self._folder = out / PRIVATE
+        self._file = self._folder / f"sources{suffix}.csv"
+
+    def create(self) -> None:
+        """Create the folder, accessible only to its owner."""
+        (self._folder / "report").mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Append rows to the table immediately, so that they survive a killed run."""
+        text = _table(rows)
+        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "a", encoding="utf-8") as stream:
+            header = f"{','.join(COLUMNS)}\n" if stream.tell() == 0 else ""
+            stream.write(header + text)
+
+    def tidy(self) -> None:
+        """Rewrite the table with one row per id, including those of shards."""
+        rows = self._rows()
+        text = f"{','.join(COLUMNS)}\n{_table(rows[key] for key in sorted(rows))}"
+        final = self._folder / "sources.csv"
+        write_bytes(final, text.encode())
+        final.chmod(0o600)
+
+    def sources(self) -> dict[str, str]:
+        """Return the path of each id's file."""
+        return {identity: row["source"] for identity, row in self._rows().items()}
+
+    def take(self, other: Path) -> None:
+        """Add the rows of another results folder."""
+        rows = PrivateFolder(other)._rows()
+        self.add(rows.values())
+
+    def save_entry(self, first_id: str, entry: Entry) -> None:
+        """Store the report entry of a unit; it is private because its pictures may show names."""
+        content = json.dumps(entry.to_dict(), ensure_ascii=False)
+        write_bytes(self._entry_file(first_id), content.encode())
+
+    def drop_entry(self, first_id: str) -> None:
+        """Delete the report entry of a unit, if there is one."""
+        self._entry_file(first_id).unlink(missing_ok=True)
+
+    def load_entry(self, first_id: str) -> Entry | None:
+        """Return the report entry of the unit whose first instance has this id, or None."""
+        try:
+            text = self._entry_file(first_id).read_text(encoding="utf-8")
+            return Entry.from_dict(json.loads(text))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def _entry_file(self, first_id: str) -> Path:
+        return self._folder / "report" / f"{first_id}.json"
+
+    def _rows(self) -> dict[str, Row]:
+        rows: dict[str, Row] = {}
+        shards = sorted(self._folder.glob("sources.*-of-*.csv"))
+        for path in (self._folder / "sources.csv", *shards):
+            rows.update({row["id"]: row for row in _read(path)})
+        return rows
+
+
+def skipped_row(skipped: Skipped, identity: str, relative: str) -> Row:
+    """Return the row of a skipped file."""
+    row = dict.fromkeys(COLUMNS, "")
+    source = source_of(skipped.path, archive=skipped.archive, relative=relative)
+    return row | {"id": identity, "source": source, "relative": in_utf8(relative)}
+
+
+def _table(rows: Iterable[Row]) -> str:
+    """Return rows as CSV; names with carriage returns are quoted, too."""
+    text = io.StringIO(newline="")
+    plain = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    quoting = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoting if any("\r" in value for value in row.values()) else plain).writerow(row)
+    return text.getvalue()
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row.get("id") and row.get("relative")]

@@ -7,22 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sam2unet_core import __version__
-from sam2unet_core.batch.lock import FolderLock
-from sam2unet_core.batch.manifest import Line, Manifest
-from sam2unet_core.batch.naming import Naming
-from sam2unet_core.batch.outcome import Outcome, Progress
-from sam2unet_core.batch.outputs import Staging, UnitWork
-from sam2unet_core.batch.previous import PreviousResults
-from sam2unet_core.batch.record import RunRecord
+from sam2unet_core.batch.folder import FolderLock, Line, Manifest, RunRecord
+from sam2unet_core.batch.formats import Staging, UnitWork
+from sam2unet_core.batch.naming import Naming, PreviousResults, PrivateFolder
 from sam2unet_core.batch.settings import Settings
-from sam2unet_core.batch.sources import PrivateFolder, unit_rows
 from sam2unet_core.batch.stages import Begin, Decoder, End, Item, Passed, Problem, Segmented
 from sam2unet_core.batch.summary import absorb_shards, entry_of, write_summary
 from sam2unet_core.batch.unit_writer import UnitWriter
-from sam2unet_core.batch.units import Unit
+from sam2unet_core.batch.units import Unit, unit_rows
 from sam2unet_core.dicom.quiet import quiet
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.errors import OutputError
@@ -36,6 +33,55 @@ SCAN_AHEAD = 4096
 """Inputs that are scanned in advance, to estimate the remaining time."""
 RESULTS_AHEAD = 2
 """Results that can wait to be written."""
+
+
+@dataclass
+class Progress:
+    """Progress of a run.
+
+    Attributes:
+        frames_found: frames of the inputs found so far.
+        scanned: whether all inputs have been found.
+        frames_done: frames done in this run or a previous one.
+        frames_before: frames done in a previous run.
+        statuses: number of inputs by status.
+    """
+
+    frames_found: int = 0
+    scanned: bool = False
+    frames_done: int = 0
+    frames_before: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        statuses: number of inputs by status.
+        reasons: number of inputs by reason.
+        warnings: number of inputs by warning.
+        frames: number of frames segmented in this run.
+        seconds: duration of the run.
+        stopped: why it stopped early; empty if it did not.
+    """
+
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    frames: int
+    seconds: float
+    stopped: str = ""
+    warnings: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all inputs are done, 3 if some failed or the run stopped early."""
+        return 3 if self.stopped or self.statuses.get("failed") else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as JSON types."""
+        return {"exit_code": self.exit_code, **asdict(self)}
 
 
 def run(

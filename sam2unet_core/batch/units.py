@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
-from sam2unet_core.batch.manifest import Line, Status
-from sam2unet_core.batch.naming import Naming, relative_path
-from sam2unet_core.batch.previous import source_of
-from sam2unet_core.batch.settings import digest
+from sam2unet_core.batch.folder import Line, Status, digest
+from sam2unet_core.batch.naming import Naming, Row, relative_path, source_of
 from sam2unet_core.errors import InputError
 from sam2unet_core.files import file_sha256
 from sam2unet_core.media.planes import source_series
+from sam2unet_core.names import in_utf8
 from sam2unet_core.types import Instance, Kind, Series
 
 
@@ -49,7 +49,7 @@ class Unit:
             return frozenset(_hash(instance) for instance in series.instances)
 
         ids = tuple(
-            naming.instance_id(relative, instance_source(series, index), content=content)
+            naming.instance_id(relative, _source(series, index), content=content)
             for index, relative in enumerate(relatives)
         )
         bases = tuple(naming.base(series, index, instance_id=ids[index]) for index in count)
@@ -118,7 +118,22 @@ class Unit:
         return [series.kind, series.frame_count, series.rows, series.columns]
 
 
-def instance_source(series: Series, index: int) -> str:
+def unit_rows(unit: Unit) -> Iterator[Row]:
+    """Yield a row for each instance of a unit."""
+    for index, instance in enumerate(unit.series.instances):
+        yield {
+            "id": unit.ids[index],
+            "study": unit.study or "",
+            "series": unit.series_name or "",
+            "source": _source(unit.series, index),
+            "relative": in_utf8(unit.relatives[index]),
+            "study_instance_uid": unit.series.study_uid or "",
+            "series_instance_uid": unit.series.series_uid or "",
+            "sop_instance_uid": instance.sop_instance_uid or "",
+        }
+
+
+def _source(series: Series, index: int) -> str:
     """Return the absolute path of an instance for `private/sources.csv`."""
     relative = relative_path(series, index)
     return source_of(series.instances[index].path, archive=series.archive, relative=relative)

@@ -61,7 +61,7 @@ def send(
     Run the same command again to send the files that are left. Exit codes: 0 all sent, 2 usage, 3
     some files were not sent, 4 OUT is in use.
     """
-    from sam2unet_core.batch.lock import FolderLock
+    from sam2unet_core.batch.folder import FolderLock
     from sam2unet_core.dicom.servers import Tls, parse_destination, send_files
     from sam2unet_core.dicom.servers.address import check_ae_title
 
@@ -89,7 +89,7 @@ def send(
 
 def _parcels(out: Path) -> list[Parcel]:
     """Return the distinct DICOM files in the manifest, in its order."""
-    from sam2unet_core.batch.manifest import Manifest
+    from sam2unet_core.batch.folder import Manifest
     from sam2unet_core.dicom.servers import Parcel
 
     if not out.is_dir():

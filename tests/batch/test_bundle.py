@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sam2unet_core.batch import FolderRun, bundle
-from sam2unet_core.batch.outcome import Outcome
+from sam2unet_core.batch.runner import Outcome
 from sam2unet_core.errors import OutputError, SAM2UNetError
 from tests.batch.conftest import with_weights
 
