@@ -71,7 +71,7 @@ def test_small_components_are_dropped_without_scipy() -> None:
     code = (
         "import sys, numpy as np\n"
         "from dataclasses import replace\n"
-        "from sam2unet_core.inference.postprocess import class_masks\n"
+        "from sam2unet_core.inference.transforms import class_masks\n"
         "from sam2unet_core.task import load_preset\n"
         "task = load_preset('polyp')\n"
         "seen = np.zeros((1, 8, 8), np.float32)\n"

@@ -17,8 +17,8 @@ from sam2unet_core.batch.folder import (
     merge_manifests,
     merge_records,
 )
-from sam2unet_core.batch.naming import PRIVATE, PrivateFolder
 from sam2unet_core.batch.summary import absorb_shards, write_summary
+from sam2unet_core.batch.units import PRIVATE, PrivateFolder
 from sam2unet_core.errors import LockedError, OutputError
 from sam2unet_core.files import written_whole
 

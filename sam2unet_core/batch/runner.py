@@ -14,19 +14,18 @@ from typing import Any
 from sam2unet_core import __version__
 from sam2unet_core.batch.folder import FolderLock, Line, Manifest, RunRecord
 from sam2unet_core.batch.formats import Staging, UnitWork
-from sam2unet_core.batch.naming import Naming, PreviousResults, PrivateFolder
 from sam2unet_core.batch.settings import Settings
 from sam2unet_core.batch.stages import Begin, Decoder, End, Item, Passed, Problem, Segmented
 from sam2unet_core.batch.summary import absorb_shards, entry_of, write_summary
 from sam2unet_core.batch.unit_writer import UnitWriter
-from sam2unet_core.batch.units import Unit, unit_rows
+from sam2unet_core.batch.units import Naming, PreviousResults, PrivateFolder, Unit, unit_rows
 from sam2unet_core.dicom.quiet import quiet
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.errors import OutputError
 from sam2unet_core.files import PART, file_sha256
-from sam2unet_core.inference.ahead import in_background
 from sam2unet_core.inference.engine import Engine, FrameFailure, FrameResult
 from sam2unet_core.inference.model import Model
+from sam2unet_core.inference.threads import in_background
 from sam2unet_core.types import Series
 
 SCAN_AHEAD = 4096

@@ -19,8 +19,7 @@ from sam2unet_core.batch.folder import (
     read_record,
     shard_manifests,
 )
-from sam2unet_core.batch.naming import PrivateFolder
-from sam2unet_core.batch.units import Unit
+from sam2unet_core.batch.units import PrivateFolder, Unit
 from sam2unet_core.files import write_bytes
 from sam2unet_core.report import Entry, Failure, Page, render
 from sam2unet_core.report.findings import Findings

@@ -36,8 +36,12 @@ def register(app: typer.Typer) -> None:
 
 def list_trunks() -> None:
     """List the trunks that can be downloaded and those in the cache."""
-    from sam2unet_core.network.checkpoint.cache import CACHE_VARIABLE, cache_folder, records
-    from sam2unet_core.network.checkpoint.catalog import CATALOG
+    from sam2unet_core.network.checkpoint.cache import (
+        CACHE_VARIABLE,
+        CATALOG,
+        cache_folder,
+        records,
+    )
 
     cached = records()
     table = Table(box=box.SIMPLE, show_edge=False)
@@ -61,7 +65,7 @@ def fetch_trunk(
     ] = None,
 ) -> None:
     """Download a trunk of SAM2 or SAM2.1 into the cache; resumes an interrupted download."""
-    from sam2unet_core.network.checkpoint.catalog import find_entry
+    from sam2unet_core.network.checkpoint.cache import find_entry
     from sam2unet_core.network.checkpoint.fetch import Source, fetch
 
     find_entry(name)  # fails before the bar is shown

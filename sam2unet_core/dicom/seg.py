@@ -30,7 +30,7 @@ from sam2unet_core.dicom.seg_frames import FrameItems
 from sam2unet_core.dicom.seg_packing import LARGEST, FrameSpool
 from sam2unet_core.dicom.uids import SOFTWARE, Provenance, derived_uid
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.writer import FileWriter
+from sam2unet_core.files import FileWriter
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame, Series
 

@@ -40,7 +40,7 @@ from sam2unet_core.dicom.modules import (
 )
 from sam2unet_core.dicom.uids import MANUFACTURER, SOFTWARE, Provenance, derived_uid
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.writer import FileWriter
+from sam2unet_core.files import FileWriter
 from sam2unet_core.task import Task, TaskClass
 from sam2unet_core.types import Frame, Series
 

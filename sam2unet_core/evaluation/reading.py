@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sam2unet_core.data import raise_problems
 from sam2unet_core.errors import DataError
 from sam2unet_core.evaluation.pairs import Predictions, Target
-from sam2unet_core.inference.postprocess import label_map
+from sam2unet_core.inference.transforms import label_map
 from sam2unet_core.media.image import is_soft_map, read_mask, read_probability
 from sam2unet_core.task import Task
 

@@ -11,8 +11,12 @@ import torch
 from monai.transforms import Transform
 
 from sam2unet_core.data import Sample, read_sample
-from sam2unet_core.inference.postprocess import class_masks, to_probabilities
-from sam2unet_core.inference.transforms import prepare, prepare_target
+from sam2unet_core.inference.transforms import (
+    class_masks,
+    prepare,
+    prepare_target,
+    to_probabilities,
+)
 from sam2unet_core.media.image import read_mask
 from sam2unet_core.task import Task
 

@@ -21,8 +21,7 @@ from typer.testing import CliRunner
 from sam2unet_core.cli.main import app
 from sam2unet_core.errors import WeightsError
 from sam2unet_core.network import VARIANTS, SAM2UNet
-from sam2unet_core.network.checkpoint.cache import read_index
-from sam2unet_core.network.checkpoint.catalog import TrunkEntry
+from sam2unet_core.network.checkpoint.cache import TrunkEntry, read_index
 from sam2unet_core.network.checkpoint.fetch import Retry, Source, fetch
 
 NAME = "test_trunk"

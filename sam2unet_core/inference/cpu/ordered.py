@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sam2unet_core.inference.cpu.packed import PackedLinear
-from sam2unet_core.network.attention import WindowAttention
-from sam2unet_core.network.hiera import AdaptedBlock, Hiera
+from sam2unet_core.network.hiera import AdaptedBlock, Hiera, WindowAttention
 
 
 class Group(NamedTuple):

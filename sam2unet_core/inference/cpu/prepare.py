@@ -14,9 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sam2unet_core.inference.cpu.ordered import OrderedTrunk
 from sam2unet_core.inference.cpu.packed import PackedConvolution, can_pack, packed_linear
-from sam2unet_core.network.blocks import ConvNorm, DoubleConv
 from sam2unet_core.network.hiera import MLP, AdaptedBlock, Hiera
-from sam2unet_core.network.sam2unet import SAM2UNet
+from sam2unet_core.network.sam2unet import ConvNorm, DoubleConv, SAM2UNet
 
 
 def optimise(network: SAM2UNet, *, size: tuple[int, int], dtype: torch.dtype) -> None:

@@ -14,8 +14,14 @@ import requests
 
 from sam2unet_core.errors import WeightsError, is_disk_full
 from sam2unet_core.files import file_sha256
-from sam2unet_core.network.checkpoint.cache import cache_folder, describe, read_index, record
-from sam2unet_core.network.checkpoint.catalog import TrunkEntry, find_entry
+from sam2unet_core.network.checkpoint.cache import (
+    TrunkEntry,
+    cache_folder,
+    describe,
+    find_entry,
+    read_index,
+    record,
+)
 from sam2unet_core.network.checkpoint.loading import check_trunk
 
 Progress = Callable[[int, int | None], None]
