@@ -90,7 +90,7 @@ def test_small_components_are_dropped_without_scipy() -> None:
 def test_warnings_stay_silent_where_pydicom_is_imported_within() -> None:
     code = (
         "import sys\n"
-        "from sam2unet_core.dicom.quiet import quiet\n"
+        "from sam2unet_core.dicom.files import quiet\n"
         "with quiet():\n"
         "    assert 'pydicom' not in sys.modules\n"
         "    from pydicom import config\n"

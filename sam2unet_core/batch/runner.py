@@ -19,7 +19,7 @@ from sam2unet_core.batch.stages import Begin, Decoder, End, Item, Passed, Proble
 from sam2unet_core.batch.summary import absorb_shards, entry_of, write_summary
 from sam2unet_core.batch.unit_writer import UnitWriter
 from sam2unet_core.batch.units import Naming, PreviousResults, PrivateFolder, Unit, unit_rows
-from sam2unet_core.dicom.quiet import quiet
+from sam2unet_core.dicom.files import quiet
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.errors import OutputError
 from sam2unet_core.files import PART, file_sha256
