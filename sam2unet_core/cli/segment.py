@@ -39,7 +39,8 @@ from sam2unet_core.errors import (
 from sam2unet_core.inference.runtimes import RUNTIME_NAMES
 
 if TYPE_CHECKING:
-    from sam2unet_core.batch import Outcome, Progress, Settings
+    from sam2unet_core.batch.runner import Outcome, Progress
+    from sam2unet_core.batch.settings import Settings
     from sam2unet_core.inference.model import Model
     from sam2unet_core.task import Task
     from sam2unet_core.types import Series, Skipped
@@ -156,7 +157,7 @@ def segment(  # noqa: PLR0913 - the options of the command
             _merge([Path(each) for each in inputs], output, quiet=quiet or as_json)
             return
         with importing_torch():
-            from sam2unet_core.batch import Settings, Shard
+            from sam2unet_core.batch.settings import Settings, Shard
 
         settings = Settings(
             formats=tuple(name.strip() for name in formats.split(",") if name.strip()),
@@ -238,12 +239,10 @@ def _downloaded(inputs: list[str], *, show: bool) -> Iterator[list[Path]]:
     if not any(each.startswith(WEB) for each in inputs):
         yield [Path(each) for each in inputs]
         return
-    from rich.progress import Progress as Bar
-
     from sam2unet_core.dicom.servers import local_paths
 
     with ExitStack() as stack:
-        with Bar(console=console(stderr=True), transient=True, disable=not show) as bar:
+        with RichProgress(console=console(stderr=True), transient=True, disable=not show) as bar:
             job = bar.add_task("downloading", total=None, visible=False)
 
             def tell(done: int, total: int) -> None:
@@ -343,14 +342,14 @@ def _run(
     *,
     show: bool,
 ) -> Outcome:
-    from sam2unet_core.batch import run
+    from sam2unet_core.batch.runner import run
 
     with FrameBar(show=show) as bar:
         return run(items, output, settings, model=model, progress=bar.tell)
 
 
 def _merge(inputs: list[Path], output: Path, *, quiet: bool) -> None:
-    from sam2unet_core.batch import merge
+    from sam2unet_core.batch.merging import merge
 
     count = merge(inputs, output)
     if not quiet:

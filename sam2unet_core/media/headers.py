@@ -26,7 +26,7 @@ _SIGNATURES = {
     b"RIFF": "WEBP",
     b"\0\0\0\x0cjP  ": "JPEG2000",
     b"\xff\x4f\xff\x51": "JPEG2000",
-    **{f"P{n}".encode(): "PPM" for n in range(1, 7)},
+    **dict.fromkeys((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), "PPM"),
 }
 """Pillow's names of formats by their first bytes."""
 _CODESTREAM = b"\xff\x4f\xff\x51"
