@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sam2unet_core.batch import Settings, folder, run
+from sam2unet_core.batch import Settings, run
 from sam2unet_core.inference import engine
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media import image
@@ -44,7 +44,7 @@ def at(count: int, act: Callable[..., object], *, first: Callable[..., object]) 
     return call
 
 
-def half_a_line(book: folder.Manifest, lines: object) -> None:
+def half_a_line(book: Manifest, lines: object) -> None:
     """Write the first half of a manifest line, then die."""
     text = next(iter(lines)).to_json()
     with book.path.open("ab") as stream:
@@ -65,11 +65,11 @@ def main(source: Path, out: Path, point: str, formats: str) -> None:
     if where == "frame":
         engine.to_result = at(count, engine.to_result, first=die)
     elif where == "publish":
-        publish = formats.Staging.publish
-        formats.Staging.publish = at(count, publish, first=lambda self: (publish(self), die()))
+        publish = Staging.publish
+        Staging.publish = at(count, publish, first=lambda self: (publish(self), die()))
     elif where == "line":
-        append = folder.Manifest.append
-        folder.Manifest.append = at(count, append, first=half_a_line)
+        append = Manifest.append
+        Manifest.append = at(count, append, first=half_a_line)
     elif where == "write":
         image.write_mask = at(count, image.write_mask, first=half_a_file)
     task = replace(load_preset("polyp"), image_size=(64, 96))
