@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sam2unet_core.batch import Settings, run
+from sam2unet_core.batch.folder import Manifest
+from sam2unet_core.batch.formats import Staging
 from sam2unet_core.inference import engine
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media import image
