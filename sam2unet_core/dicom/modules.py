@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -277,6 +278,24 @@ PURPOSE = codes.DCM.SourceImageForImageProcessingOperation
 """Purpose of a reference to a source image: DCM 121322, from CID 7202."""
 
 
+@dataclass(frozen=True)
+class SegmentOrigin:
+    """Who made a segment.
+
+    Attributes:
+        algorithm_type: DICOM Segment Algorithm Type (PS3.3 C.8.20.4): `AUTOMATIC`,
+            `SEMIAUTOMATIC` where a person edited the result of an algorithm, or `MANUAL`.
+        algorithm_name: name of the algorithm, at most 64 characters; empty for the task's. A
+            `MANUAL` segment has none.
+    """
+
+    algorithm_type: str = "AUTOMATIC"
+    algorithm_name: str = ""
+
+
+BY_THE_NETWORK = SegmentOrigin()
+
+
 def code(triple: TaskCode) -> Code:
     """Turn a task's (scheme, value, meaning) into a pydicom code."""
     scheme, value, meaning = triple
@@ -297,10 +316,12 @@ def algorithm_name(task: Task) -> str:
     return f"{SOFTWARE} {task.name}"[:64]
 
 
-def algorithm(task: Task, provenance: Provenance) -> AlgorithmIdentificationSequence:
+def algorithm(
+    task: Task, provenance: Provenance, *, name: str = ""
+) -> AlgorithmIdentificationSequence:
     """Return the Algorithm Identification (PS3.3 10.16): name, version, weights, runtime."""
     return AlgorithmIdentificationSequence(
-        name=algorithm_name(task),
+        name=name or algorithm_name(task),
         family=FAMILY,
         version=f"{provenance.version} (task {task.version})",
         source=MANUFACTURER,
@@ -308,15 +329,18 @@ def algorithm(task: Task, provenance: Provenance) -> AlgorithmIdentificationSequ
     )
 
 
-def segment_description(item: TaskClass, task: Task, *, provenance: Provenance) -> Dataset:
+def segment_description(
+    item: TaskClass, task: Task, *, provenance: Provenance, origin: SegmentOrigin = BY_THE_NETWORK
+) -> Dataset:
     """Return the Segment Sequence item of one class, with its codes, colour and tracking UID."""
+    identification = algorithm(task, provenance, name=origin.algorithm_name)
     return SegmentDescription(
         segment_number=item.value,
         segment_label=item.label[:64],
         segmented_property_category=code(item.category),
         segmented_property_type=code(item.type),
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=algorithm(task, provenance),
+        algorithm_type=origin.algorithm_type,
+        algorithm_identification=None if origin.algorithm_type == "MANUAL" else identification,
         tracking_uid=tracking_uid(item, provenance),
         tracking_id=tracking_id(item, provenance),
         anatomic_regions=[code(item.region)] if item.region else None,

@@ -23,6 +23,8 @@ from pydicom.uid import UID, SegmentationStorage
 from pydicom.valuerep import DSfloat
 
 from sam2unet_core.dicom.modules import (
+    BY_THE_NETWORK,
+    SegmentOrigin,
     add_lossy,
     add_source_series,
     background_description,
@@ -57,6 +59,7 @@ class SegWriter(FileWriter):
         provenance: gives UIDs, dates and algorithm parameters.
         seg_type: `binary` masks, `fractional` probabilities in 255 steps, or a `labelmap`, in
             which overlapping classes are resolved by probability.
+        origins: who made each class; by default all are the network's.
 
     Raises:
         DataError: the series is not DICOM; a mask of another size or number of classes; missing
@@ -71,12 +74,14 @@ class SegWriter(FileWriter):
         task: Task,
         provenance: Provenance,
         seg_type: SegType = "binary",
+        origins: Sequence[SegmentOrigin] | None = None,
     ) -> None:
         super().__init__(path)
         self._series = series
         self._task = task
         self._provenance = provenance
         self._type = seg_type
+        self._origins = origins or [BY_THE_NETWORK] * task.num_classes
         self._header = source_header(series)
         self._items = FrameItems(
             series,
@@ -211,7 +216,8 @@ class SegWriter(FileWriter):
     def _add_segments(self, made: Dataset) -> None:
         classes = self._task.classes
         described = [
-            segment_description(c, self._task, provenance=self._provenance) for c in classes
+            segment_description(c, self._task, provenance=self._provenance, origin=origin)
+            for c, origin in zip(classes, self._origins, strict=True)
         ]
         made.SegmentationType = self._type.upper()
         if self._type == "labelmap":

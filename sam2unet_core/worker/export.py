@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sam2unet_core import __version__
+from sam2unet_core.dicom.modules import SegmentOrigin
 from sam2unet_core.dicom.seg import SegWriter
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.errors import DataError
@@ -18,13 +19,66 @@ from sam2unet_core.files import file_sha256
 from sam2unet_core.inference.model import Model
 from sam2unet_core.media.planes import source_series, stored_frame, to_source
 from sam2unet_core.protocol import ProtocolError, check_reference, inside, read_array
-from sam2unet_core.task import Task
+from sam2unet_core.task import SCHEMA, Task
 from sam2unet_core.types import Series, rejection_reason
 from sam2unet_core.worker.exchange import Exchange, read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, PLANES, Fields
 from sam2unet_core.worker.running import RunningRequest
 from sam2unet_core.worker.studies import Studies, in_plane
 from sam2unet_core.worker.warned import WarningLog
+
+MAX_SEGMENTS = 1000
+ALGORITHM_TYPES = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Segments that a person drew, edited or named, beside or instead of a task's classes.
+
+    Attributes:
+        task: the segments as classes.
+        origins: who made each.
+    """
+
+    task: Task
+    origins: tuple[SegmentOrigin, ...]
+
+    @classmethod
+    def take(cls, fields: Fields) -> Drawn | None:
+        """Parse the field `segments`, and the `title` of the result that goes with it.
+
+        Raises:
+            ProtocolError: a field of a segment is invalid.
+            TaskError: a code or a colour is.
+        """
+        given, title = fields.anything("segments"), fields.text("title") or "Segmentation"
+        if given is None:
+            return None
+        if not isinstance(given, list) or not 0 < len(given) <= MAX_SEGMENTS:
+            raise ProtocolError("bad_request", f"segments: expected 1 to {MAX_SEGMENTS} objects")
+        classes, origins = [], []
+        for value, each in enumerate(given, start=1):
+            item = Fields(each, f"segments {value}")
+            kind = item.choice("algorithm_type", ALGORITHM_TYPES, None) or "MANUAL"
+            origins.append(SegmentOrigin(kind, item.text("algorithm_name") or ""))
+            classes.append(
+                {
+                    "value": value,
+                    "name": f"segment_{value}",
+                    "label": item.needed_text("label"),
+                    **{name: item.anything(name) for name in ("category", "type", "region", "rgb")},
+                }
+            )
+            item.end()
+        content = {
+            "schema": SCHEMA,
+            "name": "segmentation",
+            "version": "1",
+            "title": title,
+            "image_size": [32, 32],  # of no meaning: there is no network
+            "classes": classes,
+        }
+        return cls(Task.from_dict(content, source="segments"), tuple(origins))
 
 
 @dataclass(frozen=True)
@@ -40,6 +94,8 @@ class Exporter:
         plane: the plane to which the frames were reformatted; None for the stored frames.
         output: name of the file in the exchange folder.
         algorithm: a comment, such as who edited the masks; may be empty.
+        weights_sha256: hash of the weights that made the masks, if no network is loaded for them.
+        drawn: what the segments are and who made them, if they are not a task's classes.
         threshold: the threshold the masks were made with; None if unknown.
     """
 
@@ -52,6 +108,8 @@ class Exporter:
     output: str
     algorithm: str
     threshold: float | None
+    weights_sha256: str | None
+    drawn: Drawn | None
 
     @classmethod
     def take(cls, fields: Fields, exchange: Exchange) -> Exporter:
@@ -70,6 +128,8 @@ class Exporter:
             output=fields.needed_text("output"),
             algorithm=fields.text("algorithm") or "",
             threshold=fields.number("threshold", None, low=0, high=1),
+            weights_sha256=fields.text("weights_sha256"),
+            drawn=Drawn.take(fields),
         )
         fields.end()
         inside(exchange.folder, made.output)
@@ -78,9 +138,15 @@ class Exporter:
         return made
 
     def write(
-        self, job: RunningRequest, *, model: Model, task: Task, studies: Studies
+        self, job: RunningRequest, *, model: Model | None, task: Task, studies: Studies
     ) -> dict[str, Any]:
         """Write the file and return its name and hash.
+
+        Args:
+            job: the request.
+            model: the network that made the masks, for the record; None if it is not known.
+            task: the classes.
+            studies: finds the source.
 
         Raises:
             ProtocolError: the masks do not fit the series or the task.
@@ -96,7 +162,8 @@ class Exporter:
         path = self.exchange.adopt(self.output)
         path.unlink(missing_ok=True)
         stored = source_series(cut)
-        with SegWriter(path, stored, task=task, provenance=provenance) as writer:
+        origins = self.drawn.origins if self.drawn is not None else None
+        with SegWriter(path, stored, task=task, provenance=provenance, origins=origins) as writer:
             for done, (index, masks) in enumerate(self._masks(cut, chosen), start=1):
                 writer.add(stored_frame(stored, index), masks.astype(bool))
                 job.progress(done, len(chosen))
@@ -134,8 +201,11 @@ class Exporter:
         volume = np.moveaxis(read_array(self.exchange.folder, self.masks), 1, -1)  # (N, H, W, K)
         yield from enumerate(np.moveaxis(to_source(cut, volume), -1, 1))
 
-    def _provenance(self, series: Series, model: Model, task: Task, *, forced: bool) -> Provenance:
+    def _provenance(
+        self, series: Series, model: Model | None, task: Task, *, forced: bool
+    ) -> Provenance:
         """Return the provenance of the SEG, whose key determines its UIDs."""
+        known = model.weights_sha256 if model is not None else self.weights_sha256
         described = {
             "content": [instance.sha256 for instance in series.instances],
             "masks": file_sha256(inside(self.exchange.folder, self.masks["file"])),
@@ -143,7 +213,7 @@ class Exporter:
             "frames": self.frames,
             "plane": self.plane,
             "task": task.to_dict(),
-            "weights": model.weights_sha256 or "unknown",
+            "weights": known or "unknown",
             "version": __version__,
             "now": datetime.now(UTC).isoformat(),  # two exports are two series
         }
@@ -153,9 +223,9 @@ class Exporter:
             key=key,
             started=datetime.now(UTC),
             version=__version__,
-            weights_sha256=model.weights_sha256 or "unknown",
-            runtime=model.runtime.name,
-            precision=model.runtime.precision,
+            weights_sha256=known or "unknown",
+            runtime=model.runtime.name if model is not None else "unknown",
+            precision=model.runtime.precision if model is not None else "unknown",
             threshold=self.threshold,
             model_note="; ".join(note for note in notes if note),
             forced_task=forced,

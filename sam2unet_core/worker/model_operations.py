@@ -10,6 +10,7 @@ from typing import Any
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sam2unet_core.inference.model import Model
+from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.task import Task
 from sam2unet_core.worker.exchange import Exchange
 from sam2unet_core.worker.export import Exporter
@@ -88,8 +89,14 @@ class ModelOperations:
     def _write_seg(self, fields: Fields, job: RunningRequest) -> Result:
         wanted, named = fields.inner("load"), fields.anything("task")
         exporter = Exporter.take(fields, self._exchange)
-        model = self._model(wanted)
-        task = model.task if named is None else take_task(named)
+        if exporter.drawn is not None:
+            if named is not None:
+                raise ProtocolError("bad_request", "task: expected none beside `segments`")
+            model = None if wanted is None else self._model(wanted)
+            task = exporter.drawn.task
+        else:
+            model = self._model(wanted)
+            task = model.task if named is None else take_task(named)
         return exporter.write(job, model=model, task=task, studies=self._studies)
 
     def _model(self, wanted: Fields | None) -> Model:

@@ -114,9 +114,13 @@ ENUMERATIONS = {"ctkPathLineEdit": {"Dirs", "Files", "Drives", "Readable", "Writ
 APPLICATION = {
     "applicationName",
     "clipboard",
+    "moduleManager",
     "processEvents",
+    "settings",
     "startupEnvironment",
     "testingEnabled",
+    "translate",
+    "userSettings",
 }
 NAMESPACE = {
     "app",

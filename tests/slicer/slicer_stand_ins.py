@@ -1,23 +1,24 @@
 """What Slicer's application adds to slicer-core: base classes of modules, parameter nodes, `app`.
 
-The scene, the nodes and `slicer.util` are Slicer's own; so is the parameter node wrapper where
-`original_wrapper` finds it, else its stand-in is taken.
+The scene, the nodes and `slicer.util` are Slicer's own. So is its other Python where
+`slicer_sources` finds a checkout; else the stand-ins here are taken.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import original_wrapper
 import parameter_stand_in
 import qt_stand_ins
 import slicer
+import slicer_sources
 from parameter_stand_in import PARAMETER_NAME
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -27,8 +28,17 @@ qt_stand_ins.speak_pythonqt(__name__)
 
 class ScriptedLoadableModule:
     def __init__(self, parent: Any) -> None:
+        super().__init__()
         self.parent = parent
         self.moduleName = type(self).__name__
+        slicer.selfTests = {**getattr(slicer, "selfTests", {}), self.moduleName: self.runTest}
+
+    def resourcePath(self, name: str) -> str:
+        return str(Path(self.parent.path).parent / "Resources" / name)
+
+    def runTest(self, msec: int = 100, **kwargs: Any) -> None:
+        module = importlib.import_module(type(self).__module__)
+        getattr(module, f"{self.moduleName}Test")().runTest(**kwargs)
 
 
 class ScriptedLoadableModuleWidget:
@@ -37,6 +47,17 @@ class ScriptedLoadableModuleWidget:
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.parent = parent
         self.layout = parent.layout()
+        slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._unloaded)
+
+    def _unloaded(self, name: str) -> None:
+        if name == self.moduleName:
+            self.cleanup()
+            slicer.app.moduleManager().disconnect(
+                "moduleAboutToBeUnloaded(QString)", self._unloaded
+            )
+
+    def cleanup(self) -> None:
+        pass
 
     def resourcePath(self, name: str) -> str:
         return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / name)
@@ -71,6 +92,9 @@ class Application:
 
     applicationName = "Slicer"
 
+    def __init__(self) -> None:
+        self._manager = ModuleManager()
+
     def testingEnabled(self) -> bool:
         return True  # slicer.util then opens no window and logs what it would have said
 
@@ -82,6 +106,52 @@ class Application:
 
     def processEvents(self) -> None:
         QtWidgets.QApplication.processEvents()
+
+    def moduleManager(self) -> ModuleManager:
+        return self._manager
+
+    def translate(self, _context: str, text: str) -> str:
+        return text
+
+    def settings(self) -> QtCore.QSettings:
+        return qt_stand_ins.QSettings()
+
+    userSettings = settings
+
+
+class qSlicerSubjectHierarchyPluginHandler:
+    """Says which attributes of a patient and a study the names of their items show."""
+
+    displayPatientIDInSubjectHierarchyItemName = True
+    displayPatientBirthDateInSubjectHierarchyItemName = False
+    displayStudyIDInSubjectHierarchyItemName = False
+    displayStudyDateInSubjectHierarchyItemName = True
+
+    @classmethod
+    def instance(cls) -> qSlicerSubjectHierarchyPluginHandler:
+        return cls()
+
+
+class ModuleManager:
+    """`slicer.app.moduleManager()`: tells modules that they are about to be unloaded."""
+
+    def __init__(self) -> None:
+        self._slots: list[Any] = []
+
+    def connect(self, signal: str, slot: Any) -> bool:
+        assert signal == "moduleAboutToBeUnloaded(QString)"
+        self._slots.append(slot)
+        return True
+
+    def disconnect(self, signal: str, slot: Any) -> bool:
+        assert signal == "moduleAboutToBeUnloaded(QString)"
+        self._slots.remove(slot)
+        return True
+
+    def unload(self, name: str) -> None:
+        """Tell all as the application does before it unloads a module."""
+        for slot in list(self._slots):
+            slot(name)
 
 
 @contextlib.contextmanager
@@ -102,9 +172,11 @@ def running_slicer(module: Path, settings: Path) -> Iterator[types.SimpleNamespa
         setattr(scripted, base.__name__, base)
     scripted.ScriptedLoadableModuleTest = type("ScriptedLoadableModuleTest", (_unittest(),), {})
     modules = qt_stand_ins.make_modules(settings)
-    modules |= {scripted.__name__: scripted, original_wrapper.NAME: parameter_stand_in}
+    modules |= {scripted.__name__: scripted, slicer_sources.WRAPPER: parameter_stand_in}
     names = {"app": Application(), "ScriptedLoadableModule": scripted}
     names |= {widget.__name__: widget for widget in qt_stand_ins.QMRML}
+    handler = qSlicerSubjectHierarchyPluginHandler
+    names[handler.__name__] = handler
     before = {name: getattr(slicer, name, None) for name in names}
     old = {name: sys.modules.get(name) for name in modules}
     namespace = getattr(slicer, "modules", None)
@@ -114,12 +186,16 @@ def running_slicer(module: Path, settings: Path) -> Iterator[types.SimpleNamespa
     sys.modules.update(modules)
     for name, value in names.items():
         setattr(slicer, name, value)
-    if (sources := original_wrapper.original_sources()) is not None:
-        original_wrapper.load_original(sources, modules)
     library = sorted(each.stem for each in (module.parent / "SAM2UNetLib").glob("*.py"))
     qt_stand_ins.speak_pythonqt(module.stem, *(f"SAM2UNetLib.{name}" for name in library))
+    sources = slicer_sources.checkout()
     try:
-        yield types.SimpleNamespace(app=app, qt=modules["qt"], ctk=modules["ctk"])
+        with (
+            contextlib.nullcontext()
+            if sources is None
+            else slicer_sources.originals(sources, modules["ctk"])
+        ):
+            yield types.SimpleNamespace(app=app, qt=modules["qt"], ctk=modules["ctk"])
     finally:
         for name, value in old.items():
             sys.modules.pop(name, None)

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import panel_cases
 import slicer
+import slicer_sources
 import slicer_stand_ins
 
 from sam2unet_core.phantom.dicom import write_studies
@@ -82,12 +83,18 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "studies"
 
 
+def put_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the plug-in a stand-in of Slicer's DICOMLib, unless Slicer's sources are there."""
+    if slicer_sources.checkout() is None:
+        library = types.ModuleType("DICOMLib")
+        library.DICOMLoadable, library.DICOMPlugin = DICOMLoadable, DICOMPlugin
+        monkeypatch.setitem(sys.modules, "DICOMLib", library)
+
+
 @contextlib.contextmanager
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """Give the plug-in, with stand-ins for Slicer's DICOMLib and its windows."""
-    library = types.ModuleType("DICOMLib")
-    library.DICOMLoadable, library.DICOMPlugin = DICOMLoadable, DICOMPlugin
-    monkeypatch.setitem(sys.modules, "DICOMLib", library)
+    put_library(monkeypatch)
     monkeypatch.syspath_prepend(str(PLUGIN))
     monkeypatch.setattr(slicer.util, "createProgressDialog", Bar)
     monkeypatch.setattr(slicer.util, "setSliceViewerLayers", lambda **_: None)
@@ -96,9 +103,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    library = types.ModuleType("DICOMLib")
-    library.DICOMLoadable, library.DICOMPlugin = DICOMLoadable, DICOMPlugin
-    monkeypatch.setitem(sys.modules, "DICOMLib", library)
     monkeypatch.syspath_prepend(str(PLUGIN))
     monkeypatch.syspath_prepend(str(panel_cases.MODULE.parent))
     bars: list[Bar] = []
@@ -108,6 +112,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNa
         slicer_stand_ins.running_slicer(panel_cases.MODULE, tmp_path / "Slicer.ini") as running,
         slicer_stand_ins.real_scene(),
     ):
+        put_library(monkeypatch)
         settings = running.qt.QSettings()
         settings.setValue("SAM2UNet/kind", "existing")
         settings.setValue("SAM2UNet/python", sys.executable)

@@ -1,6 +1,6 @@
 """The parameter node wrapper: our choices over it, and the stand-in held beside the original.
 
-The original is there where `original_wrapper` finds Slicer's sources; each test runs over both.
+The original is there where `slicer_sources` finds Slicer's sources; each test runs over both.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import original_wrapper
 import panel_cases
 import parameter_stand_in
 import qt_stand_ins
 import slicer
+import slicer_sources
 import slicer_stand_ins
 from PySide6 import QtWidgets
 
 qt_stand_ins.speak_pythonqt(__name__)
-WRAPPERS = ["stand-in", "original"] if original_wrapper.original_sources() else ["stand-in"]
+WRAPPERS = ["stand-in", "original"] if slicer_sources.checkout() else ["stand-in"]
 SCALAR, VECTOR = slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLVectorVolumeNode
 SEGMENTATION, VIEW = slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLSliceNode
 UNSET = object()
@@ -40,8 +40,8 @@ def wrapper(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         slicer_stand_ins.real_scene(),
     ):
         if request.param == "stand-in":
-            sys.modules[original_wrapper.NAME] = parameter_stand_in
-        yield sys.modules[original_wrapper.NAME]
+            sys.modules[slicer_sources.WRAPPER] = parameter_stand_in
+        yield sys.modules[slicer_sources.WRAPPER]
 
 
 @pytest.fixture

@@ -171,6 +171,77 @@ def test_seg_holds_each_mask_on_its_frame(
     assert "edited by hand" in seg.ImageComments
 
 
+POLYP = ["SCT", "68496003", "Polyp of colon"]
+ABNORMAL = ["SCT", "49755003", "Morphologically Abnormal Structure"]
+
+
+def test_segments_that_a_person_drew_or_edited_say_so(
+    worker: Any, studies: Path, dciodvfy: Any
+) -> None:
+    """As from a scene of yesterday: no network is known, and the codes are anybody's."""
+    path, masks = study(studies, "endoscopy"), np.concatenate([some_masks()] * 3, axis=1)
+    masks[:, 1] = 1 - masks[:, 0]
+    masks[1:, 2] = 0
+    segments = [
+        {"label": "Polyp", "algorithm_type": "AUTOMATIC", "algorithm_name": "SAM2-UNet polyp 1"},
+        {"label": "Polyp, corrected", "algorithm_type": "SEMIAUTOMATIC", "algorithm_name": "X 2"},
+        {"label": "Fold", "algorithm_type": "MANUAL", "region": ["SCT", "71854001", "Colon"]},
+    ]
+    codes = {"category": ABNORMAL, "type": POLYP, "rgb": [10, 200, 90]}
+    result = worker.result(
+        "write_seg",
+        source=str(path),
+        masks=worker.give(masks),
+        output="drawn.dcm",
+        segments=[{**codes, **each} for each in segments],
+        title="Corrected",
+        weights_sha256="ab" * 32,
+    )
+    file = worker.folder / result["file"]
+    assert dciodvfy(file) == []
+    seg = highdicom.seg.segread(file)
+    found = seg.SegmentSequence
+    assert [each.SegmentLabel for each in found] == ["Polyp", "Polyp, corrected", "Fold"]
+    kinds = [each.SegmentAlgorithmType for each in found]
+    assert kinds == ["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
+    assert [each.get("SegmentAlgorithmName") for each in found] == [
+        "SAM2-UNet polyp 1",
+        "X 2",
+        None,
+    ]
+    assert "SegmentationAlgorithmIdentificationSequence" not in found[2]
+    (identification,) = found[0].SegmentationAlgorithmIdentificationSequence
+    assert "ab" * 32 in str(identification.AlgorithmParameters)
+    assert "Corrected" in seg.SeriesDescription
+    for number, mask in enumerate(np.moveaxis(masks, 1, 0)):
+        files = sorted(_files(path), key=lambda each: int(pydicom.dcmread(each).InstanceNumber))
+        uids = [pydicom.dcmread(each).SOPInstanceUID for each in files]
+        pixels = seg.get_pixels_by_source_instance(uids, segment_numbers=[number + 1])[..., 0]
+        np.testing.assert_array_equal(pixels, mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"type": ["SCT", "68496003"]}, "type is"),
+        ({"algorithm_type": "BY_HAND"}, "algorithm_type: expected one of"),
+        ({"label": ""}, "label: expected"),
+        ({"rgb": [300, 0, 0]}, "rgb: expected"),
+        ({"colour": "red"}, "unknown fields: colour"),
+    ],
+)
+def test_a_segment_that_is_not_described_right_is_refused(
+    worker: Any, studies: Path, change: dict[str, Any], message: str
+) -> None:
+    described = {"label": "Polyp", "category": ABNORMAL, "type": POLYP, "rgb": [1, 2, 3], **change}
+    source, masks = str(study(studies, "endoscopy")), worker.give(some_masks())
+    event = worker.ask(
+        "write_seg", source=source, masks=masks, output="no.dcm", segments=[described]
+    )
+    assert (event["event"], event["kind"]) == ("failed", "bad_request")
+    assert message in event["message"]
+
+
 def test_seg_of_some_frames_refers_to_those(worker: Any, studies: Path) -> None:
     path, masks = study(studies, "cine"), some_masks()[[0, 3]]
     fields = {"source": str(path), "masks": worker.give(masks), "output": "some.dcm"}
