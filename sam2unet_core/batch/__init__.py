@@ -7,10 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sam2unet_core.batch.bundle import FolderRun
     from sam2unet_core.batch.formats import FORMATS
     from sam2unet_core.batch.merging import merge
-    from sam2unet_core.batch.runner import Outcome, Progress, run
+    from sam2unet_core.batch.runner import FolderRun, Outcome, Progress, run
     from sam2unet_core.batch.settings import SEG_TYPES, Settings, Shard
 
 __all__ = [
@@ -27,7 +26,7 @@ __all__ = [
 _MODULES = {
     "FORMATS": "formats",
     "SEG_TYPES": "settings",
-    "FolderRun": "bundle",
+    "FolderRun": "runner",
     "Outcome": "runner",
     "Progress": "runner",
     "Settings": "settings",

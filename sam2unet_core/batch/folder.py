@@ -1,4 +1,7 @@
-"""The results folder's own files: its lock, run.json and manifest.jsonl."""
+"""The results folder's own files: its lock, run.json and manifest.jsonl.
+
+The lock allows one run at a time, and is released when the process ends.
+"""
 
 from __future__ import annotations
 

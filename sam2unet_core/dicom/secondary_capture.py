@@ -33,8 +33,7 @@ from sam2unet_core.dicom.seg import decimals
 from sam2unet_core.dicom.uids import SOFTWARE, Provenance
 from sam2unet_core.errors import DataError
 from sam2unet_core.files import FileWriter
-from sam2unet_core.media.caption import captioned
-from sam2unet_core.media.image import overlay
+from sam2unet_core.media.image import captioned, overlay
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame, Series
 

@@ -25,8 +25,7 @@ from sam2unet_core.evaluation.reading import (
     read_maps,
     with_threshold,
 )
-from sam2unet_core.evaluation.result import Evaluation, summarise_clinical, summarise_paper
-from sam2unet_core.evaluation.strata import Row
+from sam2unet_core.evaluation.result import Evaluation, Row, summarise_clinical, summarise_paper
 from sam2unet_core.metrics import PaperProtocol, score_class
 from sam2unet_core.task import Task
 

@@ -1,6 +1,7 @@
 """Opens a model: a task, its weights, and the runtime for the network.
 
-choose_model -> ModelSource -> open_model -> Model
+choose_model -> ModelSource -> open_model -> Model. docs/performance.md has the measurements behind
+the choice of the runtime.
 """
 
 from __future__ import annotations

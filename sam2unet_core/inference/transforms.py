@@ -1,4 +1,4 @@
-"""Resizes frames to the network's input and logits to the size of frames.
+"""Resizes frames to the network's input, logits to the size of frames, and makes masks of these.
 
 Both directions sample at pixel centres over the same extent (`align_corners=False`), so `restore`
 maps coordinates inversely to `prepare`. Pixels change size and scale only here.

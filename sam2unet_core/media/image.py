@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from sam2unet_core.errors import DataError
 from sam2unet_core.files import write_bytes
@@ -314,3 +314,18 @@ def _save_png(path: Path | str, image: Image.Image) -> None:
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", compress_type=zlib.Z_RLE)
     write_bytes(Path(path), encoded.getvalue())
+
+
+def captioned(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """Return `(H, W, 3)` uint8 RGB pixels with a line of text on a dark band at the bottom."""
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image, "RGBA")
+    height, width = pixels.shape[:2]
+    size = max(8, height // 36)
+    font = ImageFont.load_default(size)
+    if draw.textlength(text, font) > width - 4:
+        size = max(6, int(size * (width - 4) / draw.textlength(text, font)))
+        font = ImageFont.load_default(size)
+    draw.rectangle((0, height - size - size // 2, width, height), fill=(0, 0, 0, 160))
+    draw.text((2, height - size - size // 4), text, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)

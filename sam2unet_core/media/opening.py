@@ -21,22 +21,20 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from sam2unet_core.errors import DataError
 from sam2unet_core.media.headers import (
+    UPRIGHT,
+    WHITE_IS_ZERO,
     PngHeader,
     WatchedFile,
+    deep_samples,
+    deep_tags,
     formats_by_content,
     is_lossy,
     is_truncated,
+    is_truncated_tiff,
     jpeg2000_depth,
     largest_pnm_value,
     png_header,
     png_without_text,
-)
-from sam2unet_core.media.tiff import (
-    UPRIGHT,
-    WHITE_IS_ZERO,
-    deep_samples,
-    deep_tags,
-    is_truncated_tiff,
     unsupported_depth,
 )
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 
-from sam2unet_core.data import Sample, read_sample
+from sam2unet_core.data import Sample, read_dataset, read_sample
 from sam2unet_core.inference.transforms import (
     class_masks,
     prepare,
@@ -97,3 +97,12 @@ class ToMasksd(Transform):
         item["pred"] = torch.from_numpy(class_masks(found, self.task).astype(np.float32))
         item["label"] = torch.as_tensor(item["label"]).float().cpu()
         return item
+
+
+def image_samples(dataset_dir: str) -> list[Sample]:
+    """Return the images of a folder, or of the `images/` in it.
+
+    Raises:
+        DataError: there are none.
+    """
+    return read_dataset(Path(dataset_dir), masks=False)

@@ -1,4 +1,7 @@
-"""SAM2-UNet: a frozen SAM2 trunk with adapters and a small U-shaped decoder (arXiv 2408.08870)."""
+"""SAM2-UNet: a frozen SAM2 trunk with adapters and a small U-shaped decoder (arXiv 2408.08870).
+
+Module names follow the published checkpoints.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings in a series, collected frame by frame: areas and thumbnails."""
+"""Findings in a series, collected frame by frame: areas, thumbnails, the row of the report."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sam2unet_core.data import check_samples, read_dataset
-from sam2unet_core.data.pixels import read_sample
+from sam2unet_core.data.samples import read_sample
 from sam2unet_core.errors import DataError
 from sam2unet_core.media.picture import picture_series
 from sam2unet_core.monai_parts import LoadFramed

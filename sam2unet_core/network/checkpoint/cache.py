@@ -1,4 +1,4 @@
-"""The folder of cached trunks on this machine, indexed by hash."""
+"""The official trunk files, and the folder of cached trunks on this machine, indexed by hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Recognises the formats of weights files and converts their keys to ours."""
+"""Reads weights files, recognises their formats and converts their keys to ours.
+
+No code in a file is ever executed: pickles are read with `weights_only`.
+"""
 
 from __future__ import annotations
 
