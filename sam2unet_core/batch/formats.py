@@ -101,7 +101,7 @@ class PictureFormat(OutputFormat):
             frame = result.frame
             base = work.unit.frame_base(frame.instance, frame.number)
             for each in self.pictures(result, work.model.task):
-                target = Target(f"{base}.{each.suffix}", each.kind, frame.instance)
+                target = OutputFile(f"{base}.{each.suffix}", each.kind, frame.instance)
                 each.write(work.staging.file(target))
 
         return add
@@ -128,7 +128,7 @@ class Seg(OutputFormat):
 
         writer = stack.enter_context(
             SegWriter(
-                work.staging.file(Target(f"{work.unit.base}.seg.dcm", "seg")),
+                work.staging.file(OutputFile(f"{work.unit.base}.seg.dcm", "seg")),
                 source_series(work.unit.series),
                 task=work.model.task,
                 provenance=work.provenance,
@@ -181,7 +181,7 @@ class Nifti(OutputFormat):
         from sam2unet_core.media.volume_writer import LabelMapWriter
 
         suffix = ".nii.gz" if work.unit.dicom else ".mask.nii.gz"
-        path = work.staging.file(Target(f"{work.unit.base}{suffix}", "nifti"))
+        path = work.staging.file(OutputFile(f"{work.unit.base}{suffix}", "nifti"))
         writer = stack.enter_context(LabelMapWriter(path, source_series(work.unit.series)))
 
         def add(result: FrameResult) -> None:
@@ -209,7 +209,7 @@ class Overlay(PictureFormat):
             return super().open(work, stack)
         from sam2unet_core.media.video_writer import AnnotatedVideoWriter
 
-        path = work.staging.file(Target(f"{work.unit.base}.overlay.mp4", "overlay"))
+        path = work.staging.file(OutputFile(f"{work.unit.base}.overlay.mp4", "overlay"))
         forced = "; forced on an unsuitable source" if work.settings.force_task else ""
         task = work.model.task
         caption = f"{task.title}: research only{forced}"
@@ -250,7 +250,7 @@ class SecondaryCapture(OutputFormat):
 
         writer = stack.enter_context(
             SecondaryCaptureWriter(
-                work.staging.file(Target(f"{work.unit.base}.sc.dcm", "sc")),
+                work.staging.file(OutputFile(f"{work.unit.base}.sc.dcm", "sc")),
                 work.unit.series,
                 task=work.model.task,
                 provenance=work.provenance,
@@ -275,7 +275,7 @@ class StructuredReport(OutputFormat):
 
         writer = stack.enter_context(
             ReportWriter(
-                work.staging.file(Target(f"{work.unit.base}.sr.dcm", "sr")),
+                work.staging.file(OutputFile(f"{work.unit.base}.sr.dcm", "sr")),
                 work.unit.series,
                 task=work.model.task,
                 provenance=work.provenance,
@@ -320,7 +320,7 @@ def default_formats(unit: Unit) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputFile:
     """A file to write.
 
     Attributes:
@@ -345,7 +345,7 @@ class Staging:
     def __init__(self, out: Path, name: str) -> None:
         self._out = out
         self._folder = out / name
-        self.targets: list[Target] = []
+        self.targets: list[OutputFile] = []
 
     def create(self) -> None:
         """Create the folder, or empty an existing one."""
@@ -362,14 +362,14 @@ class Staging:
         except OSError:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def file(self, target: Target) -> Path:
+    def file(self, target: OutputFile) -> Path:
         """Create the folder of a file and return its staging path."""
         path = self._unfinished(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.targets.append(target)
         return path
 
-    def publish(self) -> list[tuple[Target, Output]]:
+    def publish(self) -> list[tuple[OutputFile, Output]]:
         """Rename all files to their final paths; return them with their hashes."""
         outputs = []
         for target in self.targets:
@@ -380,7 +380,7 @@ class Staging:
             outputs.append((target, Output(target.path, sha256, target.kind)))
         return outputs
 
-    def _unfinished(self, target: Target) -> Path:
+    def _unfinished(self, target: OutputFile) -> Path:
         """Return the staging path, whose suffix tells it from a result."""
         return self._folder / f"{target.path}{PART}"
 

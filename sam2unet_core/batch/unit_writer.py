@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from sam2unet_core.batch.folder import Line, Output, Status
-from sam2unet_core.batch.formats import Sink, Target, Unfit, UnitWork, open_sinks
+from sam2unet_core.batch.formats import OutputFile, Sink, Unfit, UnitWork, open_sinks
 from sam2unet_core.batch.stages import End, Problem, problem_of
 from sam2unet_core.errors import (
     GeometryError,
@@ -85,7 +85,7 @@ class UnitWriter:
             A line for each instance, the findings, and the problem of the whole unit, if any.
         """
         started = time.perf_counter()
-        outputs: list[tuple[Target, Output]] = []
+        outputs: list[tuple[OutputFile, Output]] = []
         stopped_by = end.problem or self._network_problem
         if self._write_problem is None and (stopped_by is None or self._frames):
             outputs = self._publish()
@@ -111,7 +111,7 @@ class UnitWriter:
             self._with_findings[each] += area > 0
             self.cautions.add(each, result.frame.cautions, number=result.frame.number)
 
-    def _publish(self) -> list[tuple[Target, Output]]:
+    def _publish(self) -> list[tuple[OutputFile, Output]]:
         """Close the sinks, then move their files to the results folder."""
         if not self._opened:
             return []
@@ -146,7 +146,7 @@ class UnitWriter:
         self._write_problem = found
 
     def _lines(
-        self, end: End, problem: Problem | None, outputs: list[tuple[Target, Output]]
+        self, end: End, problem: Problem | None, outputs: list[tuple[OutputFile, Output]]
     ) -> list[Line]:
         unit = self._work.unit
         count = len(unit.ids)

@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 from sam2unet_core.errors import DataError, LockedError
 
 if TYPE_CHECKING:
-    from sam2unet_core.dicom.servers import Outcome, Parcel
+    from sam2unet_core.dicom.servers import Parcel, SendOutcome
 
 NOT_ALL_SENT = 3
 """Exit code: some files were not sent."""
@@ -110,7 +110,7 @@ def _bar(*, show: bool) -> RichProgress:
     return RichProgress(console=Console(stderr=True), transient=True, disable=not show)
 
 
-def _report(outcome: Outcome, destination: str, *, quiet: bool) -> None:
+def _report(outcome: SendOutcome, destination: str, *, quiet: bool) -> None:
     for path, warning in outcome.warnings:
         _print(f"Warning: {path}: stored, but {warning}", "yellow")
     for path, reason in outcome.problems:

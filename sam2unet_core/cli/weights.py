@@ -66,11 +66,11 @@ def fetch_trunk(
 ) -> None:
     """Download a trunk of SAM2 or SAM2.1 into the cache; resumes an interrupted download."""
     from sam2unet_core.network.checkpoint.cache import find_entry
-    from sam2unet_core.network.checkpoint.fetch import Source, fetch
+    from sam2unet_core.network.checkpoint.fetch import DownloadSource, fetch
 
     find_entry(name)  # fails before the bar is shown
     with _download_bar(name) as progress:
-        path = fetch(name, source=Source(base_url=base_url), progress=progress)
+        path = fetch(name, source=DownloadSource(base_url=base_url), progress=progress)
     typer.echo(str(path))
 
 

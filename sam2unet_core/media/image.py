@@ -24,7 +24,7 @@ from sam2unet_core.media.labels import (
     labels_from_palette,
     labels_from_transparency,
 )
-from sam2unet_core.media.opening import Opened, open_image
+from sam2unet_core.media.opening import OpenedImage, open_image
 from sam2unet_core.task import TaskClass, Window
 from sam2unet_core.types import Caution
 
@@ -242,7 +242,11 @@ def _is_hidden(name: str) -> bool:
 
 
 def _labels_from_stored(
-    opened: Opened, values: NDArray[np.integer[Any]], classes: Sequence[TaskClass], *, name: str
+    opened: OpenedImage,
+    values: NDArray[np.integer[Any]],
+    classes: Sequence[TaskClass],
+    *,
+    name: str,
 ) -> NDArray[np.uint8]:
     """Turn greys into class indices; in `values` white is always high."""
     full_scale = stated_scale(values, full_scale=opened.full_scale, stated_bits=opened.stated_bits)
@@ -283,7 +287,7 @@ def _converted(image: Image.Image, mode: str, path: Path) -> Image.Image:
 
 
 def _over_black(
-    pixels: NDArray[np.uint8], deep: NDArray[np.integer[Any]], opened: Opened
+    pixels: NDArray[np.uint8], deep: NDArray[np.integer[Any]], opened: OpenedImage
 ) -> NDArray[np.uint8]:
     """Return RGB from samples of more than 8 bits, with transparency over black."""
     if opened.transparent is not None:  # one transparent grey or colour

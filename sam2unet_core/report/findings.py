@@ -122,9 +122,9 @@ class FindingsCollector:
     seconds_per_frame: float | None = None
     _areas: list[int] = field(default_factory=list)
     _numbers: list[int] = field(default_factory=list)
-    _pictures: dict[int, Picture] = field(default_factory=dict)
+    _pictures: dict[int, RawThumbnail] = field(default_factory=dict)
     _frames_per_picture: int = 1
-    _first: Picture | None = None
+    _first: RawThumbnail | None = None
 
     def __post_init__(self) -> None:
         """Start a tally for each class, and one for all classes together."""
@@ -187,7 +187,7 @@ class FindingsCollector:
     def _thin(self) -> None:
         """Keep one picture of every two neighbours."""
         self._frames_per_picture *= 2
-        kept: dict[int, Picture] = {}
+        kept: dict[int, RawThumbnail] = {}
         for each in self._pictures.values():
             place = each.order // self._frames_per_picture
             if place not in kept or each.area_px > kept[place].area_px:
@@ -196,9 +196,9 @@ class FindingsCollector:
 
     def _picture(
         self, frame: Frame, labels: NDArray[np.uint8], *, area: int, order: int
-    ) -> Picture:
+    ) -> RawThumbnail:
         pixels = draw_thumbnail(frame.pixels, labels, task=self.task)
-        return Picture(order, frame.index + 1, frame.time_s, area, pixels)
+        return RawThumbnail(order, frame.index + 1, frame.time_s, area, pixels)
 
 
 def combine(parts: Sequence[Findings]) -> Findings:
@@ -338,7 +338,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RawThumbnail:
     """A thumbnail before encoding; `pixels` is `(h, w, 3)` uint8 RGB."""
 
     order: int
