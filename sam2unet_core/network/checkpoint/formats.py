@@ -1,4 +1,4 @@
-"""Reads weights files, recognises their formats and converts their keys to ours.
+"""Reads weights files, recognises and describes their formats, and converts their keys to ours.
 
 No code in a file is ever executed: pickles are read with `weights_only`.
 """
@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sam2unet_core.errors import ConfigError, TaskError, WeightsError
-from sam2unet_core.network.keys import ENCODER, is_trunk_key, our_key
+from sam2unet_core.files import file_sha256
+from sam2unet_core.network.keys import ENCODER, is_trunk_key, our_key, trunk_hash
 from sam2unet_core.network.variants import VARIANTS, Variant, find_variant
 from sam2unet_core.task import Task
 
@@ -387,4 +388,62 @@ def _refusal(error: str) -> str:
     return (
         f"refused: the pickle wants to call {wanted[1]}, which can run any code. If you trust the "
         "source, load the file with your own code and save only its state_dict with torch.save"
+    )
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Description of a weights file.
+
+    Attributes:
+        format: the format of the file.
+        variant: name of the network's variant; None if the weights fit none.
+        num_classes: output channels; None for a trunk alone.
+        trunk_sha256: hash of the trunk that the file holds or needs; None if unknown.
+        has_trunk: whether the file holds the trunk.
+        has_decoder: whether the file holds adapters and decoder.
+        task: the task it was trained for, if it is stored in the file.
+        parameters: number of values of this network in the file, including buffers.
+        sha256: hash of the file.
+        size: bytes of the file.
+    """
+
+    path: Path
+    format: Format
+    variant: str | None
+    num_classes: int | None
+    trunk_sha256: str | None
+    has_trunk: bool
+    has_decoder: bool
+    task: Task | None
+    parameters: int
+    sha256: str
+    size: int
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether the file needs a separate trunk."""
+        return not self.has_trunk
+
+
+def read_info(path: Path | str) -> WeightsInfo:
+    """Describe a weights file of any format.
+
+    Raises:
+        WeightsError: the file cannot be read or is of no known format.
+    """
+    checkpoint = read_checkpoint(path)
+    has_trunk = checkpoint.has_trunk
+    return WeightsInfo(
+        path=checkpoint.path,
+        format=checkpoint.format,
+        variant=checkpoint.variant.name if checkpoint.variant else None,
+        num_classes=checkpoint.num_classes,
+        trunk_sha256=trunk_hash(checkpoint.tensors) if has_trunk else checkpoint.trunk_sha256,
+        has_trunk=has_trunk,
+        has_decoder=checkpoint.has_decoder,
+        task=checkpoint.task,
+        parameters=sum(tensor.numel() for tensor in checkpoint.tensors.values()),
+        sha256=file_sha256(checkpoint.path),
+        size=checkpoint.path.stat().st_size,
     )
