@@ -25,11 +25,13 @@ COMMANDS = (
     "doctor",
     "weights",
 )
-"""A command NAME lives in `sam2unet_core.cli.NAME` and registers itself with `register(app)`.
+"""A command NAME is the function, or typer's application, `sam2unet_core.cli.NAME.NAME`.
 
 A module is imported when its command is used, all of them for `--help`; they import torch or MONAI
 inside their functions only.
 """
+SETTINGS = {"train": {"allow_extra_args": True, "ignore_unknown_options": True}}
+"""Settings of commands: `train` passes options that it does not know on to the bundle."""
 
 
 class ImportedCommands(Mapping[str, Any]):
@@ -39,8 +41,12 @@ class ImportedCommands(Mapping[str, Any]):
         """Return typer's command, or click's."""
         if name not in COMMANDS:
             raise KeyError(name)
+        command = getattr(importlib.import_module(f"sam2unet_core.cli.{name}"), name)
         one = typer.Typer()
-        importlib.import_module(f"sam2unet_core.cli.{name}").register(one)
+        if isinstance(command, typer.Typer):
+            one.add_typer(command, name=name)
+        else:
+            one.command(name, context_settings=SETTINGS.get(name))(command)
         return typer.main.get_group(one).commands[name]
 
     def __iter__(self) -> Iterator[str]:

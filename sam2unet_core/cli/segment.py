@@ -59,11 +59,6 @@ UPGRADE = (
 """The commands that get a better network than the bundle's."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command()(segment)
-
-
 def segment(  # noqa: PLR0913 - the options of the command
     inputs: Annotated[
         list[str],

@@ -21,11 +21,6 @@ REFUSED = 4
 """Exit code: OUT is in use."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command()(send)
-
-
 def send(
     out: Annotated[
         Path,
