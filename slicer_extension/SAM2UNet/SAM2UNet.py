@@ -80,6 +80,7 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for event, slot in (
             (slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose),
             (slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose),
+            (slicer.mrmlScene.EndImportEvent, self.onSceneEndImport),
         ):
             self.addObserver(slicer.mrmlScene, event, slot)
         self.followParameterNode()
@@ -109,6 +110,11 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.followParameterNode()
 
+    def onSceneEndImport(self, _caller: Any, _event: Any) -> None:
+        """A scene was loaded into this one: show what it says."""
+        if self.parent.isEntered:
+            self.followParameterNode()
+
     def followParameterNode(self) -> None:
         """Show and keep the choices in the scene's parameter node."""
         self.panel.follow(self.logic.getParameterNode())
@@ -129,9 +135,9 @@ class SAM2UNetLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self) -> Any:
         """Return the choices that the scene keeps."""
-        from SAM2UNetLib.Parameter import Parameter
+        from SAM2UNetLib.Parameter import parameterOf
 
-        return Parameter(super().getParameterNode())
+        return parameterOf(super().getParameterNode())
 
 
 class SAM2UNetTest(ScriptedLoadableModuleTest):

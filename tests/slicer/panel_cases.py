@@ -47,6 +47,7 @@ class SaidRuns:
         self.busy = False
         self.canUndo = False
         self.canRefine = True
+        self.isEdited = False
         self.log = "the worker's log"
         self.rejections: dict[str, str] = {}
 
@@ -62,7 +63,7 @@ class SaidRuns:
     def rethreshold(self, parameter: Any) -> None:
         self.asked.append(("rethreshold", round(parameter.threshold, 2)))
 
-    def exportDicomSeg(self, node: Any, folder: str) -> None:
+    def exportDicomSeg(self, command: list[str], node: Any, folder: str) -> None:
         self.asked.append(("export", node, folder))
 
     def poll(self) -> list[tuple]:
@@ -83,12 +84,15 @@ class SaidRuns:
 
 
 @contextlib.contextmanager
-def opened_panel(folder: Path, *, python: str = sys.executable) -> Iterator[SimpleNamespace]:
+def opened_panel(
+    folder: Path, *, python: str = sys.executable, before: Callable[[], object] = object
+) -> Iterator[SimpleNamespace]:
     """Open the module's panel over an empty scene, with an existing environment chosen.
 
     Args:
         folder: for the settings.
         python: the existing environment's Python; empty chooses the module's own, not yet built.
+        before: called with the scene in place, before the panel is there.
     """
     if str(MODULE.parent) not in sys.path:
         sys.path.insert(0, str(MODULE.parent))
@@ -101,6 +105,7 @@ def opened_panel(folder: Path, *, python: str = sys.executable) -> Iterator[Simp
         settings.setValue("SAM2UNet/kind", "existing" if python else "own")
         settings.setValue("SAM2UNet/python", python)
         settings.sync()
+        before()
         module = importlib.import_module("SAM2UNet")
         library = importlib.import_module("SAM2UNetLib.Widget")
         form = slicer.util.loadUI(str(MODULE.parent / "Resources" / "UI" / "SAM2UNet.ui"))

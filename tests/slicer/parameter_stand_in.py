@@ -8,6 +8,7 @@ refused at once. `test_parameter_node.py` holds the two side by side.
 
 from __future__ import annotations
 
+import enum
 import types
 import typing
 from collections.abc import Callable
@@ -64,6 +65,30 @@ class _Scalar:
     def read(self, node: Any, name: str) -> Any:
         text = node.GetParameter(name)
         return text == "True" if self.kind is bool else self.kind(text)
+
+
+class _Enum:
+    """A member of an enumeration, kept by its name."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        self.default = next(iter(kind))
+
+    def check(self, value: Any) -> None:
+        if not isinstance(value, self.kind):
+            raise TypeError(f"type: expected {self.kind.__name__}, got {value!r}")
+
+    def is_in(self, node: Any, name: str) -> bool:
+        return bool(node.HasParameter(name))
+
+    def write(self, node: Any, name: str, value: Any) -> None:
+        node.SetParameter(name, value.name)
+
+    def read(self, node: Any, name: str) -> Any:
+        key = node.GetParameter(name)
+        if key not in self.kind.__members__:
+            raise ValueError(f"{key!r} is not a name in {self.kind!r}")
+        return self.kind[key]
 
 
 class _Reference:
@@ -125,7 +150,7 @@ class _Union:
         raise KeyError(name)
 
 
-_Store = _Scalar | _Reference | _Union
+_Store = _Scalar | _Enum | _Reference | _Union
 
 
 class _Parameter:
@@ -152,6 +177,8 @@ class _Parameter:
 def _store(kind: Any) -> _Store:
     if kind in _SCALARS:
         return _Scalar(kind)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return _Enum(kind)
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     members = typing.get_args(kind) if union else (kind,)
     classes = [each for each in members if each is not type(None)]
@@ -213,7 +240,7 @@ class _Wrapped:
     def _from_widget(self, name: str, widget: Any) -> Callable[..., None]:
         def slot(*_: Any) -> None:
             if not self._writing:
-                setattr(self, name, _read(widget))
+                setattr(self, name, _read(widget, self.allParameters[name]))
 
         return slot
 
@@ -247,9 +274,14 @@ def _prepare(widget: Any, parameter: _Parameter) -> None:
         qt_stand_ins.ctkSliderWidget: (int, float),
     }
     if isinstance(widget, qt_stand_ins.qMRMLNodeComboBox):
-        if isinstance(parameter.store, _Scalar):
+        if isinstance(parameter.store, _Scalar | _Enum):
             raise TypeError(f"{widget.objectName}: holds nodes, the parameter {parameter.kind}")
         widget.nodeTypes = [each().GetClassName() for each in parameter.store.classes]
+        return
+    if isinstance(widget, QtWidgets.QComboBox) and isinstance(parameter.store, _Enum):
+        widget.clear()  # and the user's texts and greyed items with it, as there
+        for member in parameter.kind:
+            widget.addItem(member.label() if hasattr(member, "label") else member.name)
         return
     if parameter.kind not in kinds.get(type(widget), ()):
         raise TypeError(f"{widget.objectName}: does not hold {parameter.kind}")
@@ -262,10 +294,14 @@ def _prepare(widget: Any, parameter: _Parameter) -> None:
 def _changed(widget: Any) -> Any:
     if isinstance(widget, qt_stand_ins.qMRMLNodeComboBox):
         return widget.currentNodeChanged
+    if isinstance(widget, QtWidgets.QComboBox):
+        return widget.currentIndexChanged
     return widget.toggled if isinstance(widget, QtWidgets.QCheckBox) else widget.valueChanged
 
 
-def _read(widget: Any) -> Any:
+def _read(widget: Any, parameter: _Parameter) -> Any:
+    if isinstance(widget, QtWidgets.QComboBox):
+        return list(parameter.kind)[widget.currentIndex]
     if isinstance(widget, qt_stand_ins.qMRMLNodeComboBox):
         return widget.currentNode()
     return widget.checked if isinstance(widget, QtWidgets.QCheckBox) else widget.value
@@ -274,6 +310,8 @@ def _read(widget: Any) -> Any:
 def _write(widget: Any, value: Any) -> None:
     if isinstance(widget, qt_stand_ins.qMRMLNodeComboBox):
         widget.setCurrentNode(value)
+    elif isinstance(widget, QtWidgets.QComboBox):
+        widget.currentIndex = list(type(value)).index(value)
     elif isinstance(widget, QtWidgets.QCheckBox):
         widget.checked = value
     else:

@@ -193,6 +193,7 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     currentNodeChanged = Signal(object)
+    nodeActivated = Signal(object)
     showChildNodeTypes = plain(bool, "showChildNodeTypes", True)
     removeEnabled = plain(bool, "removeEnabled", True)
     addEnabled = plain(bool, "addEnabled", True)

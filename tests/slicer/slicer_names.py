@@ -112,8 +112,10 @@ METHODS = {
 }
 ENUMERATIONS = {"ctkPathLineEdit": {"Dirs", "Files", "Drives", "Readable", "Writable"}}
 APPLICATION = {
+    "applicationLogic",
     "applicationName",
     "clipboard",
+    "layoutManager",
     "moduleManager",
     "processEvents",
     "settings",

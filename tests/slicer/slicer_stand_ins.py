@@ -221,6 +221,7 @@ def real_scene() -> Iterator[Any]:
         ("sequences", "vtkSlicerSequencesLogic"),
         ("volumes", "vtkSlicerVolumesLogic"),
         ("subjecthierarchy", "vtkSlicerSubjectHierarchyModuleLogic"),
+        ("terminologies", "vtkSlicerTerminologiesModuleLogic"),
     ):
         logic = getattr(slicer, name)()
         logic.SetMRMLScene(scene)

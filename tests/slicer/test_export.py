@@ -8,11 +8,16 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import slicer
 from dicom_cases import SECONDARY_CAPTURE, SHAPE, SPACING, header
 from pydicom.uid import generate_uid
 from SAM2UNetLib import Inputs
 from SAM2UNetLib.Runs import addToDatabase
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic
+
+from tests.worker.conftest import dciodvfy
+
+__all__ = ["dciodvfy"]  # a fixture
 
 
 @pytest.fixture
@@ -20,15 +25,8 @@ def task(bundle):
     return json.loads((bundle / "configs" / "task.json").read_text(encoding="utf-8"))
 
 
-def export(session, run, node, source, *, task, bundle, folder, output):
-    session.exportDicomSeg(
-        node,
-        source,
-        task=task,
-        source=folder,
-        output=output,
-        load={"bundle": str(bundle), "device": "cpu"},
-    )
+def export(session, run, node, *, folder, output):
+    session.exportDicomSeg(node, source=folder, output=output)
     told = run(session)
     assert told[-1] == ("exported", str(output)), told
     return highdicom.seg.segread(output)
@@ -43,7 +41,7 @@ def asymmetric(count):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_each_ct_slice_gets_its_own_mask(session, run, volume, bundle, task, ct, tmp_path, reverse):
+def test_each_ct_slice_gets_its_own_mask(session, run, volume, task, ct, tmp_path, reverse):
     folder, array, uids = ct
     matrix = np.diag([-SPACING[2], -SPACING[1], SPACING[0], 1.0])
     matrix[:3, 3] = (20, 30, 100)
@@ -54,16 +52,7 @@ def test_each_ct_slice_gets_its_own_mask(session, run, volume, bundle, task, ct,
         held, stored = array[::-1].copy(), masks[::-1].copy()
     node = volume(held, matrix=matrix)
     result = SegmentationLogic().apply(Inputs.extract(node, "volume"), stored, task)
-    seg = export(
-        session,
-        run,
-        result,
-        node,
-        task=task,
-        bundle=bundle,
-        folder=folder,
-        output=tmp_path / "s.dcm",
-    )
+    seg = export(session, run, result, folder=folder, output=tmp_path / "s.dcm")
     got = seg.get_pixels_by_source_instance(uids, segment_numbers=[1])[..., 0]
     assert np.array_equal(got, masks[:, 0])
     described = seg.get_segment_description(1)
@@ -72,9 +61,7 @@ def test_each_ct_slice_gets_its_own_mask(session, run, volume, bundle, task, ct,
     assert seg.StudyInstanceUID == pydicom.dcmread(folder / "1.dcm").StudyInstanceUID
 
 
-def test_an_edit_in_slicer_is_in_the_file(session, run, volume, bundle, task, ct, tmp_path):
-    import slicer
-
+def test_an_edit_in_slicer_is_in_the_file(session, run, volume, task, ct, tmp_path):
     folder, array, uids = ct
     matrix = np.diag([-SPACING[2], -SPACING[1], SPACING[0], 1.0])
     matrix[:3, 3] = (20, 30, 100)
@@ -84,23 +71,13 @@ def test_an_edit_in_slicer_is_in_the_file(session, run, volume, bundle, task, ct
     by_hand[1, 10, 8] = 1
     segment_id = result.GetSegmentation().GetNthSegmentID(0)
     slicer.util.updateSegmentBinaryLabelmapFromArray(by_hand, result, segment_id, node)
-    seg = export(
-        session,
-        run,
-        result,
-        node,
-        task=task,
-        bundle=bundle,
-        folder=folder,
-        output=tmp_path / "s.dcm",
-    )
+    seg = export(session, run, result, folder=folder, output=tmp_path / "s.dcm")
     got = seg.get_pixels_by_source_instance(uids, segment_numbers=[1])[..., 0]
     assert np.array_equal(got, by_hand)
+    assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
 
 
-def test_a_clip_s_frames_refer_to_the_frames_of_the_file(
-    session, run, sequence, bundle, task, tmp_path
-):
+def test_a_clip_s_frames_refer_to_the_frames_of_the_file(session, run, sequence, task, tmp_path):
     frames = np.random.default_rng(10).integers(0, 256, (4, *SHAPE[1:], 3), np.uint8)
     ds = header(SECONDARY_CAPTURE)
     ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
@@ -116,46 +93,87 @@ def test_a_clip_s_frames_refer_to_the_frames_of_the_file(
     masks = asymmetric(4)
     part = Inputs.extract(browser, "range", between=(1, 3))
     node = SegmentationLogic().apply(part, masks[1:], task)
-    seg = export(
-        session,
-        run,
-        node,
-        browser,
-        task=task,
-        bundle=bundle,
-        folder=folder,
-        output=tmp_path / "s.dcm",
-    )
+    seg = export(session, run, node, folder=folder, output=tmp_path / "s.dcm")
     got = seg.get_pixels_by_source_frame(
         ds.SOPInstanceUID, [2, 3, 4], segment_numbers=[1], ignore_spatial_locations=True
     )[..., 0]
     assert np.array_equal(got, masks[1:, 0])
 
 
-def test_a_segmentation_of_another_task_is_not_exported(session, run, volume, task, scene, ct):
+def test_a_segmentation_without_segments_is_not_exported(session, volume, ct):
     folder, array, _ = ct
-    other = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
-    session.exportDicomSeg(
-        other, volume(array), task=task, source=folder, output=folder.parent / "s.dcm"
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
+    put_reference(node, volume(array))
+    session.exportDicomSeg(node, source=folder, output=folder.parent / "s.dcm")
+    ((kind, message, remedy),) = session.poll()
+    assert (kind, message) == ("failed", "other has no segments")
+    assert "draw a segment" in remedy
+
+
+def put_reference(node, image):
+    node.SetReferenceImageGeometryParameterFromVolumeNode(image)
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), image.GetID())
+
+
+def drawn(node, image, name, voxels):
+    """Draw a segment as Segment Editor does, and return its ID."""
+    segment_id = node.GetSegmentation().AddEmptySegment("", name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment_id, image)
+    return segment_id
+
+
+def test_what_a_person_drew_and_edited_is_saved_and_says_so(
+    session, run, volume, task, ct, tmp_path, dciodvfy
+):
+    """A result, the same result edited, and two segments by hand, one with a code of its own."""
+    folder, array, uids = ct
+    matrix = np.diag([-SPACING[2], -SPACING[1], SPACING[0], 1.0])
+    matrix[:3, 3] = (20, 30, 100)
+    node = volume(array, matrix=matrix)
+    masks = asymmetric(len(array))
+    result = SegmentationLogic().apply(
+        Inputs.extract(node, "volume"), masks, task, tags={"SAM2UNet.Weights": "cd" * 32}
     )
-    ((kind, message, _remedy),) = session.poll()
-    assert kind == "failed"
-    assert "no segment that Colon polyp made for Polyp" in message
+    (ours,) = result.GetSegmentation().GetSegmentIDs()
+    first, second = np.zeros((2, *SHAPE), np.uint8)
+    first[1, 10, 8] = second[2, 3:5, 3:5] = 1
+    drawn(result, node, "Fold", first)
+    coded = drawn(result, node, "Stent", second)
+    entry = "Segmentation category and type - DICOM master list~SCT^260787004^Physical object"
+    entry += "~SCT^65818007^Stent~^^~Anatomic codes - DICOM master list~SCT^71854001^Colon~^^"
+    result.GetSegmentation().GetSegment(coded).SetTag("TerminologyEntry", entry)
+
+    seg = export(session, run, result, folder=folder, output=tmp_path / "before.dcm")
+    assert dciodvfy(tmp_path / "before.dcm") == []
+    kinds = [item.SegmentAlgorithmType for item in seg.SegmentSequence]
+    assert kinds == ["AUTOMATIC", "MANUAL", "MANUAL"]
+    labels = [item.SegmentLabel for item in seg.SegmentSequence]
+    assert labels == ["Polyp", "Fold", "Stent"]
+    assert seg.get_segment_description(2).segmented_property_type.value == "85756007"  # tissue
+    assert seg.get_segment_description(3).segmented_property_type.value == "65818007"
+    assert seg.get_segment_description(3).anatomic_regions[0].value == "71854001"
+    (identification,) = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert "cd" * 32 in str(identification.AlgorithmParameters)
+    for number, expected in enumerate((masks[:, 0], first, second), start=1):
+        got = seg.get_pixels_by_source_instance(uids, segment_numbers=[number])[..., 0]
+        assert np.array_equal(got, expected)
+
+    masks[0, 0, 5, 5] ^= 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(masks[:, 0], result, ours, node)
+    seg = export(session, run, result, folder=folder, output=tmp_path / "after.dcm")
+    kinds = [item.SegmentAlgorithmType for item in seg.SegmentSequence]
+    assert kinds == ["SEMIAUTOMATIC", "MANUAL", "MANUAL"]
+    assert np.array_equal(
+        seg.get_pixels_by_source_instance(uids, segment_numbers=[1])[..., 0], masks[:, 0]
+    )
 
 
 def test_a_study_outside_the_allowed_folders_is_refused_and_nothing_is_written(
-    session, run, volume, bundle, task, tmp_path
+    session, run, volume, task, tmp_path
 ):
     node = volume(np.zeros(SHAPE, np.int16))
     result = SegmentationLogic().apply(Inputs.extract(node, "volume"), asymmetric(4), task)
-    session.exportDicomSeg(
-        result,
-        node,
-        task=task,
-        source="/",
-        output=tmp_path / "s.dcm",
-        load={"bundle": str(bundle), "device": "cpu"},
-    )
+    session.exportDicomSeg(result, source="/", output=tmp_path / "s.dcm")
     told = run(session)
     assert told[-1][0] == "failed"
     assert not (tmp_path / "s.dcm").exists()
@@ -179,8 +197,6 @@ class Database:
 
 
 def test_the_file_goes_into_slicer_s_database_as_a_copy_without_a_picture(scene, monkeypatch):
-    import slicer
-
     for isOpen, expected in ((True, ["prepare", ("a.dcm", True, False), "fields"]), (False, [])):
         database = Database(isOpen=isOpen)
         monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)

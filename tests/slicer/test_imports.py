@@ -22,7 +22,7 @@ PANEL = {
     "Widget",
 }
 """What may use Qt."""
-IN_SLICER = {"numpy", "vtk", "slicer", "ctk", "qt", "DICOMLib", "pydicom"}
+IN_SLICER = {"numpy", "vtk", "slicer", "ctk", "qt", "DICOMLib", "SegmentStatistics", "pydicom"}
 BLOCKED = ("torch", "monai", "scipy", "sam2unet_core", "qt", "ctk", "PySide6")
 PROGRAM = """
 import importlib, sys

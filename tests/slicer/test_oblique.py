@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mask_cases import masksOf
 from SAM2UNetLib import Inputs
-from SAM2UNetLib.Placement import masksOf
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic
 from SAM2UNetLib.Voxels import EMPTY, Points, sizeOf
 

@@ -51,10 +51,11 @@ def node(wrapper: Any) -> Any:
 
 
 @pytest.fixture
-def ours(wrapper: Any) -> Any:
+def ours(wrapper: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Our class `Parameter`, made by that wrapper."""
+    monkeypatch.syspath_prepend(str(panel_cases.MODULE.parent))
     path = panel_cases.MODULE.parent / "SAM2UNetLib" / "Parameter.py"
-    spec = importlib.util.spec_from_file_location("ParameterOverEither", path)
+    spec = importlib.util.spec_from_file_location("SAM2UNetLib.ParameterOverEither", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -306,18 +307,15 @@ def test_our_choices_begin_without_any_node(ours: Any, node: Any) -> None:
     choices = ours(node)
     assert (choices.inputNode, choices.sliceView, choices.outputSegmentation) == (None, None, None)
     assert (choices.what, choices.task, choices.bundle) == ("slice", "", "")
+    assert choices.weights == ""
     assert (choices.first, choices.last, choices.threshold) == (1, 0, 0.5)
     assert (choices.minimumSize, choices.smoothing) == (0, 0.0)
     assert not choices.force
     assert not choices.keepLargest
 
 
-@pytest.mark.parametrize(
-    "name", ["vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode", "vtkMRMLSequenceBrowserNode"]
-)
-def test_our_input_is_a_volume_a_colour_volume_or_a_sequence(
-    ours: Any, node: Any, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["vtkMRMLScalarVolumeNode", "vtkMRMLVectorVolumeNode"])
+def test_our_input_is_a_volume_or_a_colour_volume(ours: Any, node: Any, name: str) -> None:
     choices = ours(node)
     choices.inputNode = made(name)
     assert choices.inputNode.GetClassName() == name
@@ -331,6 +329,24 @@ def test_our_input_is_nothing_else(ours: Any, node: Any) -> None:
         ours(node).inputNode = made("vtkMRMLModelNode")
 
 
+def test_the_proxy_stands_for_the_browser_that_an_older_scene_kept(
+    wrapper: Any, node: Any, ours: Any
+) -> None:
+    """Version 1 had the browser in the list of images."""
+    browser, frames = made("vtkMRMLSequenceBrowserNode"), made("vtkMRMLSequenceNode")
+    frame = made("vtkMRMLVectorVolumeNode")
+    slicer.util.updateVolumeFromArray(frame, np.zeros((1, 4, 5, 3), np.uint8))
+    frames.SetDataNodeAtValue(frame, "0")
+    browser.SetAndObserveMasterSequenceNodeID(frames.GetID())
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    node.SetParameter("inputNode.2", "")
+    node.SetNodeReferenceID("inputNode.2", browser.GetID())
+    node.SetParameter("what", "sequence")
+    choices = sys.modules["SAM2UNetLib.ParameterOverEither"].parameterOf(node)
+    assert choices.inputNode is browser.GetProxyNode(frames)
+    assert choices.what == "sequence"
+
+
 @pytest.mark.parametrize("threshold", [0.0004, 0.375, 0.5, 0.9996])
 def test_any_threshold_that_a_task_may_have_is_kept(ours: Any, node: Any, threshold: float) -> None:
     choices = ours(node)
@@ -342,7 +358,7 @@ def test_our_choices_come_back_with_the_scene(ours: Any, node: Any, tmp_path: Pa
     choices = ours(node)
     volume = made("vtkMRMLVectorVolumeNode")
     choices.inputNode, choices.task, choices.threshold = volume, "pölyp", 0.125
-    choices.first, choices.last, choices.what = 3, 17, "range"
+    choices.first, choices.last, choices.what = 3, 17, type(choices.what).range
     slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
     assert slicer.mrmlScene.Commit()
     slicer.mrmlScene.Clear(True)

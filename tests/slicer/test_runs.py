@@ -1,4 +1,4 @@
-"""What the panel asks for: a result is saved for the image that it was made of, and no other."""
+"""What the panel asks for: a segmentation is saved for the image that it was made of."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASK = {"name": "polyp", "classes": []}
 class SaidSession:
     """Reports what the test says; notes what is exported."""
 
-    isBusy = isAsking = canRethreshold = canUndo = False
+    isBusy = isAsking = canRethreshold = canUndo = isEdited = False
     log = ""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class SaidSession:
     def askRejection(self, question: str, source: Any, task: Any) -> None:
         self.asked.append((question, source, task))
 
-    def rethreshold(self, threshold: float, **_: Any) -> bool:
+    def rethreshold(self, **_: Any) -> bool:
         return False
 
     def cancel(self) -> None:
@@ -47,15 +47,15 @@ class SaidSession:
     def undo(self) -> None:
         pass
 
-    def start(self, _request: Any) -> None:
-        self.task = None
+    def start(self, request: Any) -> None:
+        self.task, self.request = None, request
 
     def poll(self) -> list[tuple]:
         reports, self.reports = self.reports, []
         return reports
 
-    def exportDicomSeg(self, node: Any, image: Any, **fields: Any) -> None:
-        self.exported.append((node, image, fields["task"], fields["source"]))
+    def exportDicomSeg(self, node: Any, **fields: Any) -> None:
+        self.exported.append((node, fields["source"], fields["output"].name))
 
     def close(self) -> None:
         self.closed = True
@@ -152,50 +152,64 @@ def image(uid):
     return node
 
 
-def start(runs, node):
-    fields = {"what": "volume", "sliceView": None, "outputSegmentation": None, "force": False}
+def start(runs, node, *, force=False, task=TASK):
+    fields = {"what": "volume", "sliceView": None, "outputSegmentation": None, "force": force}
     fields |= {"threshold": 0.5, "minimumSize": 0, "keepLargest": False, "smoothing": 0.0}
-    entry = SimpleNamespace(name="polyp", bundle=None)
+    entry = SimpleNamespace(name="polyp", bundle=None, task=task)
     runs.start(["sam2unet"], entry=entry, parameter=SimpleNamespace(inputNode=node, **fields))
 
 
-def finish(runs):
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    runs.session.task = TASK
-    runs.session.reports.append(("finished", node))
-    assert runs.poll() == [("finished", node)]
+def segmentation(image: Any, name: str = "result") -> Any:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(image)
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), image.GetID())
     return node
 
 
-@pytest.mark.parametrize("end", [("cancelled",), ("failed", "no memory", "choose cpu")])
-def test_a_run_that_came_to_nothing_leaves_the_last_result_its_own_image(runs, tmp_path, end):
+def test_each_segmentation_is_saved_for_its_own_image_whatever_ran_since(runs, tmp_path):
     """Or findings of one patient would be written into the study of another."""
     first, second = image("1.1"), image("1.2")
-    start(runs, first)
-    result = finish(runs)
+    one, two = segmentation(first, "one"), segmentation(second, "two/2")
     start(runs, second)
-    runs.session.reports.append(end)
-    assert runs.poll() == [end]
-    runs.exportDicomSeg(result, str(tmp_path))
-    assert runs.session.exported == [(result, first, TASK, "1.1")]
+    runs.session.reports.append(("cancelled",))
+    runs.poll()
+    runs.exportDicomSeg(["sam2unet"], one, str(tmp_path))
+    runs.exportDicomSeg(["sam2unet"], two, str(tmp_path))
+    assert runs.session.exported == [(one, "1.1", "one.dcm"), (two, "1.2", "two_2.dcm")]
 
 
-def test_only_the_last_result_can_be_saved(runs, tmp_path):
-    start(runs, image("1.1"))
-    older = finish(runs)
-    start(runs, image("1.2"))
-    finish(runs)
-    with pytest.raises(ResultError, match="not the result of the last run"):
-        runs.exportDicomSeg(older, str(tmp_path))
-    runs.forget()
-    with pytest.raises(ResultError, match="segment again"):
-        runs.exportDicomSeg(older, str(tmp_path))
+def test_a_segmentation_of_yesterday_is_saved_without_any_run(runs, tmp_path):
+    node = segmentation(image("1.1"))
+    runs.exportDicomSeg(["sam2unet"], node, str(tmp_path))
+    assert runs.session.exported == [(node, "1.1", "result.dcm")]
+
+
+def test_a_segmentation_without_an_image_says_what_to_do(runs, tmp_path):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    with pytest.raises(ResultError, match="drawn belongs to no image; choose its image"):
+        runs.exportDicomSeg(["sam2unet"], node, str(tmp_path))
+
+
+def test_a_run_says_that_it_was_forced_only_where_the_worker_refused_the_task(runs):
+    node = image("1.1")
+    node.SetAttribute("DICOM.instanceUIDs", "")
+    task = {**TASK, "accepts": {}}
+    for uid, answer, expected in (("", None, False), ("1.1", "", False), ("1.1", "no", True)):
+        node.SetAttribute("DICOM.instanceUIDs", uid)
+        runs.askForTasks(["sam2unet"])
+        source = {**SOURCE, "modality": None}
+        if answer is not None:
+            runs.rejection(source, task)
+            runs.session.reports.append(("rejection", runs.session.asked[-1][0], answer))
+            runs.poll()
+        start(runs, node, force=True, task=task)
+        assert runs.session.request.forced is expected
+        runs.close()
 
 
 @pytest.mark.parametrize("end", [("cancelled",), ("failed", "disk full", ""), ("exported", "f")])
 def test_the_studys_files_go_when_its_export_ends(runs, tmp_path, end):
-    start(runs, image("1.1"))
-    runs.exportDicomSeg(finish(runs), str(tmp_path))
+    runs.exportDicomSeg(["sam2unet"], segmentation(image("1.1")), str(tmp_path))
     assert runs.files.held == ("1.1",)
     runs.session.reports.append(end)
     runs.poll()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import slicer
 import vtk
+from mask_cases import masksOf, sequenceMasks
 from SAM2UNetLib import Inputs
-from SAM2UNetLib.Placement import masksOf
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic
-from SAM2UNetLib.SequenceResult import sequenceMasks
 
 
 def saved_and_opened(scene, folder):

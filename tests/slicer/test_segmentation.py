@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import vtk
+from mask_cases import masksOf
 from SAM2UNetLib import Inputs, Labelmaps
 from SAM2UNetLib.Errors import ResultError
-from SAM2UNetLib.Placement import masksOf
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic
 
 SHAPE = (6, 9, 7)

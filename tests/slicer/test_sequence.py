@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
+from mask_cases import sequenceMasks
 from SAM2UNetLib import Inputs
 from SAM2UNetLib.Errors import ResultError
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic
-from SAM2UNetLib.SequenceResult import sequenceMasks
 
 COUNT, ROWS, COLUMNS = 5, 8, 10
 

@@ -11,10 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import vtk
+from mask_cases import masksOf, sequenceMasks
 from SAM2UNetLib import Session as session_module
-from SAM2UNetLib.Placement import masksOf
 from SAM2UNetLib.Request import Request
-from SAM2UNetLib.SequenceResult import sequenceMasks
 from SAM2UNetLib.Session import Session
 from SAM2UNetLib.WorkerProcess import WorkerProcess
 
@@ -65,7 +64,7 @@ def test_the_threshold_moves_without_a_new_node_and_undo_empties_the_scene(
     run(session)
     higher = float(np.quantile(probabilities, 0.9))
     for value in (0.01, higher):  # the second waits for the first, or takes its place
-        assert session.rethreshold(value)
+        assert session.rethreshold(threshold=value)
     told = run(session)
     while session.isBusy:
         told += run(session)

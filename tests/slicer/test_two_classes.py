@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import vtk
-from SAM2UNetLib.Placement import masksOf
+from mask_cases import masksOf
 from SAM2UNetLib.Request import Request
 
 from sam2unet_core.files import file_sha256
@@ -95,7 +95,7 @@ def test_the_threshold_moves_both_classes_and_undo_takes_both_back(
     )
     run(session)
     higher = float(np.quantile(found, 0.8))
-    assert session.rethreshold(higher)
+    assert session.rethreshold(threshold=higher)
     told = run(session)
     got = masksOf(told[-1][1], node, session.task)
     assert (got != (found >= higher)).mean() < 5e-3

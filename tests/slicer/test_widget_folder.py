@@ -220,13 +220,14 @@ def test_the_button_builds_the_environment_and_the_panel_uses_it(
         ui, setup = opened.ui, opened.panel.environment
         setup.base = Path(sys.executable)
         ui.wheelsPath.currentPath = str(wheels)
+        panel_cases.live(lambda: ui.buildButton.enabled)
         ui.buildButton.click()
         assert "Nothing is downloaded" in questions[0]
         assert setup.builder is not None, ui.environmentStatusLabel.text
-        assert not ui.buildButton.enabled
+        assert ui.buildButton.text == "Cancel"
         panel_cases.live(lambda: setup.builder is None, patience_ms=PATIENCE_MS)
         assert "is ready: sam2unet 9.9" in ui.environmentStatusLabel.text
-        assert ui.buildButton.text == "Rebuild..."
+        assert ui.buildButton.text == "Set up again..."
         assert opened.logic.asked[-1][0] == "tasks"
         assert opened.logic.asked[-1][1] == setup.own.command()
         assert not ui.bannerLabel.isVisibleTo(opened.form)

@@ -152,7 +152,9 @@ def test_the_form_uses_properties_that_its_widgets_have() -> None:
 
 def test_each_parameter_of_the_form_is_a_parameter_of_the_module() -> None:
     tree = ast.parse((EXTENSION / "SAM2UNet/SAM2UNetLib/Parameter.py").read_text())
-    described = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+    described = next(
+        each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == "Parameter"
+    )
     parameters = {node.target.id for node in described.body if isinstance(node, ast.AnnAssign)}
     bound = {
         each.findtext("string")

@@ -81,6 +81,9 @@ def widget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNa
             widget.cleanup()
 
 
+WHAT = ("slice", "range", "volume", "sequence")
+
+
 def colour_volume(pixels: np.ndarray, name: str = "Frame") -> object:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", name)
     slicer.util.updateVolumeFromArray(node, pixels if pixels.ndim == 4 else pixels[None])
@@ -92,8 +95,7 @@ def choose(
 ) -> None:
     """Choose an image and a part of it; without weights, the starter network's are taken."""
     widget.ui.inputSelector.setCurrentNode(node)
-    box = widget.ui.whatComboBox
-    box.currentIndex = box.findData(what)
+    widget.ui.whatComboBox.currentIndex = WHAT.index(what)
     widget.ui.weightsPath.currentPath = str(weights or "")
 
 
@@ -217,7 +219,7 @@ def test_cancelling_a_run_leaves_no_result_and_the_next_run_works(
     choose(widget, volume, what="volume", weights=weights)
     widget.ui.applyButton.click()
     panel_cases.live(lambda: widget.ui.progressBar.maximum == 200)
-    widget.ui.cancelButton.click()
+    widget.ui.applyButton.click()
     panel_cases.live(lambda: not widget.panel.segment.running)
     assert "Cancelled" in widget.ui.statusLabel.text
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
@@ -238,7 +240,7 @@ def test_a_worker_that_is_killed_is_a_failure_with_a_remedy_and_the_next_run_wor
     assert "worker" in widget.ui.statusLabel.text
     assert widget.ui.applyButton.enabled
     widget.ui.inputSelector.setCurrentNode(colour_volume(frame, "One"))
-    widget.ui.whatComboBox.currentIndex = widget.ui.whatComboBox.findData("volume")
+    widget.ui.whatComboBox.currentIndex = WHAT.index("volume")
     assert run(widget).startswith("Done in ")
 
 
@@ -317,7 +319,9 @@ def test_a_dicom_video_goes_from_the_file_to_segmentations_and_back_to_dicom_seg
         (loadable,) = reader.examine([[file]])
         assert reader.load(loadable)
     browser = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
-    choose(widget, browser, what="sequence", weights=weights)
+    proxy = browser.GetProxyNode(browser.GetMasterSequenceNode())
+    assert widget.ui.inputSelector.currentNode() is proxy  # it is shown, so it is chosen
+    choose(widget, proxy, what="sequence", weights=weights)
     widget.ui.thresholdSlider.value = 0.5
     assert run(widget).startswith("Done in "), widget.ui.statusLabel.text
 

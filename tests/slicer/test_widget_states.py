@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,12 +49,65 @@ def asked(opened: SimpleNamespace, what: str) -> list[tuple]:
 
 def test_without_an_environment_a_banner_leads_to_the_setup_tab(tmp_path: Path) -> None:
     with panel_cases.opened_panel(tmp_path, python="") as opened:
-        assert "Press Build on the Setup tab" in opened.ui.bannerLabel.text
+        assert "not set up yet" in opened.ui.bannerLabel.text
         assert not opened.ui.applyButton.enabled
+        panel_cases.live(lambda: opened.ui.setUpButton.enabled)
+        assert opened.ui.setUpButton.isVisibleTo(opened.form)
+        assert re.fullmatch(r"Set up \(about \d\.\d GB\)\.\.\.", opened.ui.setUpButton.text)
         opened.ui.bannerLabel.linkActivated.emit("setup")
         assert opened.ui.tabWidget.currentIndex == 2
         assert opened.ui.buildButton.enabled
         assert not opened.ui.removeButton.enabled
+        assert "no environment of this module" in opened.ui.removeButton.toolTip
+
+
+def test_one_button_sets_up_what_is_missing_after_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions: list[str] = []
+    with panel_cases.opened_panel(tmp_path, python="") as opened:
+        monkeypatch.setattr(
+            slicer.util, "confirmOkCancelDisplay", lambda text, *_: questions.append(text)
+        )
+        panel_cases.live(lambda: opened.ui.setUpButton.enabled)
+        opened.ui.setUpButton.click()
+        assert opened.ui.tabWidget.currentIndex == 2
+        assert "of disk space" in questions[0]
+        assert opened.panel.environment.builder is None  # the answer was no
+        assert opened.ui.setUpButton.text == opened.ui.buildButton.text
+
+
+def test_the_driver_is_asked_in_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nvidia-smi can take ten seconds; the panel is there at once."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def driver() -> tuple[int, int]:
+        asked.set()
+        assert answer.wait(300)
+        return 12, 8
+
+    sys.path.insert(0, str(panel_cases.MODULE.parent))
+    with panel_cases.opened_panel(tmp_path / "first", python=""):
+        library = panel_cases.importlib.import_module("SAM2UNetLib.EnvironmentPanel")
+    monkeypatch.setattr(library, "driverCuda", driver)
+    with panel_cases.opened_panel(tmp_path / "second", python="") as opened:
+        assert asked.wait(300)
+        assert not opened.ui.setUpButton.enabled
+        assert opened.ui.setUpButton.text == "Looking at this computer..."
+        answer.set()
+        panel_cases.live(lambda: opened.ui.setUpButton.enabled)
+        torch = opened.ui.torchComboBox
+        expected = "" if sys.platform == "darwin" else "cu128"
+        assert torch.itemData(torch.currentIndex) == expected
+
+
+def test_a_device_is_offered_where_it_can_be(opened: SimpleNamespace) -> None:
+    devices = panel_cases.importlib.import_module("SAM2UNetLib.SegmentPanel").devices
+    assert [name for name, _ in devices("darwin")] == ["auto", "cpu", "mps"]
+    for platform in ("linux", "win32"):
+        assert [name for name, _ in devices(platform)] == ["auto", "cpu", "cuda"]
 
 
 def test_with_an_environment_its_tasks_are_asked_for(opened: SimpleNamespace) -> None:
@@ -68,15 +123,15 @@ def test_without_an_image_the_button_says_what_is_missing(opened: SimpleNamespac
 
 
 def test_with_an_image_and_a_task_the_button_starts_a_run(ready: SimpleNamespace) -> None:
-    assert ready.ui.statusLabel.text == "Ready."
+    assert ready.ui.statusLabel.text == "Ready: Red, slice 1 of 1."
     ready.ui.applyButton.click()
     ((_, fields),) = asked(ready, "start")
     assert fields["entry"].name == "polyp"
     assert fields["parameter"].inputNode is ready.image
     assert fields["parameter"].what == "slice"
     assert fields["between"] is None
-    assert not ready.ui.applyButton.enabled
-    assert ready.ui.cancelButton.enabled
+    assert ready.ui.applyButton.text == "Cancel"
+    assert ready.ui.applyButton.enabled
     assert not ready.ui.taskComboBox.enabled
 
 
@@ -84,7 +139,7 @@ def test_with_an_image_and_a_task_the_button_starts_a_run(ready: SimpleNamespace
 def test_a_task_s_own_threshold_is_taken_as_it_is(ready: SimpleNamespace, threshold: float) -> None:
     entry = panel_cases.offer().tasks[0]
     task = {**entry.task, "threshold": threshold}
-    ready.logic.parameter.task = "another"
+    ready.logic.parameter.task = ""
     say(ready, ("offer", panel_cases.offer(replace(entry, task=task))))
     assert ready.logic.parameter.threshold == threshold
     assert ready.panel.segment.batchOptions()["threshold"] == threshold
@@ -111,7 +166,7 @@ def test_a_finished_run_can_be_undone_refined_and_saved(ready: SimpleNamespace) 
     assert ready.ui.exportButton.enabled
     ready.ui.undoButton.click()
     assert asked(ready, "undo")
-    assert not ready.ui.exportButton.enabled
+    assert not ready.ui.refineCollapsibleButton.isVisibleTo(ready.form)
 
 
 def test_what_was_guessed_in_the_pictures_is_told_in_one_line_below_the_result(
@@ -167,9 +222,10 @@ def test_moving_the_threshold_after_a_run_asks_once_for_the_newest_value(
 
 def test_cancelling_waits_for_the_runs_last_word(ready: SimpleNamespace) -> None:
     ready.ui.applyButton.click()
-    ready.ui.cancelButton.click()
+    ready.ui.applyButton.click()
     assert asked(ready, "cancel")
     assert not ready.ui.applyButton.enabled
+    assert ready.ui.applyButton.text == "Cancel"
     say(ready, ("cancelled",))
     assert ready.ui.applyButton.enabled
     assert "Cancelled" in ready.ui.statusLabel.text
@@ -185,8 +241,9 @@ def test_a_failure_says_what_and_what_to_do_and_leaves_no_stale_state(
     )
     assert "on the GPU" in ready.ui.logTextEdit.plainText
     assert ready.ui.applyButton.enabled
-    assert not ready.ui.cancelButton.enabled
+    assert ready.ui.applyButton.text == "Segment with SAM2-UNet"
     assert not ready.ui.exportButton.enabled
+    assert "Segment first" in ready.ui.exportButton.toolTip
 
 
 def test_closing_the_scene_ends_a_run_and_another_can_begin(ready: SimpleNamespace) -> None:
@@ -196,7 +253,7 @@ def test_closing_the_scene_ends_a_run_and_another_can_begin(ready: SimpleNamespa
     assert ready.ui.statusLabel.text == "The run was ended."
     ready.panel.follow(ready.logic.parameter)
     assert ready.ui.applyButton.enabled
-    assert not ready.ui.cancelButton.enabled
+    assert ready.ui.applyButton.text == "Segment with SAM2-UNet"
     assert not ready.ui.exportButton.enabled
 
 
@@ -205,7 +262,8 @@ def test_an_environment_that_goes_ends_a_run(ready: SimpleNamespace) -> None:
     ready.ui.applyButton.click()
     ready.ui.pythonPath.currentPath = ""
     assert asked(ready, "close")
-    assert not ready.ui.cancelButton.enabled
+    assert not ready.ui.applyButton.enabled
+    assert ready.ui.applyButton.text == "Segment with SAM2-UNet"
     ready.ui.pythonPath.currentPath = python
     assert ready.ui.applyButton.enabled
 
@@ -216,7 +274,7 @@ def test_nothing_runs_in_an_environment_whose_folder_is_cleared(ready: SimpleNam
     ready.panel.environment.onRelease()
     assert asked(ready, "close")
     assert ready.panel.batch.batch is None
-    assert not ready.ui.cancelButton.enabled
+    assert ready.ui.applyButton.text == "Segment with SAM2-UNet"
 
 
 def test_a_slider_that_was_moved_just_before_the_module_is_left_does_no_harm(
@@ -345,7 +403,7 @@ def test_what_is_chosen_is_kept_in_the_scene(ready: SimpleNamespace) -> None:
     ready.ui.whatComboBox.currentIndex = 2
     node = ready.logic.parameter.parameterNode
     assert float(node.GetParameter("threshold")) == pytest.approx(0.35)
-    assert node.GetParameter("minimumSize") == "40"
+    assert float(node.GetParameter("minimumSize")) == 40
     assert node.GetParameter("keepLargest") == "True"
     assert node.GetParameter("what") == "volume"
     roles = [node.GetNthNodeReferenceRole(n) for n in range(node.GetNumberOfNodeReferenceRoles())]

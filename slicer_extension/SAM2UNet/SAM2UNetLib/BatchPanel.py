@@ -18,11 +18,6 @@ from .Texts import _, counts, minutes
 POLL_MS = 200
 AUTO = "auto"
 """The format that `sam2unet segment` chooses for each input."""
-NAMES = (
-    ("auto", "Keep image names, pseudonymize DICOM"),
-    ("pseudonymize", "Pseudonymize all"),
-    ("keep", "Keep all names"),
-)
 
 
 class BatchPanel:
@@ -32,14 +27,21 @@ class BatchPanel:
         ui: the panel's widgets by name.
         command: returns the command that starts `sam2unet`, or raises EnvironmentProblem.
         options: returns the choices of the first tab: task, bundle, weights, device, force.
+        summary: returns them for the user.
     """
 
     def __init__(
-        self, ui: Any, *, command: Callable[[], list[str]], options: Callable[[], dict[str, Any]]
+        self,
+        ui: Any,
+        *,
+        command: Callable[[], list[str]],
+        options: Callable[[], dict[str, Any]],
+        summary: Callable[[], str] = str,
     ) -> None:
         self.ui = ui
         self.command = command
         self.options = options
+        self.summary = summary
         self.batch: Batch | None = None
         self.report: Path | None = None
         self._timer = qt.QTimer()
@@ -47,8 +49,12 @@ class BatchPanel:
         self._timer.timeout.connect(self.onTimer)
         self.ui.batchInputPath.filters = ctk.ctkPathLineEdit.Dirs
         self.ui.batchOutputPath.filters = ctk.ctkPathLineEdit.Dirs
-        for value, label in NAMES:
-            self.ui.batchNamesComboBox.addItem(_(label), value)
+        for value, label in (
+            ("auto", _("Keep image names, pseudonymize DICOM")),
+            ("pseudonymize", _("Pseudonymize all")),
+            ("keep", _("Keep all names")),
+        ):
+            self.ui.batchNamesComboBox.addItem(label, value)
         self.offer(())
         self.ui.batchInputPath.currentPath = setting("batchInput", "")
         self.ui.batchOutputPath.currentPath = setting("batchOutput", "")
@@ -89,7 +95,16 @@ class BatchPanel:
             else _("Choose both folders first.")
         )
         self.ui.batchCancelButton.enabled = running
+        self.ui.batchCancelButton.toolTip = (
+            _("Stop the run. Finished results are kept.") if running else _("Nothing runs.")
+        )
         self.ui.batchReportButton.enabled = self.report is not None
+        self.ui.batchReportButton.toolTip = (
+            _("Open the report in the browser.")
+            if self.report is not None
+            else _("There is a report when the run has ended.")
+        )
+        self.ui.batchTaskLabel.text = self.summary()
         self.ui.batchProgressBar.visible = running
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ Each part gets its collaborators through its constructor; tests pass their own. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -42,18 +42,19 @@ class Choices(Protocol):
     outputSegmentation: Any
     force: bool
     threshold: float
-    minimumSize: int
+    minimumSize: float
     smoothing: float
     keepLargest: bool
 
 
 class PanelChoices(Choices, Protocol):
-    """What the panel keeps in the scene besides: the task and the range."""
+    """What the panel keeps in the scene besides: the task, its weights and the range."""
 
     first: int
     last: int
     task: str
     bundle: str
+    weights: str
 
 
 @runtime_checkable
@@ -71,6 +72,10 @@ class RunControl(Protocol):
     @property
     def canRefine(self) -> bool:
         """Whether the last run's probabilities are kept."""
+
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed the last run's result since it was written."""
 
     @property
     def log(self) -> str:
@@ -97,8 +102,8 @@ class RunControl(Protocol):
     def rethreshold(self, parameter: Choices) -> None:
         """Update the last result to the choices, without the network."""
 
-    def exportDicomSeg(self, segmentationNode: Any, folder: str) -> None:
-        """Write the last run's result as DICOM SEG."""
+    def exportDicomSeg(self, command: list[str], segmentationNode: Any, folder: str) -> None:
+        """Write a segmentation of the scene as DICOM SEG."""
 
     def poll(self) -> list[Report]:
         """Return what happened since the last call."""
@@ -139,6 +144,10 @@ class RunSession(Protocol):
         """Whether the last run can be undone."""
 
     @property
+    def isEdited(self) -> bool:
+        """Whether a person changed the last result since it was written."""
+
+    @property
     def log(self) -> str:
         """The last lines of the worker's log."""
 
@@ -151,14 +160,7 @@ class RunSession(Protocol):
     def start(self, request: Request) -> None:
         """Begin a run."""
 
-    def rethreshold(
-        self,
-        threshold: float,
-        *,
-        minAreaPx: int | None = None,
-        keepLargest: bool = False,
-        smoothingPx: float = 0.0,
-    ) -> bool:
+    def rethreshold(self, **refinement: Any) -> bool:
         """Compute the last run's masks again, without the network."""
 
     def exportDicomSeg(
@@ -166,10 +168,8 @@ class RunSession(Protocol):
         segmentationNode: Any,
         inputNode: Any,
         *,
-        task: dict[str, Any] | None,
         source: Path | str,
         output: Path | str,
-        load: dict[str, Any] | None = None,
     ) -> None:
         """Write a segmentation as DICOM SEG."""
 
@@ -224,6 +224,10 @@ class ResultWriter(Protocol):
     def canUndo(self) -> bool:
         """Whether there is a result to undo."""
 
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed the last result since it was written."""
+
     def begin(
         self, extraction: Extraction, task: dict[str, Any], *, segmentationNode: Any = None
     ) -> Any:
@@ -232,7 +236,13 @@ class ResultWriter(Protocol):
     def updatePartial(self, picture: int, masks: NDArray[np.uint8]) -> None:
         """Show the masks of one picture while the others are still computed."""
 
-    def complete(self, masks: NDArray[np.uint8], *, surface: bool = True) -> Any:
+    def complete(
+        self,
+        masks: NDArray[np.uint8],
+        *,
+        surface: bool = True,
+        tags: Mapping[str, str] | None = None,
+    ) -> Any:
         """Write the masks of all pictures and return the segmentation."""
 
     def undo(self) -> None:

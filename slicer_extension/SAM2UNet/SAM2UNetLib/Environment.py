@@ -123,7 +123,9 @@ class OwnEnvironment:
         """
         state = self.state()
         if state is State.ABSENT:
-            raise EnvironmentProblem("The environment is not built. Press Build on the Setup tab.")
+            raise EnvironmentProblem(
+                "The network needs an environment of its own, which is not set up yet."
+            )
         if state is not State.READY:
             raise EnvironmentProblem(
                 "The build of the environment was interrupted. Press Repair on the Setup tab."

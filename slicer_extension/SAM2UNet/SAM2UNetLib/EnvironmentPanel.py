@@ -23,7 +23,9 @@ from .Environment import (
 from .EnvironmentBuilder import EnvironmentBuilder
 from .EnvironmentPlan import (
     TORCH_BUILDS,
+    DriverQuestion,
     Plan,
+    TorchBuild,
     chooseTorch,
     driverCuda,
     makePlan,
@@ -65,6 +67,7 @@ class EnvironmentPanel:
         self.builder: EnvironmentBuilder | None = None
         self.check: BackgroundProcess | None = None
         self.models = ModelsPanel(ui)
+        self._driver = DriverQuestion(driverCuda)
         self._answer: list[str] = []
         self._timer = qt.QTimer()
         self._timer.interval = POLL_MS
@@ -72,6 +75,7 @@ class EnvironmentPanel:
         self._fill()
         self._connect()
         self.refresh()
+        self._timer.start()
 
     def command(self) -> list[str]:
         """Return the command that starts `sam2unet`.
@@ -101,17 +105,63 @@ class EnvironmentPanel:
         for widget in (self.ui.environmentPath, self.ui.torchComboBox, self.ui.wheelsPath):
             widget.enabled = not busy
         self.ui.ownRadioButton.enabled = self.ui.existingRadioButton.enabled = not busy
-        self.ui.buildButton.enabled = not busy and state is not State.FOREIGN
-        self.ui.buildButton.text = {
-            State.READY: _("Rebuild..."),
-            State.INTERRUPTED: _("Repair..."),
-        }.get(state, _("Build..."))
-        self.ui.removeButton.enabled = not busy and state in (State.READY, State.INTERRUPTED)
-        self.ui.environmentCancelButton.enabled = busy
+        self.ui.buildButton.enabled = busy or (own and self._driver.answered and not self.trouble)
+        self.ui.buildButton.text = _("Cancel") if busy else self.setUpText
+        self.ui.buildButton.toolTip = self.trouble or (
+            _("Stop it.") if busy else _("Shows what it will do, and asks, before it begins.")
+        )
+        removable = state in (State.READY, State.INTERRUPTED)
+        self.ui.removeButton.enabled = not busy and removable
+        self.ui.removeButton.toolTip = (
+            _("Remove the environment's folder.")
+            if removable
+            else _("There is no environment of this module at that folder.")
+        )
+        python = bool(self.ui.pythonPath.currentPath)
+        self.ui.checkButton.enabled = python
+        self.ui.checkButton.toolTip = (
+            _("Check whether sam2unet can run in that environment.")
+            if python
+            else _("Choose the environment's Python first.")
+        )
         self.ui.environmentProgressBar.visible = self.builder is not None
         if not busy and own:
             self.ui.planLabel.text = self._describe(state)
         self.models.refresh()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be set up at the chosen folder; empty if it can."""
+        if self.own.state() is State.FOREIGN and not self.ui.existingRadioButton.checked:
+            return _("This folder contains other files. Choose another one under Advanced.")
+        return ""
+
+    @property
+    def canSetUp(self) -> bool:
+        """Whether an environment of this module is missing, and none is being built."""
+        busy = self.builder is not None or self.check is not None
+        return not busy and not self.ui.existingRadioButton.checked
+
+    @property
+    def setUpText(self) -> str:
+        """What the button says that builds the environment: also how much that takes."""
+        if self.ui.existingRadioButton.checked:
+            return _("Set up...")
+        if not self._driver.answered:
+            return _("Looking at this computer...")
+        state = self.own.state()
+        if state is State.READY:
+            return _("Set up again...")
+        if state is State.INTERRUPTED:
+            return _("Repair...")
+        if self.ui.wheelsPath.currentPath:
+            return _("Set up (from the folder of wheels)...")
+        size = self._torch.downloadMb / 1000
+        return _("Set up (about {size:.1f} GB)...").format(size=size)
+
+    @property
+    def _torch(self) -> TorchBuild:
+        return torchBuild(self.ui.torchComboBox.itemData(self.ui.torchComboBox.currentIndex))
 
     def close(self) -> None:
         """Stop what runs, before the module is removed."""
@@ -122,7 +172,10 @@ class EnvironmentPanel:
             self.check.stop()
 
     def onBuild(self) -> None:
-        """Show what the build does and needs; start it if the user agrees."""
+        """Show what the build does and needs, start it if the user agrees; cancel what runs."""
+        if self.builder is not None or self.check is not None:
+            self.onCancel()
+            return
         plan = self.plan()
         if plan.problem:
             self._say(plan.problem)
@@ -150,7 +203,7 @@ class EnvironmentPanel:
             self.base,
             source=self.source,
             wheels=Path(wheels) if wheels else None,
-            torch=torchBuild(self.ui.torchComboBox.itemData(self.ui.torchComboBox.currentIndex)),
+            torch=self._torch,
         )
 
     def onRemove(self) -> None:
@@ -197,6 +250,10 @@ class EnvironmentPanel:
 
     def onTimer(self) -> None:
         """Show what happened since the last call."""
+        if self._driver.poll():
+            self._chooseTorch(self._driver.cuda)
+            self.refresh()
+            self.onChange()
         if self.builder is not None:
             self._show(self.builder.poll())
         elif self.check is not None:
@@ -209,7 +266,7 @@ class EnvironmentPanel:
                 self.refresh()
                 if works:
                     self.onChange()
-        else:
+        elif self._driver.answered:
             self._timer.stop()
 
     def _show(self, events: list[tuple]) -> None:
@@ -249,8 +306,8 @@ class EnvironmentPanel:
         if state is State.INTERRUPTED:
             return _("The build of the environment was interrupted. Repair starts it again.")
         if state is State.FOREIGN:
-            return _("This folder contains other files. Choose another one.")
-        return _("There is no environment yet. Build shows what it will do before it starts.")
+            return self.trouble
+        return _("There is no environment yet. Setting it up begins after a question.")
 
     def _fill(self) -> None:
         self.ui.environmentPath.filters = ctk.ctkPathLineEdit.Dirs
@@ -258,10 +315,7 @@ class EnvironmentPanel:
         self.ui.pythonPath.filters = ctk.ctkPathLineEdit.Files
         for build in TORCH_BUILDS:
             self.ui.torchComboBox.addItem(build.label, build.name)
-        suits, reason = chooseTorch(sys.platform, driverCuda())
-        wanted = setting("torch", suits.name)
-        self.ui.torchComboBox.currentIndex = max(0, self.ui.torchComboBox.findData(wanted))
-        self.ui.torchComboBox.toolTip = reason
+        self._chooseTorch(None)
         folder = setting("folder", str(dataFolder() / "environment"))
         self.ui.environmentPath.currentPath = folder
         self.ui.wheelsPath.currentPath = setting("wheels", "")
@@ -270,14 +324,22 @@ class EnvironmentPanel:
         self.ui.existingRadioButton.checked = existing
         self.ui.ownRadioButton.checked = not existing
 
+    def _chooseTorch(self, cuda: tuple[int, int] | None) -> None:
+        """Choose the build of PyTorch that suits the driver, unless the user chose another."""
+        suits, reason = chooseTorch(sys.platform, cuda)
+        wanted = setting("torch", "") or suits.name
+        self.ui.torchComboBox.blockSignals(True)
+        self.ui.torchComboBox.currentIndex = max(0, self.ui.torchComboBox.findData(wanted))
+        self.ui.torchComboBox.blockSignals(False)
+        self.ui.torchComboBox.toolTip = reason
+
     def _connect(self) -> None:
         self.ui.buildButton.clicked.connect(self.onBuild)
         self.ui.removeButton.clicked.connect(self.onRemove)
         self.ui.checkButton.clicked.connect(self.onCheck)
-        self.ui.environmentCancelButton.clicked.connect(self.onCancel)
         self.ui.copyEnvironmentLogButton.clicked.connect(self.onCopyLog)
         self.ui.existingRadioButton.toggled.connect(self.onSetting)
-        self.ui.torchComboBox.currentIndexChanged.connect(self.onSetting)
+        self.ui.torchComboBox.currentIndexChanged.connect(self.onTorch)
         for path in (self.ui.environmentPath, self.ui.wheelsPath, self.ui.pythonPath):
             path.currentPathChanged.connect(self.onSetting)
 
@@ -285,12 +347,16 @@ class EnvironmentPanel:
         """Put the log of the build on the clipboard."""
         slicer.app.clipboard().setText(self.ui.environmentLogTextEdit.plainText)
 
+    def onTorch(self) -> None:
+        """The user chose a build of PyTorch."""
+        keep("torch", self.ui.torchComboBox.itemData(self.ui.torchComboBox.currentIndex) or "")
+        self.onSetting()
+
     def onSetting(self) -> None:
         """Keep the settings for the next start of Slicer."""
         keep("kind", "existing" if self.ui.existingRadioButton.checked else "own")
         keep("folder", self.ui.environmentPath.currentPath)
         keep("wheels", self.ui.wheelsPath.currentPath)
         keep("python", self.ui.pythonPath.currentPath)
-        keep("torch", self.ui.torchComboBox.itemData(self.ui.torchComboBox.currentIndex) or "")
         self.refresh()
         self.onChange()

@@ -10,6 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,6 +232,33 @@ def driverCuda() -> tuple[int, int] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return readCudaVersion(done.stdout) if done.returncode == 0 else None
+
+
+class DriverQuestion:
+    """Asks for the driver's CUDA version in a thread: the answer can take seconds.
+
+    Args:
+        ask: returns the version, or None.
+
+    Attributes:
+        answered: whether the answer was taken by `poll`.
+        cuda: the answer.
+    """
+
+    def __init__(self, ask: Callable[[], tuple[int, int] | None]) -> None:
+        self.answered = False
+        self.cuda: tuple[int, int] | None = None
+        self._found: list[tuple[int, int] | None] = []
+        self._thread = threading.Thread(target=lambda: self._found.append(ask()), daemon=True)
+        self._thread.start()
+
+    def poll(self) -> bool:
+        """Return whether the answer came since the last call."""
+        if self.answered or self._thread.is_alive():
+            return False
+        self.answered = True
+        self.cuda = self._found[0] if self._found else None
+        return True
 
 
 def readCudaVersion(text: str) -> tuple[int, int] | None:

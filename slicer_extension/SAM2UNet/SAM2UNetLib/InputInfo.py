@@ -111,6 +111,23 @@ def describe(node: Any) -> InputInfo:
     )
 
 
+def sourceOf(node: Any) -> Any:
+    """Return the browser of the sequence whose frames a volume shows; other nodes as they are."""
+    if node is None or node.IsA("vtkMRMLSequenceBrowserNode"):
+        return node
+    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(node)
+    if browser is None or browser.GetSequenceNode(node) is not _volumesOf(browser):
+        return node
+    return browser
+
+
+def _volumesOf(browser: Any) -> Any:
+    try:
+        return volumeSequence(browser)
+    except InputError:
+        return None
+
+
 def isColour(volume: Any) -> bool:
     """Return whether a node is a volume of colours; raise for what is no picture at all."""
     image = volume.GetImageData() if isinstance(volume, slicer.vtkMRMLVolumeNode) else None

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from vtk.util import numpy_support
 
 from .Errors import InputError
-from .InputInfo import InputInfo, describe, isColour, volumeSequence
+from .InputInfo import InputInfo, describe, isColour, sourceOf, volumeSequence
 from .Slices import SliceView
-from .Voxels import Place, Planes
+from .Voxels import Oblique, Place, Planes
 
-__all__ = ["Extraction", "InputInfo", "Part", "describe", "extract", "volumeSequence"]
+__all__ = ["Extraction", "InputInfo", "Part", "describe", "extract", "sourceOf", "volumeSequence"]
 WHAT = ("slice", "range", "volume", "sequence")
 
 
@@ -69,6 +69,11 @@ class Extraction:
         """Whether the pictures are frames of a sequence."""
         return self.parts[0].item is not None
 
+    @property
+    def pixelArea(self) -> float | None:
+        """Area of a picture's pixel in mm2; None where the spacing is not known."""
+        return pixelArea(self.parts[0].node, self.parts[0].place)
+
     def partOf(self, picture: int) -> tuple[Part, int]:
         """Return the part that a picture belongs to, and which picture of that part it is."""
         for part in self.parts:
@@ -101,10 +106,30 @@ def extract(
     Raises:
         InputError: the node has no such pictures; the message says why.
     """
+    found = places(node, what, sliceNode=sliceNode, between=between)
+    if isinstance(found.parts[0].place, Oblique):
+        picture, _ = SliceView.of(sliceNode, node).cut(node.GetImageData())
+        return replace(found, array=_asPictures(picture[None], node))
+    cuts = [part.place.cut(arrayOfVolume(part.node)) for part in found.parts]
+    array = cuts[0] if len(cuts) == 1 else np.concatenate(cuts)
+    return replace(found, array=_asPictures(array, found.parts[0].node))
+
+
+def places(
+    node: Any,
+    what: str,
+    *,
+    sliceNode: Any = None,
+    between: tuple[int, int] | None = None,
+) -> Extraction:
+    """Return where the pictures lie that `extract` returns, without a pixel of them.
+
+    Arguments and errors as there.
+    """
     if what not in WHAT:
         raise InputError(f"{what!r} cannot be segmented", f"choose one of {', '.join(WHAT)}")
     if isinstance(node, slicer.vtkMRMLSequenceBrowserNode):
-        return _extractFrames(node, what, between)
+        return _framePlaces(node, what, between)
     describe(node)
     if what == "sequence":
         raise InputError(
@@ -112,7 +137,7 @@ def extract(
             "choose the whole volume, or a sequence as input",
         )
     if what == "slice":
-        return _extractSlice(node, sliceNode)
+        return _slicePlace(node, sliceNode)
     view = SliceView.of(sliceNode, node) if sliceNode is not None and what == "range" else None
     if view is not None and view.plane() is None:
         raise InputError(
@@ -128,7 +153,25 @@ def extract(
         else Planes((0, dimensions[0] - 1, 0, dimensions[1] - 1, first, last))
     )
     whole = (first, last) == (0, count - 1)
-    return _extraction(node, (Part(node, place),), whole=whole)
+    return _without(node, (Part(node, place),), whole=whole)
+
+
+def pixelArea(volumeNode: Any, place: Place | None = None) -> float | None:
+    """Return the area in mm2 of a pixel of pictures cut from a volume; None if it is not known.
+
+    Colours without a size of their own, as in endoscopy, have pixels of 1 x 1 mm in Slicer.
+
+    Args:
+        volumeNode: the volume.
+        place: where the pictures lie; slices as acquired by default.
+    """
+    spacing = volumeNode.GetSpacing()
+    if isColour(volumeNode) and tuple(spacing[:2]) == (1.0, 1.0):
+        return None
+    if isinstance(place, Oblique):
+        return float(min(spacing)) ** 2
+    order = place.order if isinstance(place, Planes) else (0, 1, 2)
+    return float(spacing[2 - order[1]] * spacing[2 - order[2]])
 
 
 def windowOf(volumeNode: Any) -> dict[str, float] | None:
@@ -148,34 +191,19 @@ def windowOf(volumeNode: Any) -> dict[str, float] | None:
     return {"center": (low + high) / 2, "width": max(high - low, 1e-6)}
 
 
-def _extractSlice(node: Any, sliceNode: Any) -> Extraction:
+def _slicePlace(node: Any, sliceNode: Any) -> Extraction:
     if sliceNode is None:
         raise InputError("no slice view is chosen", "choose the slice view to segment")
     view = SliceView.of(sliceNode, node)
     index = view.plane()
     if index is not None:
-        place = view.planes(index, index)
         whole = node.GetImageData().GetDimensions()[view.steepest] == 1
-        return _extraction(node, (Part(node, place),), whole=whole)
-    picture, oblique = view.cut(node.GetImageData())
-    return Extraction(
-        _asPictures(picture[None], node),
-        "rgb" if isColour(node) else "grey",
-        node,
-        (Part(node, oblique),),
-        window=windowOf(node),
-    )
+        return _without(node, (Part(node, view.planes(index, index)),), whole=whole)
+    _, oblique = view.cut(node.GetImageData())
+    return _without(node, (Part(node, oblique),), whole=False)
 
 
-def _extraction(node: Any, parts: tuple[Part, ...], *, whole: bool) -> Extraction:
-    cuts = [part.place.cut(arrayOfVolume(part.node)) for part in parts]
-    first = parts[0].node
-    array = _asPictures(cuts[0] if len(cuts) == 1 else np.concatenate(cuts), first)
-    channels = "rgb" if isColour(first) else "grey"
-    return Extraction(array, channels, node, parts, whole, windowOf(first))
-
-
-def _extractFrames(browser: Any, what: str, chosen: tuple[int, int] | None) -> Extraction:
+def _framePlaces(browser: Any, what: str, chosen: tuple[int, int] | None) -> Extraction:
     if what not in ("sequence", "range", "slice"):
         raise InputError(
             f"{browser.GetName()} is a sequence", "choose all frames, a range, or the shown frame"
@@ -196,7 +224,14 @@ def _extractFrames(browser: Any, what: str, chosen: tuple[int, int] | None) -> E
                 "choose a range of frames of one size",
             )
         parts.append(Part(volume, Planes((0, i - 1, 0, j - 1, 0, k - 1)), item))
-    return _extraction(browser, tuple(parts), whole=(first, last) == (0, count - 1))
+    return _without(browser, tuple(parts), whole=(first, last) == (0, count - 1))
+
+
+def _without(node: Any, parts: tuple[Part, ...], *, whole: bool) -> Extraction:
+    """Return an extraction whose array is empty."""
+    first = parts[0].node
+    channels = "rgb" if isColour(first) else "grey"
+    return Extraction(np.empty(0), channels, node, parts, whole, windowOf(first))
 
 
 def arrayOfVolume(volumeNode: Any) -> NDArray[np.generic]:

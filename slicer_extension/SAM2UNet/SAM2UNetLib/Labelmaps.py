@@ -85,6 +85,14 @@ def writeVoxels(
     segmentation.Modified()
 
 
+def count(segment: Any) -> int:
+    """Return how many voxels belong to a segment."""
+    image = segment.GetRepresentation(BINARY)
+    if image is None or 0 in sizeOf(image.GetExtent()):
+        return 0
+    return int((_array(image) == segment.GetLabelValue()).sum())
+
+
 def reserve(segmentation: Any, segmentId: str, extent: Extent, *, toRas: Matrix) -> None:
     """Make room for an extent at once, so that slice after slice can be written cheaply."""
     corners = np.zeros(sizeOf(extent), bool)

@@ -9,14 +9,28 @@ import slicer
 import vtk
 from numpy.typing import NDArray
 
-from . import Labelmaps
+from . import Edits, Labelmaps
 from .Errors import ResultError
 from .Inputs import Extraction
-from .SegmentSet import classIds
 from .Slices import arrayOf
 from .Voxels import Box, sizeOf
 
 REFERENCE_ROLE = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+
+
+def referenceOf(segmentationNode: Any) -> Any:
+    """Return the volume whose grid a segmentation has; None if it has none."""
+    return segmentationNode.GetNodeReference(REFERENCE_ROLE)
+
+
+def resultsOf(volume: Any) -> list[Any]:
+    """Return the segmentations of a volume that hold a segment which this module made."""
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        if referenceOf(node) is volume
+        and any(Edits.isOurs(each) for each in Edits.segmentsOf(node.GetSegmentation()))
+    ]
 
 
 def localMatrix(volumeNode: Any) -> NDArray[np.float64]:
@@ -78,16 +92,22 @@ def checkMasks(masks: NDArray[np.uint8], extraction: Extraction, classes: int) -
         )
 
 
-def masksOf(node: Any, volume: Any, task: dict[str, Any]) -> NDArray[np.uint8]:
+def masksOf(node: Any, volume: Any, ids: list[str], *, transform: bool = True) -> NDArray[np.uint8]:
     """Return the masks `(N, K, H, W)` of a volume's slices, along its third axis, as they are.
 
     Segments that were edited on a finer grid are brought to the volume's.
 
+    Args:
+        node: the segmentation.
+        volume: its image.
+        ids: the segments.
+        transform: whether both must have the same parent transform; frames of a clip are none of
+            the scene's and have none.
+
     Raises:
-        ResultError: the task made no segment of a class in it, or its transform is another.
+        ResultError: its transform is another.
     """
-    ids = classIds(node.GetSegmentation(), task)
-    if node.GetTransformNodeID() != volume.GetTransformNodeID():
+    if transform and node.GetTransformNodeID() != volume.GetTransformNodeID():
         raise ResultError(
             f"{node.GetName()} has another parent transform than {volume.GetName()}",
             "give both the same parent transform",

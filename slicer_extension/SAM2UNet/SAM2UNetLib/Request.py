@@ -18,11 +18,13 @@ class Request:
         bundle, weights: paths; None for what is installed.
         device: `auto`, `cpu`, `cuda`, ...
         threshold: None for the task's own.
-        minAreaPx: None for the task's own.
+        minimumSize: of an island: in mm2 where the image's spacing is known, else in pixels; 0 for
+            the task's own.
         keepLargest: only the largest piece of each picture.
         smoothingPx: sigma in pixels; 0 for none.
         segmentationNode: write into this one; None for a new one.
         force: also where the task was not made for such an input.
+        forced: whether that is so, as far as it is known; a DICOM SEG of the result says it.
         surface: closed surfaces, where a whole volume is segmented.
     """
 
@@ -36,11 +38,12 @@ class Request:
     device: str = "auto"
     runtime: str = "auto"
     threshold: float | None = None
-    minAreaPx: int | None = None
+    minimumSize: float = 0.0
     keepLargest: bool = False
     smoothingPx: float = 0.0
     segmentationNode: Any = None
     force: bool = False
+    forced: bool = False
     surface: bool = True
 
     def load(self) -> dict[str, Any]:
@@ -53,11 +56,16 @@ class Request:
             "runtime": self.runtime,
         }
 
-    def adjustment(self) -> dict[str, Any]:
-        """Return the fields that turn probabilities into masks."""
+    def adjustment(self, pixelArea: float | None) -> dict[str, Any]:
+        """Return the fields that turn probabilities into masks.
+
+        Args:
+            pixelArea: of the pictures, in mm2; None where it is not known.
+        """
+        pixels = self.minimumSize / pixelArea if pixelArea else self.minimumSize
         return {
             "threshold": self.threshold,
-            "min_area_px": self.minAreaPx,
+            "min_area_px": max(1, round(pixels)) if pixels else None,
             "keep_largest": self.keepLargest,
             "smoothing_px": float(self.smoothingPx),
         }

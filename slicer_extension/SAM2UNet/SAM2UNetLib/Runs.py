@@ -16,7 +16,8 @@ import slicer
 from . import Inputs, protocol
 from .Collaborators import Choices, Report, RunSession, Source, StudyFiles
 from .DicomSource import DicomSource
-from .Errors import ResultError
+from .Errors import InputError
+from .Export import imageOf
 from .Request import Request
 from .Session import Session
 from .Tasks import Offer, TaskEntry
@@ -62,8 +63,6 @@ class Runs:
         self._rejections: dict[str, str] = {}
         self._questions: set[str] = set()
         self._refining = False
-        self._asked: dict[str, Any] = {}
-        self._done: dict[str, Any] = {}
 
     @property
     def busy(self) -> bool:
@@ -79,6 +78,11 @@ class Runs:
     def canRefine(self) -> bool:
         """Whether the last run's probabilities are kept."""
         return self.session is not None and self.session.canRethreshold
+
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed the last run's result since it was written."""
+        return self.session is not None and self.session.isEdited
 
     @property
     def log(self) -> str:
@@ -109,7 +113,7 @@ class Runs:
         """
         if source is None or not self._command:
             return ""
-        question = json.dumps([source, task], sort_keys=True)
+        question = _question(source, task)
         if question not in self._rejections and question not in self._questions:
             self._questions.add(question)
             with contextlib.suppress(OSError, protocol.ProtocolError):  # then the run tells why
@@ -137,9 +141,10 @@ class Runs:
             weights: weights file; None for the task's own.
             device: "auto", "cpu", "cuda" or "mps".
         """
+        image = Inputs.sourceOf(parameter.inputNode)
         request = Request(
-            parameter.inputNode,
-            parameter.what,
+            image,
+            str(parameter.what),
             task=entry.name if entry.bundle is None else None,
             bundle=str(entry.bundle) if entry.bundle is not None else None,
             sliceNode=parameter.sliceView,
@@ -148,13 +153,13 @@ class Runs:
             device=device,
             segmentationNode=parameter.outputSegmentation,
             force=parameter.force,
+            forced=parameter.force and self._isForced(image, entry.task),
             **self._refinement(parameter),
         )
         self._refining = False
         folders = [entry.bundle] if entry.bundle is not None else []
         folders += [Path(weights).parent] if weights else []
         session = self._sessionOf(command, folders)
-        self._asked = {"image": parameter.inputNode, "load": request.load()}
         session.start(request)
 
     def rethreshold(self, parameter: Choices) -> None:
@@ -162,30 +167,24 @@ class Runs:
         if self.session is not None:
             self._refining = self.session.rethreshold(**self._refinement(parameter))
 
-    def exportDicomSeg(self, segmentationNode: Any, folder: str) -> None:
-        """Write the last run's result, as it is now, as a DICOM object into a folder.
+    def exportDicomSeg(self, command: list[str], segmentationNode: Any, folder: str) -> None:
+        """Write a segmentation of the scene, as it is now, as a DICOM object into a folder.
 
-        It is written for the image that it was made of, whatever was begun since.
+        Args:
+            command: command that starts `sam2unet`.
+            segmentationNode: any whose image came from the DICOM database.
+            folder: where the file goes.
 
         Raises:
-            ResultError: it is another segmentation, or its run is not known any more.
+            ResultError: the segmentation has no image or no segments.
             InputError: the image did not come from the DICOM database.
         """
-        if not self._done or segmentationNode is not self._done["result"]:
-            raise ResultError("this is not the result of the last run", "segment again, then save")
-        image = self._done["image"]
-        info = Inputs.describe(image)
+        info = Inputs.describe(imageOf(segmentationNode))
         database = getattr(slicer, "dicomDatabase", None)
+        session = self._sessionOf(command, [])
         path = self.files.gather(info.instanceUids, database)
         name = "".join(c if c.isalnum() else "_" for c in segmentationNode.GetName())
-        self.session.exportDicomSeg(
-            segmentationNode,
-            image,
-            task=self._done["task"],
-            source=path,
-            output=Path(folder) / f"{name}.dcm",
-            load=self._done["load"],
-        )
+        session.exportDicomSeg(segmentationNode, source=path, output=Path(folder) / f"{name}.dcm")
 
     def poll(self) -> list[Report]:
         """Return what happened since the last call."""
@@ -203,8 +202,6 @@ class Runs:
                 continue
             if kind == "offer":
                 self._offer = report[1]
-            elif kind == "finished":
-                self._done = {**self._asked, "result": report[1], "task": self.session.task}
             elif kind in ("exported", "failed", "cancelled") and self.files is not None:
                 self.files.clear()  # a study's files stay no longer than its export takes
             if kind == "exported":
@@ -225,7 +222,7 @@ class Runs:
     def forget(self) -> None:
         """The scene is closing: end a run and keep nothing of the scene."""
         session, self.session = self.session, None
-        self._asked, self._done, self._questions = {}, {}, set()
+        self._questions = set()
         if session is not None:
             session.close()
 
@@ -256,13 +253,25 @@ class Runs:
         self.session = self._makeSession(self._command, sorted(self._folders))
         return self.session
 
+    def _isForced(self, image: Any, task: dict[str, Any]) -> bool:
+        """Return whether a task is not made for an image, as far as the worker has said."""
+        try:
+            source = Inputs.describe(image).sourceFor(task)
+        except InputError:  # the run tells why
+            return False
+        return source is not None and self._rejections.get(_question(source, task)) != ""
+
     def _refinement(self, parameter: Choices) -> dict[str, Any]:
         return {
             "threshold": parameter.threshold,
-            "minAreaPx": parameter.minimumSize or None,
+            "minimumSize": parameter.minimumSize,
             "keepLargest": parameter.keepLargest,
             "smoothingPx": parameter.smoothing,
         }
+
+
+def _question(source: Source, task: dict[str, Any]) -> str:
+    return json.dumps([source, task], sort_keys=True)
 
 
 def addToDatabase(file: str) -> None:

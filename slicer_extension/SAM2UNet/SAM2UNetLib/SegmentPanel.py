@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +15,23 @@ from typing import Any
 import ctk
 import qt
 import slicer
+import vtk
 
+from . import AfterRun, Inputs
 from .Collaborators import PanelChoices, Report, RunControl
 from .Environment import EnvironmentProblem
+from .Errors import InputError, ModuleError
 from .InputChoice import InputChoice
+from .Inputs import pixelArea
+from .Placement import referenceOf, resultsOf
+from .SegmentationLogic import overwritten
 from .Settings import keep, setting
 from .TaskChoice import TaskChoice
 from .Tasks import Offer, TaskEntry
 from .Texts import _, minutes, note
 
 POLL_MS = 20
-DEVICES = (
-    ("auto", "Automatic"),
-    ("cpu", "CPU"),
-    ("cuda", "NVIDIA GPU"),
-    ("mps", "Apple GPU"),
-)
+SHORTCUT = "Ctrl+Return"
 
 
 class SegmentPanel:
@@ -58,14 +60,17 @@ class SegmentPanel:
         self.running = False
         self.result: Any = None
         self._refine = False
+        self._quiet = False
+        self._ranWith: tuple[str, str, Any] = ("", "", None)
+        self._tag: int | None = None
         self._warnings: list[str] = []
         self._started = 0.0
         self._timer = qt.QTimer()
         self._timer.interval = POLL_MS
         self._timer.timeout.connect(self.onTimer)
         self.ui.weightsPath.filters = ctk.ctkPathLineEdit.Files
-        for value, label in DEVICES:
-            self.ui.deviceComboBox.addItem(_(label), value)
+        for value, label in devices(sys.platform):
+            self.ui.deviceComboBox.addItem(label, value)
         index = self.ui.deviceComboBox.findData(setting("device", "auto"))
         self.ui.deviceComboBox.currentIndex = max(0, index)
         self.choice = TaskChoice(ui, onChange=self.onTask)
@@ -74,11 +79,27 @@ class SegmentPanel:
 
     def follow(self, parameter: PanelChoices | None) -> None:
         """Show and keep the choices that a parameter node holds; None follows nothing."""
-        self.parameter = parameter
+        if self._tag is not None:
+            self.parameter.parameterNode.RemoveObserver(self._tag)
+        self._tag, self.parameter = None, parameter
+        if parameter is not None:
+            event = vtk.vtkCommand.ModifiedEvent
+            self._tag = parameter.parameterNode.AddObserver(event, lambda *_: self.onParameter())
+            self.onParameter()
         self.input.follow(parameter)
         if parameter is not None:
-            self.choice.offer(self.choice.entries, parameter.task)
             self.refresh()
+
+    def onParameter(self) -> None:
+        """The scene's choices changed, perhaps because another scene was loaded."""
+        entry, wanted = self.choice.current, (self.parameter.task, self.parameter.bundle)
+        if self.ui.weightsPath.currentPath != self.parameter.weights:
+            self.ui.weightsPath.currentPath = self.parameter.weights
+        shown = ("", "") if entry is None else (entry.name, str(entry.bundle or ""))
+        if self.choice.entries and wanted not in (shown, ("", "")):
+            self.choice.show(*wanted)
+            self.refresh()
+        self._refreshResult()
 
     def refresh(self) -> None:
         """Enable what can be done now, and say what is missing for the rest."""
@@ -87,20 +108,76 @@ class SegmentPanel:
         if self.runs.busy:
             self._timer.start()
         problem = self.problem()
-        self.ui.applyButton.enabled = not problem and not self.running
-        self.ui.applyButton.toolTip = problem or _("Run the network.")
-        self.ui.cancelButton.enabled = self.running
+        button, shortcut = self.ui.applyButton, qt.QKeySequence(SHORTCUT)
+        button.text = _("Cancel") if self.running else _("Segment with SAM2-UNet")
+        button.shortcut = shortcut  # a new text takes it away
+        button.enabled = not problem or self.running
+        keys = shortcut.toString(qt.QKeySequence.NativeText)
+        button.toolTip = problem or (
+            _("Stop the run.") if self.running else _("Run the network ({keys}).").format(keys=keys)
+        )
         self.ui.progressBar.visible = self.running
-        self.ui.undoButton.enabled = not self.running and self.runs.canUndo
-        self.ui.exportButton.enabled = not self.running and self.result is not None
         for name in ("inputSelector", "whatComboBox", "taskComboBox", "bundleButton"):
             getattr(self.ui, name).enabled = not self.running
+        self._refreshResult()
+        place = self.input.place
+        ready = _("Ready: {place}.").format(place=place) if place else _("Ready.")
         if problem and not self.running:
             self.say(problem)
-        elif self.ui.statusLabel.text in (self._lastProblem, ""):
-            self.say(_("Ready."))
-        self._lastProblem = problem
+        elif self.ui.statusLabel.text in (self._lastProblem, self._lastReady, ""):
+            self.say(ready)
+        self._lastProblem, self._lastReady = problem, ready
 
+    def _refreshResult(self) -> None:
+        """Show what can be done with the result, and what is missing for the rest."""
+        node = None if self.parameter is None else self.parameter.outputSegmentation
+        self.ui.refineCollapsibleButton.visible = self.result is not None
+        self.ui.startAgainButton.visible = self.result is not None and self._isKept
+        unit = self._unit
+        if self.ui.minimumSizeSpinBox.suffix != unit:
+            self.ui.minimumSizeSpinBox.suffix = unit
+        why = _("Wait for the run, or cancel it.") if self.running else ""
+        missing = why or (_("Segment first, or choose a segmentation.") if node is None else "")
+        flat = _("A single slice or frame has no shape in 3D.")
+        for name, problem, text in (
+            (
+                "undoButton",
+                why or ("" if self.runs.canUndo else _("There is no run to undo.")),
+                _("Restore the segmentation as it was before the last run."),
+            ),
+            (
+                "show3DButton",
+                missing or ("" if AfterRun.canShow3D(node) else flat),
+                _("Show the segments as surfaces in the 3D view."),
+            ),
+            ("editButton", missing, _("Open this segmentation in Slicer's Segment Editor.")),
+            (
+                "statisticsButton",
+                missing,
+                _("Show volumes in mm3, or areas in mm2; for a clip also a plot over time."),
+            ),
+            (
+                "exportButton",
+                missing,
+                _("Write the segmentation as DICOM SEG that refers to the images of its study."),
+            ),
+        ):
+            button = getattr(self.ui, name)
+            button.enabled, button.toolTip = not problem, problem or text
+        shown = not missing and AfterRun.isShown3D(node)
+        self.ui.show3DButton.text = _("Hide 3D") if shown else _("Show 3D")
+
+    @property
+    def _unit(self) -> str:
+        """The unit of the minimum size: pixels where the image's spacing is not known."""
+        try:
+            known = self.input.node is not None and pixelArea(self.input.node) is not None
+        except InputError:
+            known = False
+        return _(" mm2") if known else _(" px")
+
+    _isKept = False
+    _lastReady = ""
     _lastProblem = ""
 
     def problem(self) -> str:
@@ -140,6 +217,16 @@ class SegmentPanel:
             "force": self.ui.forceCheckBox.checked,
         }
 
+    def batchSummary(self) -> str:
+        """Return, for the tab Folder, the task and the threshold that it will use."""
+        entry = self.choice.current
+        if entry is None:
+            return _("Choose a task on the first tab.")
+        text = _("{task}, threshold {threshold:g}, device: {device}")
+        return text.format(
+            task=entry.title, threshold=self._threshold, device=self.ui.deviceComboBox.currentText
+        )
+
     def close(self) -> None:
         """Stop what runs, before the module is removed."""
         self._timer.stop()
@@ -150,16 +237,23 @@ class SegmentPanel:
     def forget(self) -> None:
         """The runs were ended from elsewhere: show no run and no result any more."""
         ended, self.running, self._refine, self.result = self.running, False, False, None
+        self._isKept = False
         self.refresh()
         if ended:
             self.say(_("The run was ended."))
 
     def onApply(self) -> None:
-        """Begin a run."""
+        """Begin a run; while one is going on, cancel it."""
+        if self.running:
+            self.onCancel()
+            return
+        if not self.choice.confirm() or not self._keepEdits():
+            return
+        entry = self.choice.current
         try:
             self.runs.start(
                 self.command(),
-                entry=self.choice.current,
+                entry=entry,
                 parameter=self.parameter,
                 between=self.input.between,
                 weights=self.ui.weightsPath.currentPath or None,
@@ -169,32 +263,96 @@ class SegmentPanel:
             self._end()
             self.fail(str(error), getattr(error, "remedy", "") or _("Copy the log."))
             return
+        self._ranWith = self._shown()
         self._begin(_("Preparing..."))
+
+    def _keepEdits(self) -> bool:
+        """Ask before a run writes over what a person painted; False if the run is not wanted."""
+        node = self.parameter.outputSegmentation
+        if node is None:
+            return True
+        try:
+            extraction = Inputs.places(
+                self.input.source,
+                str(self.input.what),
+                sliceNode=self.parameter.sliceView,
+                between=self.input.between,
+            )
+            painted = overwritten(node, extraction, self.choice.current.task)
+        except ModuleError:  # the run says why
+            return True
+        if not painted:
+            return True
+        question = _(
+            "{names} in {segmentation} was edited by hand. Replace the edits by the network's "
+            "result? No keeps them and makes a new segmentation."
+        ).format(names=", ".join(painted), segmentation=node.GetName())
+        if not slicer.util.confirmYesNoDisplay(question, _("Replace edits?")):
+            self.parameter.outputSegmentation = None
+        return True
+
+    def _shown(self) -> tuple[str, str, Any]:
+        """Return what a result belongs to: task, bundle and image."""
+        return self.parameter.task, self.parameter.bundle, self.parameter.inputNode
 
     def onCancel(self) -> None:
         """Ask the run to stop; its last event says when it has."""
         self.say(_("Cancelling..."))
-        self.ui.cancelButton.enabled = False
+        self.ui.applyButton.enabled = False
         self.runs.cancel()
 
     def onUndo(self) -> None:
         """Restore the segmentation as it was before the last run."""
         self.runs.undo()
-        self.result, self._warnings = None, []
+        self.result, self._warnings, self._isKept = None, [], False
         self.refresh()
         self.say(_("Undone: the segmentation is as it was before the run."))
 
     def onExport(self) -> None:
-        """Write the result as a DICOM object, through the worker."""
+        """Write the chosen segmentation as a DICOM object, through the worker."""
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM SEG"))
         if not folder:
             return
         try:
-            self.runs.exportDicomSeg(self.result, folder)
+            node = self.parameter.outputSegmentation
+            self.runs.exportDicomSeg(self.command(), node, folder)
         except Exception as error:
-            self.fail(str(error), getattr(error, "remedy", ""))
+            self._failWith(error)
             return
         self._begin(_("Writing DICOM SEG..."))
+
+    def onShow3D(self) -> None:
+        """Show the segmentation in 3D, or hide it there."""
+        node = self.parameter.outputSegmentation
+        AfterRun.show3D(node, shown=not AfterRun.isShown3D(node))
+        self._refreshResult()
+
+    def onEdit(self) -> None:
+        """Open the segmentation in Slicer's Segment Editor."""
+        try:
+            AfterRun.edit(self.parameter.outputSegmentation)
+        except Exception as error:
+            self._failWith(error)
+
+    def onStatistics(self) -> None:
+        """Show the sizes of the segments."""
+        try:
+            table = AfterRun.statistics(self.parameter.outputSegmentation)
+        except Exception as error:
+            self._failWith(error)
+            return
+        self.say(_("Table: {name}").format(name=table.GetName()))
+
+    def onStartAgain(self) -> None:
+        """Replace the edits by the network's result, with the choices as they are."""
+        self._isKept = False
+        self.runs.rethreshold(self.parameter)
+        self._timer.start()
+        self._refreshResult()
+
+    def _failWith(self, error: Exception) -> None:
+        message = getattr(error, "message", "") or str(error) or type(error).__name__
+        self.fail(message, getattr(error, "remedy", "") or _("Copy the log."))
 
     def onTimer(self) -> None:
         """Show what happened; update the result if a slider was moved meanwhile."""
@@ -210,9 +368,23 @@ class SegmentPanel:
         idle = not self.running and not self.runs.busy
         if self._refine and idle and self.parameter is not None:
             self._refine = False
-            self.runs.rethreshold(self.parameter)
+            self._rethreshold()
         if not self.running and not self.runs.busy:
             self._timer.stop()
+
+    def _rethreshold(self) -> None:
+        """Update the result to the sliders; what a person painted since is kept."""
+        self._isKept = self.runs.isEdited
+        self._refreshResult()
+        if self._isKept:
+            self.say(
+                _(
+                    "You edited this result, so it stays as it is. <i>Start again from the "
+                    "network's result</i> replaces your edits."
+                )
+            )
+            return
+        self.runs.rethreshold(self.parameter)
 
     def take(self, event: Report) -> None:
         """Show one event of the runs."""
@@ -245,17 +417,33 @@ class SegmentPanel:
         self.ui.logTextEdit.appendPlainText(f"{message}. {remedy}")
 
     def onInput(self) -> None:
-        """Another image, or another part of it."""
-        if not self.running:
-            self.refresh()
+        """Another image, or another part of it: its own result is the one that is shown."""
+        if self.running or self.parameter is None:
+            return
+        image, node = self.input.node, self.parameter.outputSegmentation
+        if image is not None and (node is None or referenceOf(node) is not image):
+            found = resultsOf(image)
+            if node is not None or self.result is None:
+                self.parameter.outputSegmentation = found[-1] if found else None
+        if self.result is not None and self._ranWith[2] is not image:
+            self.result = None
+        self.refresh()
 
     def onTask(self) -> None:
-        """Another task: its own threshold is offered."""
+        """Another task: its own threshold is offered; a result of the former one stays."""
         entry = self.choice.current
-        if entry is not None and self.parameter is not None and self.parameter.task != entry.name:
-            self.parameter.task = entry.name
-            self.parameter.bundle = str(entry.bundle or "")
-            self.parameter.threshold = entry.threshold
+        if entry is None or self.parameter is None:
+            self.refresh()
+            return
+        chosen = entry.name, str(entry.bundle or "")
+        if (self.parameter.task, self.parameter.bundle) != chosen:
+            self._quiet = True  # the sliders move for the next run
+            try:
+                with slicer.util.NodeModify(self.parameter.parameterNode):
+                    self.parameter.task, self.parameter.bundle = chosen
+                    self.parameter.threshold = entry.threshold
+            finally:
+                self._quiet = False
         self.refresh()
 
     def onDevice(self) -> None:
@@ -265,9 +453,16 @@ class SegmentPanel:
 
     def onRefinement(self) -> None:
         """A slider was moved: the last result follows, without the network."""
-        if self.result is not None and self.runs.canRefine:
+        mine = self.parameter is not None and self._ranWith == self._shown()
+        if self.result is not None and mine and self.runs.canRefine and not self._quiet:
             self._refine = True
             self._timer.start()
+
+    def onWeights(self) -> None:
+        """Another weights file; the scene keeps it."""
+        if self.parameter is not None:
+            self.parameter.weights = self.ui.weightsPath.currentPath
+        self.refresh()
 
     def onCopyLog(self) -> None:
         """Put the panel's log and the worker's on the clipboard."""
@@ -305,14 +500,16 @@ class SegmentPanel:
         self.say(text)
 
     def _finish(self, node: Any) -> None:
-        self.result = node
+        self.result, self._isKept = node, False
+        self.parameter.outputSegmentation = node
         self._end()
         text = _("Done in {seconds:.1f} s: {name}. Move the threshold to change the result.")
         seconds = time.monotonic() - self._started
         self._sayWithNote(text.format(seconds=seconds, name=node.GetName()))
 
     def _takeOffer(self, offer: Offer) -> None:
-        self.choice.offer(offer.tasks, self.parameter.task if self.parameter else "")
+        wanted = (self.parameter.task, self.parameter.bundle) if self.parameter else ("", "")
+        self.choice.offer(offer.tasks, *wanted)
         self.onOffer(offer)
         self.onTask()
 
@@ -355,15 +552,27 @@ class SegmentPanel:
     def _connect(self) -> None:
         for name, slot in (
             ("applyButton", self.onApply),
-            ("cancelButton", self.onCancel),
             ("undoButton", self.onUndo),
             ("exportButton", self.onExport),
+            ("show3DButton", self.onShow3D),
+            ("editButton", self.onEdit),
+            ("statisticsButton", self.onStatistics),
+            ("startAgainButton", self.onStartAgain),
             ("copyLogButton", self.onCopyLog),
         ):
             getattr(self.ui, name).clicked.connect(slot)
         self.ui.deviceComboBox.currentIndexChanged.connect(self.onDevice)
         self.ui.forceCheckBox.toggled.connect(self.refresh)
-        self.ui.weightsPath.currentPathChanged.connect(self.refresh)
+        self.ui.weightsPath.currentPathChanged.connect(self.onWeights)
+        self.ui.outputSelector.currentNodeChanged.connect(self._refreshResult)
         for name in ("thresholdSlider", "minimumSizeSpinBox", "smoothingSpinBox"):
             getattr(self.ui, name).valueChanged.connect(self.onRefinement)
         self.ui.keepLargestCheckBox.toggled.connect(self.onRefinement)
+
+
+def devices(platform: str) -> list[tuple[str, str]]:
+    """Return the devices that a platform can have: their names, and what the user reads."""
+    found = [("auto", _("Automatic")), ("cpu", _("CPU"))]
+    if platform == "darwin":
+        return [*found, ("mps", _("Apple GPU"))]
+    return [*found, ("cuda", _("NVIDIA GPU"))]

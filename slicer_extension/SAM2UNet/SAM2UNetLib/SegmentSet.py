@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import vtk
 from numpy.typing import NDArray
 
-from . import Labelmaps, Terminology
-from .Errors import ResultError
+from . import Edits, Labelmaps, Terminology
 from .Slices import Matrix
 from .Voxels import Box, Extent, Points
 
@@ -41,12 +41,32 @@ class SegmentSet:
         self.toRas = toRas
         self._voxels = voxels
         self._before: dict[str, NDArray[np.bool_] | None] = {}
+        self._tags: dict[str, dict[str, str]] = {}
         self.ids = [self._idOf(task, item, algorithmName) for item in task["classes"]]
 
     def write(self, voxels: Box | Points, values: list[NDArray[np.bool_]]) -> None:
         """Set which voxels belong to each class; `values` are in the order of the classes."""
         for segmentId, one in zip(self.ids, values, strict=True):
             Labelmaps.writeVoxels(self.segmentation, segmentId, voxels, one, toRas=self.toRas)
+
+    def mark(self, tags: Mapping[str, str]) -> None:
+        """Remember what the segments hold now as written by this module, and how it was made.
+
+        Args:
+            tags: of each segment.
+        """
+        for segmentId in self.ids:
+            segment = self.segmentation.GetSegment(segmentId)
+            if segment is not None:
+                Edits.markWritten(segment)
+                for name, value in tags.items():
+                    segment.SetTag(name, value)
+
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed or removed a segment since `mark`."""
+        found = [self.segmentation.GetSegment(segmentId) for segmentId in self.ids]
+        return any(segment is None or Edits.changed(segment) for segment in found)
 
     def reserve(self, extent: Extent) -> None:
         """Make room for many slices that will be written one by one."""
@@ -64,6 +84,12 @@ class SegmentSet:
                 Labelmaps.writeVoxels(
                     self.segmentation, segmentId, self._voxels, values, toRas=self.toRas
                 )
+                for name, value in self._tags[segmentId].items():
+                    self.segmentation.GetSegment(segmentId).SetTag(name, value)
+
+    def _covers(self, segmentId: str, held: NDArray[np.bool_]) -> bool:
+        """Return whether all that a segment holds lies in the voxels that will be written."""
+        return int(held.sum()) == Labelmaps.count(self.segmentation.GetSegment(segmentId))
 
     def _idOf(self, task: dict[str, Any], item: dict[str, Any], name: str | None) -> str:
         segmentId = findSegment(self.segmentation, task, item)
@@ -79,6 +105,12 @@ class SegmentSet:
                 self.segmentation, segmentId, self._voxels, toRas=self.toRas
             )
         segment = self.segmentation.GetSegment(segmentId)
+        kept = (Edits.WRITTEN_TAG, Edits.EDITED_TAG)
+        self._tags[segmentId] = {name: Edits.tagOf(segment, name) for name in kept}
+        rest = self._before[segmentId]
+        if rest is not None and Edits.edited(segment):
+            whole = self._covers(segmentId, rest)
+            segment.SetTag(Edits.EDITED_TAG, "" if whole else "1")
         for tag, value in Terminology.tagsOf(task, item, name=name).items():
             segment.SetTag(tag, value)
         return segmentId
@@ -93,19 +125,3 @@ def findSegment(segmentation: Any, task: dict[str, Any], item: dict[str, Any]) -
         if found and str(value) == wanted:
             return segmentId
     return None
-
-
-def classIds(segmentation: Any, task: dict[str, Any]) -> list[str]:
-    """Return the segment of each class.
-
-    Raises:
-        ResultError: the segmentation has none for a class.
-    """
-    found = [findSegment(segmentation, task, item) for item in task["classes"]]
-    for item, segmentId in zip(task["classes"], found, strict=True):
-        if segmentId is None:
-            raise ResultError(
-                f"the segmentation has no segment that {task['title']} made for {item['label']}",
-                "choose a segmentation that this module made with this task",
-            )
-    return found

@@ -6,18 +6,19 @@ volume, the study in the subject hierarchy, names, colours, codes and algorithm 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import slicer
 from numpy.typing import NDArray
 
-from . import Labelmaps
+from . import Edits, Labelmaps
 from .Errors import ResultError
-from .Inputs import Extraction
+from .Inputs import Extraction, volumeSequence
 from .Placement import attach, checkMasks, localMatrix, putBeside
-from .SegmentSet import SegmentSet
-from .SequenceResult import SequenceResult
+from .SegmentSet import SegmentSet, findSegment
+from .SequenceResult import SequenceResult, keepShown
 from .Voxels import Box
 
 _RESERVED_SLICES = 2
@@ -29,6 +30,7 @@ class SegmentationLogic:
 
     def __init__(self) -> None:
         self._result: VolumeResult | SequenceResult | None = None
+        self._written = False
 
     def begin(
         self,
@@ -49,10 +51,12 @@ class SegmentationLogic:
         Raises:
             ResultError: the segmentation does not belong to the volume.
         """
+        saveForUndo(segmentationNode)
         kind = SequenceResult if extraction.isSequence else VolumeResult
         self._result = kind(
             extraction, task, segmentationNode=segmentationNode, algorithmName=algorithmName
         )
+        self._written = False
         return self._result.node
 
     def updatePartial(self, picture: int, masks: NDArray[np.uint8]) -> None:
@@ -60,12 +64,19 @@ class SegmentationLogic:
         if self._result is not None:
             self._result.writePicture(picture, masks)
 
-    def complete(self, masks: NDArray[np.uint8], *, surface: bool = True) -> Any:
+    def complete(
+        self,
+        masks: NDArray[np.uint8],
+        *,
+        surface: bool = True,
+        tags: Mapping[str, str] | None = None,
+    ) -> Any:
         """Write the masks `(N, K, H, W)` of all pictures; may be called again with others.
 
         Args:
             masks: 0 and 1.
             surface: also make closed surfaces, where a whole volume was segmented.
+            tags: of each segment: how it was made.
 
         Raises:
             ResultError: nothing was begun, or the masks are of other pictures.
@@ -75,8 +86,12 @@ class SegmentationLogic:
         if self._result.node.GetScene() is None:
             self._result = None
             raise ResultError("the segmentation was removed from the scene", "segment again")
+        if self._written:  # once more, with other masks
+            saveForUndo(self._result.node)
         self._result.writeAll(masks)
         self._result.finish(surface=surface)
+        self._result.mark(tags or {})
+        self._written = True
         return self._result.node
 
     def apply(
@@ -88,15 +103,21 @@ class SegmentationLogic:
         segmentationNode: Any = None,
         algorithmName: str | None = None,
         surface: bool = True,
+        tags: Mapping[str, str] | None = None,
     ) -> Any:
         """Put masks into a segmentation and return its node: `begin` and `complete`."""
         self.begin(extraction, task, segmentationNode=segmentationNode, algorithmName=algorithmName)
-        return self.complete(masks, surface=surface)
+        return self.complete(masks, surface=surface, tags=tags)
 
     @property
     def canUndo(self) -> bool:
         """Whether there is a result to undo."""
         return self._result is not None
+
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed the last result since it was written."""
+        return self._result is not None and self._result.isEdited
 
     def undo(self) -> None:
         """Undo the last result and restore what was there before."""
@@ -147,6 +168,15 @@ class VolumeResult:
         values = [self.place.back(masks[:, k].astype(bool)) for k in range(masks.shape[1])]
         self.segments.write(self.place.voxels(), values)
 
+    def mark(self, tags: Mapping[str, str]) -> None:
+        """Remember what the segments hold as written by this module, and how it was made."""
+        self.segments.mark(tags)
+
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed it since `mark`."""
+        return self.node.GetScene() is not None and self.segments.isEdited
+
     def finish(self, *, surface: bool) -> None:
         """Make closed surfaces for a volume, and update those that there are."""
         segmentation = self.node.GetSegmentation()
@@ -168,6 +198,54 @@ class VolumeResult:
             return
         self.segments.undo()
         self.finish(surface=False)
+
+
+def overwritten(segmentationNode: Any, extraction: Extraction, task: dict[str, Any]) -> list[str]:
+    """Return the names of the segments whose edits by hand a run would write over.
+
+    Args:
+        segmentationNode: where the run would write.
+        extraction: what would be segmented.
+        task: the content of its `task.json`.
+    """
+    held = []
+    if extraction.isSequence:
+        sequence = extraction.sourceNode.GetSequenceNode(segmentationNode)
+        if sequence is None:
+            return []
+        keepShown(extraction.sourceNode, segmentationNode)
+        frames = volumeSequence(extraction.sourceNode)
+        for part in extraction.parts:
+            node = sequence.GetDataNodeAtValue(frames.GetNthIndexValue(part.item))
+            held += [] if node is None else [(node.GetSegmentation(), part)]
+    else:
+        held = [(segmentationNode.GetSegmentation(), part) for part in extraction.parts]
+    names = []
+    for segmentation, part in held:
+        for item in task.get("classes", ()):
+            segmentId = findSegment(segmentation, task, item)
+            segment = segmentation.GetSegment(segmentId) if segmentId else None
+            if segment is None or not Edits.edited(segment):
+                continue
+            values = Labelmaps.readVoxels(
+                segmentation, segmentId, part.place.voxels(), toRas=localMatrix(part.node)
+            )
+            if values.any():
+                names.append(segment.GetName())
+    return list(dict.fromkeys(names))
+
+
+def saveForUndo(segmentationNode: Any) -> None:
+    """Let Slicer's own undo bring back what a run is about to change.
+
+    That of the scene, where the user switched it on, and that of the Segment Editor, where it is
+    open on this segmentation.
+    """
+    slicer.mrmlScene.SaveStateForUndo()
+    widget = getattr(slicer.modules, "SegmentEditorWidget", None)
+    editor = getattr(widget, "editor", None)
+    if None not in (editor, segmentationNode) and editor.segmentationNode() is segmentationNode:
+        editor.saveStateForUndo()
 
 
 def _newNode(volume: Any, task: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from .Errors import ResultError
 from .Inputs import Extraction, volumeSequence
-from .Placement import checkMasks, localMatrix, masksOf, putBeside
+from .Placement import checkMasks, localMatrix, putBeside
 from .SegmentSet import SegmentSet
 
 SEGMENTATION_CLASS = "vtkMRMLSegmentationNode"
@@ -56,6 +57,20 @@ class SequenceResult:
         checkMasks(masks, self.extraction, len(self.task["classes"]))
         for picture, one in enumerate(masks):
             self._write(picture, one)
+
+    def mark(self, tags: Mapping[str, str]) -> None:
+        """Remember what the frames' segments hold as written by this module, and how."""
+        for segments in self._sets.values():
+            segments.mark(tags)
+        self._show()
+
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed a frame since `mark`."""
+        if self.node.GetScene() is None:
+            return False
+        keepShown(self.browser, self.node)
+        return any(segments.isEdited for segments in self._sets.values())
 
     def finish(self, *, surface: bool) -> None:
         """Show the frame that is selected; frames get no closed surface."""
@@ -163,44 +178,26 @@ def segmentationSequence(browser: Any, proxy: Any) -> Any:
     return sequence
 
 
-def sequenceMasks(
-    proxy: Any, browser: Any, task: dict[str, Any]
-) -> tuple[NDArray[np.uint8], list[int]]:
-    """Return the masks `(N, K, H, W)` of the frames that were looked at, and which frames they are.
+def keepShown(browser: Any, proxy: Any) -> None:
+    """Put the edits of the frame that is shown into its sequence, as leaving the frame does."""
+    sequence, frames = browser.GetSequenceNode(proxy), volumeSequence(browser)
+    value = frames.GetNthIndexValue(max(0, browser.GetSelectedItemNumber()))
+    if sequence is not None and sequence.GetDataNodeAtValue(value) is not None:
+        slicer.modules.sequences.logic().UpdateSequencesFromProxyNodes(browser, proxy)
+
+
+def framesOf(proxy: Any, browser: Any) -> list[tuple[int, Any]]:
+    """Return the frames that were looked at: their index, and their segmentation.
 
     Raises:
-        ResultError: the browser does not show the node, or the task made no segments in it.
+        ResultError: the browser does not show the node, or no frame was looked at.
     """
     sequence, frames = segmentationSequence(browser, proxy), volumeSequence(browser)
-    value = frames.GetNthIndexValue(max(0, browser.GetSelectedItemNumber()))
-    if sequence.GetDataNodeAtValue(value) is not None:  # edits of the frame that is shown
-        slicer.modules.sequences.logic().UpdateSequencesFromProxyNodes(browser, proxy)
-    masks, items = [], []
+    found = []
     for item in range(frames.GetNumberOfDataNodes()):
         node = sequence.GetDataNodeAtValue(frames.GetNthIndexValue(item))
-        if node is None:
-            continue
-        masks.append(masksOf(node, frames.GetNthDataNode(item), task))
-        items.append(item)
-    if not masks:
+        if node is not None:
+            found.append((item, node))
+    if not found:
         raise ResultError(f"{proxy.GetName()} has no frames", "segment first")
-    return np.concatenate(masks), items
-
-
-def storedMasks(
-    segmentationNode: Any, inputNode: Any, task: dict[str, Any]
-) -> tuple[np.ndarray, list[int]]:
-    """Return masks `(N, K, H, W)` uint8 in the order in which a DICOM series is read, and frames.
-
-    A series is read along the normal of its slices (row x column); a volume whose third axis runs
-    against it is turned round.
-
-    Raises:
-        ResultError: the task made no such segmentation.
-    """
-    if inputNode.IsA("vtkMRMLSequenceBrowserNode"):
-        return sequenceMasks(segmentationNode, inputNode, task)
-    masks = masksOf(segmentationNode, inputNode, task)
-    if np.linalg.det(localMatrix(inputNode)[:3, :3]) < 0:
-        masks = np.ascontiguousarray(masks[::-1])
-    return masks, list(range(len(masks)))
+    return found

@@ -11,17 +11,18 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import Inputs, protocol
+from . import Inputs, Terminology, protocol
 from .Collaborators import Event, Report, ResultWriter, Source, WorkerControl
 from .Errors import ModuleError
+from .Export import exported
 from .Handover import Handover
 from .InputInfo import readingWarnings
 from .Request import Request
 from .SegmentationLogic import SegmentationLogic
-from .SequenceResult import storedMasks
 from .Tasks import Offer
 from .Texts import _
 
@@ -64,6 +65,7 @@ class Session:
         self._started = self._shown = 0.0
         self._next: dict[str, Any] | None = None
         self._export: Path | None = None
+        self._recorded: dict[str, str] = {}
 
     @property
     def isBusy(self) -> bool:
@@ -84,6 +86,11 @@ class Session:
     def canUndo(self) -> bool:
         """Whether the last run can be undone."""
         return self.logic.canUndo
+
+    @property
+    def isEdited(self) -> bool:
+        """Whether a person changed the last result since it was written."""
+        return self.logic.isEdited
 
     @property
     def log(self) -> str:
@@ -145,26 +152,17 @@ class Session:
         self._ask("load", **request.load())
         self._handover.begin(self._extraction.array)
 
-    def rethreshold(
-        self,
-        threshold: float,
-        *,
-        minAreaPx: int | None = None,
-        keepLargest: bool = False,
-        smoothingPx: float = 0.0,
-    ) -> bool:
+    def rethreshold(self, **refinement: Any) -> bool:
         """Compute the last run's masks again, without the network; return whether that is possible.
 
         While one change is being made, only the latest of those that follow is kept.
+
+        Args:
+            refinement: `threshold`, `minimumSize`, `keepLargest` and `smoothingPx` of `Request`.
         """
         if not self.canRethreshold:
             return False
-        fields = {
-            "threshold": threshold,
-            "min_area_px": minAreaPx,
-            "keep_largest": keepLargest,
-            "smoothing_px": float(smoothingPx),
-        }
+        fields = replace(self._request, **refinement).adjustment(self._extraction.pixelArea)
         if self.isBusy:
             self._next = fields
         else:
@@ -179,12 +177,9 @@ class Session:
     def exportDicomSeg(
         self,
         segmentationNode: Any,
-        inputNode: Any,
         *,
-        task: dict[str, Any] | None,
         source: Path | str,
         output: Path | str,
-        load: dict[str, Any] | None = None,
         series: int = 0,
     ) -> None:
         """Write a segmentation as DICOM SEG, as it is now, edits included; reported as "exported".
@@ -192,24 +187,18 @@ class Session:
         Blocks while the masks are gathered: long for a volume, not for a clip's frame.
 
         Args:
-            segmentationNode: made by this module.
-            inputNode: the volume or sequence browser it was made of.
-            task: the content of the task's `task.json`; None is reported as a failure.
+            segmentationNode: see `Export.exported`.
             source: file or folder of the study's series, below an allowed root.
             output: the file to write.
-            load: as for `Request.load`; the task by its name by default.
             series: which of the series at `source`.
         """
         if self.isBusy:
             self._fail(_("Another run is still in progress."), _("Wait for it, or cancel it."))
             return
-        if task is None:
-            self._fail(_("The task is not known."), _("Segment first, then export."))
-            return
         try:
-            masks, frames = storedMasks(segmentationNode, inputNode, task)
+            content = exported(segmentationNode)
             self._startWorker()
-            reference = self._handover.write(masks)
+            reference = self._handover.write(content.masks)
         except (ModuleError, protocol.ProtocolError, OSError) as error:
             self._failWith(error)
             return
@@ -217,12 +206,11 @@ class Session:
         self._tell("status", _("Writing DICOM SEG..."))
         self._ask(
             "write_seg",
-            load=load or {"task": task["name"]},
             source=str(source),
             series=series,
             masks=reference,
-            frames=frames,
             output=f"{reference['file'].partition('.')[0]}.dcm",
+            **content.fields(),
         )
 
     def poll(self) -> list[Report]:
@@ -329,7 +317,7 @@ class Session:
             input=given,
             force_task=request.force,
             probabilities=False,
-            **request.adjustment(),
+            **request.adjustment(extraction.pixelArea),
         )
 
     def _handleEvent(self, kind: str, event: Event) -> None:
@@ -370,11 +358,26 @@ class Session:
             fields, self._next = self._next, None
             self._ask("rethreshold", result=self._handle, **fields)
             return
-        node = self.logic.complete(masks, surface=self._request.surface)
+        tags = self._record(result) if kind == "segment" else self._recorded
+        if kind == "rethreshold":
+            tags = {**tags, Terminology.THRESHOLD_TAG: f"{result['threshold']:g}"}
+        node = self.logic.complete(masks, surface=self._request.surface, tags=tags)
         if kind == "segment":
             known = readingWarnings(self._request.inputNode)
             self._tellWarnings(result, [*known, self._unchecked] if self._unchecked else known)
         self._tell("finished", node)
+
+    def _record(self, result: dict[str, Any]) -> dict[str, str]:
+        """Return, as tags of the segments, how a run made them: a DICOM SEG says so later."""
+        notes = [str(result.get("notice") or "")]
+        if self._request.forced:
+            notes.append("task forced on a source it does not accept")
+        self._recorded = {
+            Terminology.WEIGHTS_TAG: str(result.get("weights_sha256") or ""),
+            Terminology.THRESHOLD_TAG: f"{result['threshold']:g}",
+            Terminology.NOTE_TAG: "; ".join(note for note in notes if note),
+        }
+        return self._recorded
 
     def _showPartial(self, event: Event) -> None:
         """Show a picture, unless the last one was shown just now: the end shows all."""

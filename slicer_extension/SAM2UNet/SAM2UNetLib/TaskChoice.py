@@ -28,6 +28,8 @@ class TaskChoice:
         self.ui = ui
         self.onChange = onChange
         self.entries: list[TaskEntry] = []
+        self._trusted: set[Path] = set()
+        self._missing = ""
         self._rejections: list[str] = []
         self._unchecked = ""
         self.ui.taskComboBox.currentIndexChanged.connect(self._changed)
@@ -44,7 +46,7 @@ class TaskChoice:
         """Why the chosen task cannot run on the image; empty if it can, or is forced to."""
         entry = self.current
         if entry is None:
-            return _("Choose a task.")
+            return self._missing or _("Choose a task.")
         if not entry.hasWeights and not self.ui.weightsPath.currentPath:
             return _("This task has no weights here: choose a weights file under Advanced.")
         if not self._rejection or self.ui.forceCheckBox.checked:
@@ -54,19 +56,51 @@ class TaskChoice:
             "allows it."
         )
 
-    def offer(self, entries: Sequence[TaskEntry], wanted: str = "") -> None:
+    def offer(self, entries: Sequence[TaskEntry], wanted: str = "", bundle: str = "") -> None:
         """Fill the list; bundles that were chosen before stay; choose the wanted task."""
         others = [entry for entry in self.entries if entry.bundle is not None]
-        before = wanted or (self.current.name if self.current else "")
         self.entries = [*(entry for entry in entries if entry.bundle is None), *others]
+        self._fill()
+        self.show(wanted, bundle)
+
+    def show(self, name: str, bundle: str = "") -> None:
+        """Choose a task, as a scene says it; another one is never taken in its place.
+
+        Args:
+            name: of the task; empty takes the first that has weights.
+            bundle: its folder, if it did not come with the module.
+        """
+        self._missing = ""
+        if bundle and Path(bundle) not in [entry.bundle for entry in self.entries]:
+            try:
+                self.entries.append(readBundle(Path(bundle)))
+                self._fill()
+            except BundleProblem as error:
+                self._missing = _("The scene was made with another bundle. {reason}").format(
+                    reason=error
+                )
+        wanted = [
+            index
+            for index, entry in enumerate(self.entries)
+            if str(entry.bundle or "") == bundle and (entry.name == name or not name)
+        ]
+        usable = [index for index in wanted if self.entries[index].hasWeights]
+        index = (usable or wanted or [-1])[0]
+        if index < 0 and name and self.entries:
+            self._missing = self._missing or _(
+                "The scene asks for the task {name}, which this environment does not offer. "
+                "Choose another task."
+            ).format(name=name)
+        self.ui.taskComboBox.blockSignals(True)
+        self.ui.taskComboBox.currentIndex = index
+        self.ui.taskComboBox.blockSignals(False)
+        self._note()
+
+    def _fill(self) -> None:
         self.ui.taskComboBox.blockSignals(True)
         self.ui.taskComboBox.clear()
         for entry in self.entries:
             self.ui.taskComboBox.addItem(entry.title, entry.name)
-        names = [entry.name for entry in self.entries]
-        usable = [index for index, entry in enumerate(self.entries) if entry.hasWeights]
-        first = usable[0] if usable else 0
-        self.ui.taskComboBox.currentIndex = names.index(before) if before in names else first
         self.ui.taskComboBox.blockSignals(False)
 
     def refresh(self, judge: Judge, unchecked: Judge) -> None:
@@ -87,6 +121,7 @@ class TaskChoice:
             item.setText(label.format(title=entry.title))
             item.setEnabled(not rejection or forced)
             item.setToolTip(_sentence(rejection or entry.notice))
+        self.ui.forceCheckBox.visible = forced or bool(self._rejection)
         self._unchecked = "" if self.current is None else unchecked(self.current)
         self._note()
 
@@ -102,19 +137,30 @@ class TaskChoice:
             return
         self.add(entry)
 
+    def confirm(self) -> bool:
+        """Return whether the chosen task may run; ask where its bundle came with a scene."""
+        entry = self.current
+        return entry is None or entry.bundle in (None, *self._trusted) or self._trust(entry)
+
     def add(self, entry: TaskEntry) -> None:
         """Ask whether a bundle that did not come with the module is trusted; take it if so."""
+        if not self._trust(entry):
+            return
+        self.entries = [each for each in self.entries if each.bundle != entry.bundle]
+        self.entries.append(entry)
+        self._fill()
+        self.show(entry.name, str(entry.bundle))
+        self.onChange()
+
+    def _trust(self, entry: TaskEntry) -> bool:
         question = _(
             "The bundle {folder} did not come with this module. Only its weights and its task are "
             "read; none of its code is run. Its makers alone answer for its results. Use it?"
         ).format(folder=entry.bundle)
         if not slicer.util.confirmOkCancelDisplay(question, _("Use this bundle?")):
-            return
-        self.entries = [each for each in self.entries if each.bundle != entry.bundle]
-        self.entries.append(entry)
-        self.offer(self.entries, entry.name)
-        self.ui.taskComboBox.currentIndex = len(self.entries) - 1
-        self.onChange()
+            return False
+        self._trusted.add(entry.bundle)
+        return True
 
     def _changed(self) -> None:
         self._note()

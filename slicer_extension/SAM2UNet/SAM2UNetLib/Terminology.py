@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import slicer
+import vtk
+
 CONTEXT = "SAM2-UNet"
 REGIONS = "SAM2-UNet regions"
 TERMINOLOGY_FILE = "SAM2UNet.term.json"
@@ -12,6 +15,14 @@ REGIONS_FILE = "SAM2UNet-regions.term.json"
 TERMINOLOGY_TAG = "TerminologyEntry"
 CLASS_TAG = "SAM2UNet.Class"
 """Marks a segment as ours: `task/class`."""
+WEIGHTS_TAG = "SAM2UNet.Weights"
+"""Hash of the weights that made a segment."""
+THRESHOLD_TAG = "SAM2UNet.Threshold"
+"""Threshold that it was made with."""
+NOTE_TAG = "SAM2UNet.Note"
+"""What a reader must know of it, such as that its weights are for research only."""
+_TISSUE = ["SCT", "85756007", "Tissue"]
+"""What Slicer's Segment Editor calls a segment that nobody named."""
 _LONGEST_NAME = 64
 """Characters of a DICOM Long String."""
 _NO_CODE = "^^"
@@ -68,6 +79,28 @@ def tagsOf(
         "DICOM.SegmentAlgorithmName": name or algorithmName(task),
         CLASS_TAG: classTag(task, item),
     }
+
+
+def codesOf(segment: Any) -> tuple[list[str], list[str], list[str] | None]:
+    """Return category, type and region of a segment as [scheme, value, meaning]; region or None.
+
+    A segment without an entry is tissue, as in Slicer.
+    """
+    text = vtk.reference("")
+    if not segment.GetTag(TERMINOLOGY_TAG, text):
+        return _TISSUE, _TISSUE, None
+    entry = slicer.vtkSlicerTerminologyEntry()
+    logic = slicer.modules.terminologies.logic()
+    if not logic.DeserializeTerminologyEntry(str(text), entry):
+        return _TISSUE, _TISSUE, None
+    category, kind = _codeOf(entry.GetCategoryObject()), _codeOf(entry.GetTypeObject())
+    return category or _TISSUE, kind or _TISSUE, _codeOf(entry.GetRegionObject())
+
+
+def _codeOf(code: Any) -> list[str] | None:
+    if code is None or not code.GetCodeValue():
+        return None
+    return [code.GetCodingSchemeDesignator(), code.GetCodeValue(), code.GetCodeMeaning()]
 
 
 def load(logic: Any, folder: Path | None = None) -> list[str]:

@@ -38,21 +38,27 @@ class Panel:
             ui, runs=runs, command=self.environment.command, onOffer=self.onOffer
         )
         self.batch = BatchPanel(
-            ui, command=self.environment.command, options=self.segment.batchOptions
+            ui,
+            command=self.environment.command,
+            options=self.segment.batchOptions,
+            summary=self.segment.batchSummary,
         )
         self.gui: Any = None
         self.parameter: Any = None
         ui.bannerLabel.linkActivated.connect(self.onLink)
+        ui.setUpButton.clicked.connect(self.onSetUp)
+        ui.tabWidget.currentChanged.connect(self.onTab)
         self.onEnvironment()
 
     def follow(self, parameter: Any) -> None:
         """Bind the widgets to the choices of a parameter node; None leaves them alone."""
+        self.segment.follow(None)
         if self.parameter is not None:
             self.parameter.disconnectGui(self.gui)
         self.parameter = parameter
         if parameter is not None:
             self.gui = parameter.connectGui(self.ui)
-        self.segment.follow(parameter)
+            self.segment.follow(parameter)
 
     def enter(self) -> None:
         """The module is shown: look at the environment again, ask it for its tasks."""
@@ -89,15 +95,28 @@ class Panel:
             link = _("Open Setup").replace(" ", "&nbsp;")
             self.ui.bannerLabel.text = f"{error} <a href='setup'>{link}</a>"
             self.ui.bannerLabel.visible = True
+            self.ui.setUpButton.visible = self.environment.canSetUp
+            self.ui.setUpButton.text = self.environment.setUpText
+            self.ui.setUpButton.enabled = self.ui.buildButton.enabled
+            self.ui.setUpButton.toolTip = self.ui.buildButton.toolTip
             self.endRuns()
         else:
-            self.ui.bannerLabel.visible = False
+            self.ui.bannerLabel.visible = self.ui.setUpButton.visible = False
             self.segment.askForTasks(command)
         self.segment.refresh()
 
     def onOffer(self, offer: Offer) -> None:
         """The environment said what it offers; the tab Segment has taken its tasks."""
         self.batch.offer(offer.formats)
+
+    def onSetUp(self) -> None:
+        """Build the environment, and show how far it is."""
+        self.ui.tabWidget.currentIndex = SETUP_TAB
+        self.environment.onBuild()
+
+    def onTab(self, _index: int = 0) -> None:
+        """Another tab is shown: the tab Folder says what it will use."""
+        self.batch.refresh()
 
     def onLink(self, _link: str = "") -> None:
         """Open the tab Setup."""

@@ -1,0 +1,175 @@
+"""What a DICOM SEG says of a segmentation of the scene: its segments, their masks, their makers.
+
+Any segmentation will do whose image came from DICOM: of today or from a saved scene, edited, with
+segments drawn by hand, or made by other modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import Edits, Terminology
+from .Errors import ResultError
+from .InputInfo import sourceOf, volumeSequence
+from .Placement import localMatrix, masksOf, referenceOf
+from .SequenceResult import framesOf, keepShown
+
+ALGORITHM_TYPES = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
+
+
+@dataclass
+class Exported:
+    """A segmentation as DICOM SEG holds it.
+
+    Attributes:
+        segments: for each, what the worker's `write_seg` takes.
+        masks: `(N, K, H, W)` uint8, in the order in which the series is read.
+        frames: which frame of the series each of the N is, from 0.
+        title: of the result.
+        notes: what a reader must know, such as that the weights are for research only.
+        weights: hash of the weights that made it; None if no or several networks did.
+        threshold: with which it was made; None if that is not known.
+    """
+
+    segments: list[dict[str, Any]]
+    masks: NDArray[np.uint8]
+    frames: list[int]
+    title: str
+    notes: str = ""
+    weights: str | None = None
+    threshold: float | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of `write_seg` beside the masks and the files."""
+        return {
+            "segments": self.segments,
+            "frames": self.frames,
+            "title": self.title,
+            "algorithm": self.notes or None,
+            "weights_sha256": self.weights,
+            "threshold": self.threshold,
+        }
+
+
+def imageOf(segmentationNode: Any) -> Any:
+    """Return the image of a segmentation: a volume, or the browser of the clip it follows.
+
+    Raises:
+        ResultError: it has none.
+    """
+    volume = referenceOf(segmentationNode)
+    if volume is None:
+        raise ResultError(
+            f"{segmentationNode.GetName()} belongs to no image",
+            "choose its image in Segment Editor (Source volume), then save again",
+        )
+    return sourceOf(volume)
+
+
+def exported(segmentationNode: Any) -> Exported:
+    """Return a segmentation as it is now, edits included.
+
+    Raises:
+        ResultError: it has no segment or no image, or another parent transform than its image.
+    """
+    image = imageOf(segmentationNode)
+    if not image.IsA("vtkMRMLSequenceBrowserNode"):
+        segments = Edits.segmentsOf(segmentationNode.GetSegmentation())
+        _check(segmentationNode, segments)
+        ids = list(segmentationNode.GetSegmentation().GetSegmentIDs())
+        masks = masksOf(segmentationNode, image, ids)
+        if np.linalg.det(localMatrix(image)[:3, :3]) < 0:
+            masks = np.ascontiguousarray(masks[::-1])  # read along row x column
+        made = [_described([segment]) for segment in segments]
+        return _exported(segmentationNode, segments, made, masks, list(range(len(masks))))
+    return _ofClip(segmentationNode, image)
+
+
+def _ofClip(proxy: Any, browser: Any) -> Exported:
+    """Return the frames that were looked at; where the node follows no frame, the shown one."""
+    volumes = volumeSequence(browser)
+    if browser.GetSequenceNode(proxy) is None:
+        shown = max(0, browser.GetSelectedItemNumber())
+        frames = [(shown, proxy)]
+    else:
+        keepShown(browser, proxy)
+        frames = framesOf(proxy, browser)
+    found: dict[tuple[str, str], dict[int, Any]] = {}
+    for index, (_item, node) in enumerate(frames):
+        for segmentId in node.GetSegmentation().GetSegmentIDs():
+            segment = node.GetSegmentation().GetSegment(segmentId)
+            found.setdefault((segmentId, segment.GetName()), {})[index] = segment
+    segments = [segment for held in found.values() for segment in held.values()]
+    _check(proxy, segments)
+    k, rows, columns = _shape(volumes.GetNthDataNode(frames[0][0]))
+    masks = np.zeros((len(frames) * k, len(found), rows, columns), np.uint8)
+    for number, (segmentId, _name) in enumerate(found):
+        for index in found[segmentId, _name]:
+            item, node = frames[index]
+            one = masksOf(node, volumes.GetNthDataNode(item), [segmentId], transform=False)
+            masks[index * k : (index + 1) * k, number] = one[:, 0]
+    made = [_described(list(held.values())) for held in found.values()]
+    items = [item * k + n for item, _node in frames for n in range(k)]
+    return _exported(proxy, segments, made, masks, items)
+
+
+def _shape(volume: Any) -> tuple[int, int, int]:
+    i, j, k = volume.GetImageData().GetDimensions()
+    return k, j, i
+
+
+def _check(node: Any, segments: list[Any]) -> None:
+    if not segments:
+        raise ResultError(f"{node.GetName()} has no segments", "segment first, or draw a segment")
+
+
+def _described(segments: list[Any]) -> dict[str, Any]:
+    """Describe one segment, given as it is in each frame."""
+    first = segments[0]
+    category, kind, region = Terminology.codesOf(first)
+    return {
+        "label": first.GetName() or "Segment",
+        "category": category,
+        "type": kind,
+        "region": region,
+        "rgb": [round(255 * value) for value in first.GetColor()],
+        **_maker(segments),
+    }
+
+
+def _maker(segments: list[Any]) -> dict[str, Any]:
+    """Return who made a segment: the network, the network and a person, or a person."""
+    first = segments[0]
+    kind = Edits.tagOf(first, "DICOM.SegmentAlgorithmType")
+    name = Edits.tagOf(first, "DICOM.SegmentAlgorithmName")
+    if kind not in ALGORITHM_TYPES or (kind != "MANUAL" and not name):
+        kind = "MANUAL"
+    if kind == "AUTOMATIC" and any(Edits.edited(segment) for segment in segments):
+        kind = "SEMIAUTOMATIC"
+    return {"algorithm_type": kind, "algorithm_name": None if kind == "MANUAL" else name}
+
+
+def _exported(
+    node: Any,
+    segments: list[Any],
+    made: list[dict[str, Any]],
+    masks: NDArray[np.uint8],
+    frames: list[int],
+) -> Exported:
+    def told(tag: str) -> list[str]:
+        return [each for each in dict.fromkeys(Edits.tagOf(s, tag) for s in segments) if each]
+
+    weights, thresholds = told(Terminology.WEIGHTS_TAG), told(Terminology.THRESHOLD_TAG)
+    return Exported(
+        made,
+        masks,
+        frames,
+        title=node.GetName() or "Segmentation",
+        notes="; ".join(told(Terminology.NOTE_TAG)),
+        weights=weights[0] if len(weights) == 1 else None,
+        threshold=float(thresholds[0]) if len(thresholds) == 1 else None,
+    )
