@@ -1,9 +1,8 @@
 """Hiera trunk of SAM2 with an adapter before every block (arXiv 2408.00714, 2408.08870).
 
 Module names follow the published checkpoints. Tokens are `(B, H, W, C)` float throughout.
+TorchScript reads the annotations, so no `from __future__ import annotations` postpones them.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +114,7 @@ class PatchEmbed(nn.Module):
 class AdaptedBlock(nn.Module):
     """A trunk block behind a bottleneck adapter: block(x + adapter(x))."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: "Block") -> None:
         super().__init__()
         dim = block.dim
         self.block = block

@@ -1,9 +1,8 @@
 """SAM2-UNet: a frozen SAM2 trunk with adapters and a small U-shaped decoder (arXiv 2408.08870).
 
 Module names follow the published checkpoints.
+TorchScript reads the annotations, so no `from __future__ import annotations` postpones them.
 """
-
-from __future__ import annotations
 
 from typing import Literal
 
