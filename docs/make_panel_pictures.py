@@ -44,7 +44,10 @@ def no_environment(opened: SimpleNamespace) -> None:
 def mismatch(opened: SimpleNamespace) -> None:
     """The chosen task is not made for the image."""
     ready(opened)
-    opened.logic.rejections["polyp"] = "the task 'polyp' accepts the modality ES, XC, not OP"
+    opened.logic.rejections["polyp"] = (
+        "this is a fundus photograph (OP); the task 'polyp' is made for endoscopy, photographs "
+        "(ES, XC)"
+    )
     node = panel_cases.colour_volume("3: Fundus photograph", modality="OP")
     opened.ui.inputSelector.setCurrentNode(node)
 

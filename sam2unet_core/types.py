@@ -78,10 +78,52 @@ def rejection_reason(task: Task, source: SourceProperties | None) -> Rejection |
         if allowed and value not in allowed:
             return Rejection(
                 Reason.TASK_MISMATCH,
-                f"the task {task.name!r} accepts the {name} {', '.join(allowed)}, not "
-                f"{value or 'none'}",
+                f"{_what(name, value)}; the task {task.name!r} is made for {_kinds(name, allowed)}",
             )
     return None
+
+
+def _what(name: str, value: str | None) -> str:
+    """Say in words what a source is."""
+    if not value:
+        return f"the source does not state its {name}"
+    if name == "modality" and value in MODALITIES:
+        return f"this is {MODALITIES[value][0]} ({value})"
+    return f"the {name} of the source is {value}"
+
+
+def _kinds(name: str, allowed: tuple[str, ...]) -> str:
+    """Say in words what a task is made for."""
+    if name != "modality":
+        return f"the {name} {' or '.join(allowed)}"
+    words = dict.fromkeys(MODALITIES[each][1] for each in allowed if each in MODALITIES)
+    return f"{', '.join(words)} ({', '.join(allowed)})" if words else ", ".join(allowed)
+
+
+MODALITIES: dict[str, tuple[str, str]] = {
+    "CR": ("an X-ray image", "X-ray images"),
+    "CT": ("a CT image", "CT"),
+    "DX": ("an X-ray image", "X-ray images"),
+    "ES": ("an endoscopic image", "endoscopy"),
+    "GM": ("a microscopic image", "microscopy"),
+    "IO": ("an intra-oral X-ray image", "dental X-ray images"),
+    "IVUS": ("an intravascular ultrasound image", "intravascular ultrasound"),
+    "MG": ("a mammogram", "mammography"),
+    "MR": ("an MR image", "MR"),
+    "NM": ("a nuclear medicine image", "nuclear medicine"),
+    "OP": ("a fundus photograph", "fundus photographs"),
+    "OPT": ("an optical coherence tomogram", "optical coherence tomography"),
+    "OT": ("an image of another kind", "images of other kinds"),
+    "PT": ("a PET image", "PET"),
+    "PX": ("a panoramic X-ray image", "dental X-ray images"),
+    "RF": ("a fluoroscopic image", "fluoroscopy"),
+    "SC": ("a secondary capture", "secondary captures"),
+    "SM": ("a slide image", "slide microscopy"),
+    "US": ("an ultrasound image", "ultrasound"),
+    "XA": ("an angiogram", "angiography"),
+    "XC": ("a photograph", "photographs"),
+}
+"""Modalities in words: one image, and many (DICOM PS3.3 C.7.3.1.1.1)."""
 
 
 Indices = Sequence[int] | None

@@ -185,7 +185,7 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
         parts = [f"{values['seriesNumber']}:"] if values["seriesNumber"] else []
         parts.append(values["seriesDescription"] or kind)
         if values["instanceNumber"]:
-            parts.append(f"[{values['instanceNumber']}]")
+            parts.append(f"({values['instanceNumber']})")  # brackets break saved scenes
         return " ".join(parts)
 
     def _number(self, file: str, key: str) -> int:

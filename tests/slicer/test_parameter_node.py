@@ -5,6 +5,7 @@ The original is there where `slicer_sources` finds Slicer's sources; each test r
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 import math
 import sys
@@ -30,6 +31,16 @@ WRAPPERS = ["stand-in", "original"] if slicer_sources.checkout() else ["stand-in
 SCALAR, VECTOR = slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLVectorVolumeNode
 SEGMENTATION, VIEW = slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLSliceNode
 UNSET = object()
+
+
+class Part(enum.StrEnum):
+    """An enumeration with a label, as our choice of what to segment has."""
+
+    slice = "slice"
+    volume = "volume"
+
+    def label(self) -> str:
+        return f"The {self.value}"
 
 
 @pytest.fixture(params=WRAPPERS)
@@ -87,6 +98,8 @@ FIRST = {
     "a union with None begins as none": (Union[SCALAR, VECTOR, None], UNSET, None),
     "an optional node begins as none": (Optional[SEGMENTATION], UNSET, None),
     "a union by bars begins as none": (SCALAR | VECTOR | None, UNSET, None),
+    "an enumeration begins with its first member": (Part, UNSET, Part.slice),
+    "the default of an enumeration is taken": (Part, Part.volume, Part.volume),
     "the default is taken": (int, 7, 7),
     "the default of a text is taken": (str, "slice", "slice"),
     "a float may have a whole default": (float, 1, 1.0),
@@ -113,6 +126,7 @@ WRITTEN = {
     "true": (bool, True),
     "the lower bound": ("range", 1),
     "a choice": ("choice", "a"),
+    "a member of an enumeration": (Part, Part.volume),
     "NumPy's double, which is a float": (float, np.float64(0.25)),
 }
 REFUSED = {
@@ -130,6 +144,8 @@ REFUSED = {
     "above the range": ("range", 100, ValueError, "range"),
     "no number in a range": ("float range", math.nan, ValueError, "range"),
     "none of the choices": ("choice", "c", ValueError, "one of|must be in"),
+    "a text to an enumeration": (Part, "volume", TypeError, "type"),
+    "None to an enumeration": (Part, None, (TypeError, AttributeError), "type|None"),
     "a view to a segmentation": (SEGMENTATION, "vtkMRMLSliceNode", TypeError, "type"),
     "a model to a union": (Union[SCALAR, None], "vtkMRMLModelNode", TypeError, "type"),
     "a text to a node": (VIEW, "Red", TypeError, "type"),
@@ -276,6 +292,9 @@ WIDGETS = {
     "a check box for an int": (QtWidgets.QCheckBox, int, False),
     "a selector for a node": (qt_stand_ins.qMRMLNodeComboBox, VIEW, True),
     "a selector for a union": (qt_stand_ins.qMRMLNodeComboBox, Union[VIEW, SCALAR, None], True),
+    "a list for an enumeration": (QtWidgets.QComboBox, Part, True),
+    "a list for a text": (QtWidgets.QComboBox, str, False),
+    "a selector for an enumeration": (qt_stand_ins.qMRMLNodeComboBox, Part, False),
     "a selector for a text": (qt_stand_ins.qMRMLNodeComboBox, str, False),
 }
 
@@ -289,7 +308,8 @@ def test_which_widget_may_hold_which_parameter(wrapper: Any, node: Any, case: st
     if good:
         kept.disconnectGui(kept.connectGui(SimpleNamespace(held=held)))
         return
-    with pytest.raises(Exception, match=r"hold|unbounded|WithinRange|[Uu]nable|connector"):
+    words = r"hold|unbounded|WithinRange|[Uu]nable|connector|Choice"
+    with pytest.raises(Exception, match=words):
         kept.connectGui(SimpleNamespace(held=held))
 
 
@@ -298,6 +318,99 @@ def test_a_widget_of_a_parameter_that_is_not_there_is_refused(wrapper: Any, node
     held.setProperty(slicer_stand_ins.PARAMETER_NAME, "velue")
     with pytest.raises(ValueError, match="velue"):
         described(wrapper, int)(node).connectGui(SimpleNamespace(held=held))
+
+
+def test_a_list_shows_the_labels_and_keeps_the_names(wrapper: Any, node: Any) -> None:
+    """Whatever was in the list before, its greyed items too, is gone when it is connected."""
+    held = QtWidgets.QComboBox()
+    held.addItem("of the form")
+    held.setProperty(slicer_stand_ins.PARAMETER_NAME, "value")
+    kept = described(wrapper, Part, Part.volume)(node)
+    kept.connectGui(SimpleNamespace(held=held))
+    assert [held.itemText(n) for n in range(held.count)] == ["The slice", "The volume"]
+    assert held.currentIndex == 1
+    held.currentIndex = 0
+    assert node.GetParameter("value") == "slice"
+    kept.value = Part.volume
+    assert held.currentIndex == 1
+    node.SetParameter("value", "nothing of it")
+    with pytest.raises(ValueError, match="is not a name"):
+        described(wrapper, Part)(node)
+
+
+def number(name: str = "value") -> Any:
+    made = QtWidgets.QSpinBox()
+    made.setProperty(slicer_stand_ins.PARAMETER_NAME, name)
+    return made
+
+
+def test_two_panels_may_be_connected_and_each_is_released_alone(wrapper: Any, node: Any) -> None:
+    kept = described(wrapper, hint_of(wrapper, "range"), 5)(node)
+    one, two = number(), number()
+    first, second = (kept.connectGui(SimpleNamespace(held=each)) for each in (one, two))
+    one.value = 6
+    assert (kept.value, two.value) == (6, 6)
+    kept.disconnectGui(first)
+    two.value = 8
+    assert (kept.value, one.value) == (8, 6)
+    one.value = 3
+    assert kept.value == 8
+    kept.disconnectGui(second)
+    kept.disconnectGui(second)  # once more does no harm
+    kept.value = 1
+    assert two.value == 8
+
+
+def test_the_same_panel_connected_twice_says_the_same(wrapper: Any, node: Any) -> None:
+    kept, held = described(wrapper, hint_of(wrapper, "range"), 5)(node), number()
+    kept.connectGui(SimpleNamespace(held=held))
+    kept.connectGui(SimpleNamespace(held=held))
+    held.value = 6
+    assert kept.value == 6
+    kept.value = 7
+    assert held.value == 7
+
+
+def test_choices_of_a_scene_that_is_closed_are_those_of_a_new_node(wrapper: Any) -> None:
+    """As a module's own node: a singleton, which a scene that is closed takes away."""
+    kind = described(wrapper, hint_of(wrapper, "range"), 7)
+
+    def singleton() -> Any:
+        found = slicer.mrmlScene.GetSingletonNode("Ours", "vtkMRMLScriptedModuleNode")
+        if found is None:
+            found = slicer.vtkMRMLScriptedModuleNode()
+            found.SetSingletonTag("Ours")
+            found = slicer.mrmlScene.AddNode(found)
+        return found
+
+    kept, held = kind(singleton()), number()
+    tag = kept.connectGui(SimpleNamespace(held=held))
+    held.value = 3
+    kept.disconnectGui(tag)
+    slicer.mrmlScene.Clear(True)
+    again = kind(singleton())
+    assert again.value == 7
+    again.connectGui(SimpleNamespace(held=held))
+    assert held.value == 7
+
+
+def test_a_scene_that_is_loaded_into_this_one_shows_what_it_says(
+    wrapper: Any, tmp_path: Path
+) -> None:
+    kind = described(wrapper, hint_of(wrapper, "range"), 7)
+    parameter_node = slicer.vtkMRMLScriptedModuleNode()
+    parameter_node.SetSingletonTag("Ours")
+    kept, held = kind(slicer.mrmlScene.AddNode(parameter_node)), number()
+    tag = kept.connectGui(SimpleNamespace(held=held))
+    held.value = 9
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    assert slicer.mrmlScene.Commit()
+    held.value = 2
+    assert slicer.mrmlScene.Import()
+    assert kept.value == 9
+    kept.disconnectGui(tag)  # the original's widgets may lag behind: whoever shows them connects
+    kept.connectGui(SimpleNamespace(held=held))  # anew when a scene was loaded
+    assert held.value == 9
 
 
 # -- our own choices

@@ -61,3 +61,19 @@ def test_a_clip_s_segmentations_survive_an_mrb(scene, sequence, two_classes, tmp
     got, items = sequenceMasks(proxy, browser, two_classes)
     assert items == [0, 1, 2]
     assert np.array_equal(got, masks)
+
+
+def test_a_clip_whose_name_has_brackets_survives_an_mrb(scene, sequence, two_classes, tmp_path):
+    """Slicer looks for what a saved sequence holds by a pattern of its name."""
+    browser = sequence(np.zeros((2, 1, 8, 10, 3), np.uint8))
+    browser.GetMasterSequenceNode().SetName("Colonoscopy [1]")
+    browser.SetName("Colonoscopy [1] browser")
+    masks = np.zeros((2, 2, 8, 10), np.uint8)
+    masks[:, 0, 2:4, 3:6] = 1
+    SegmentationLogic().apply(Inputs.extract(browser, "sequence"), masks, two_classes)
+    saved_and_opened(scene, tmp_path)
+    browser = scene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+    proxy = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    got, _ = sequenceMasks(proxy, browser, two_classes)
+    assert np.array_equal(got, masks)

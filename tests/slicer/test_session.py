@@ -106,7 +106,7 @@ def test_the_worker_refuses_a_dicom_image_of_another_modality_unless_it_is_force
     session.start(request(node, bundle))
     told = run(session)
     assert told[-1][0] == "failed"
-    assert told[-1][1] == "the task 'polyp' accepts the modality ES, not CT"
+    assert told[-1][1] == ("this is a CT image (CT); the task 'polyp' is made for endoscopy (ES)")
     assert "force" in told[-1][2]
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     session.start(request(node, bundle, force=True))
@@ -138,7 +138,10 @@ def test_questions_are_answered_while_a_run_goes_on(session, volume, bundle, two
         told += session.poll()
         time.sleep(0.005)
     answers = {each[1]: each[2] for each in told if each[0] == "rejection"}
-    assert answers == {"ct": "the task 'arm' accepts the modality US, not CT", "us": ""}
+    assert answers == {
+        "ct": "this is a CT image (CT); the task 'arm' is made for ultrasound (US)",
+        "us": "",
+    }
     assert session.isBusy
     session.cancel()
     assert run(session)[-1][0] == "cancelled"

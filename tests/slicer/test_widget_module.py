@@ -97,3 +97,30 @@ def test_closing_the_scene_leaves_a_panel_that_works(widget: SimpleNamespace) ->
     widget.exit()
     widget.enter()
     assert widget.ui.thresholdSlider.value == pytest.approx(0.3)
+
+
+def test_a_scene_that_is_loaded_while_the_module_is_shown_is_what_it_shows(
+    widget: SimpleNamespace, tmp_path: Path
+) -> None:
+    widget.enter()
+    widget.ui.thresholdSlider.value = 0.25
+    widget.ui.whatComboBox.currentIndex = 2
+    widget.ui.keepLargestCheckBox.checked = True
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    assert slicer.mrmlScene.Commit()
+    widget.ui.thresholdSlider.value = 0.75
+    widget.ui.whatComboBox.currentIndex = 0
+    widget.ui.keepLargestCheckBox.checked = False
+    assert slicer.mrmlScene.Import()
+    assert widget.ui.thresholdSlider.value == pytest.approx(0.25)
+    assert widget.ui.whatComboBox.currentIndex == 2
+    assert widget.ui.keepLargestCheckBox.checked
+
+
+def test_a_module_that_is_unloaded_stops_what_runs(widget: SimpleNamespace) -> None:
+    ended = []
+    widget.panel.close = lambda: ended.append(True)
+    slicer.app.moduleManager().unload("AnotherModule")
+    assert not ended
+    slicer.app.moduleManager().unload("SAM2UNet")
+    assert ended == [True]

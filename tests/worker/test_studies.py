@@ -72,7 +72,7 @@ def test_tasks_are_held_against_a_source_that_the_client_describes(worker: Any) 
     assert polyp is None
     assert named == given
     assert named["reason"] == "task_mismatch"
-    assert "'breast_ultrasound' accepts the modality US, not ES" in named["message"]
+    assert "'breast_ultrasound' is made for ultrasound (US)" in named["message"]
     (unknown,) = worker.result("fits", source={}, tasks=["polyp"])["rejections"]
     assert unknown["message"].endswith("not none"), "DICOM without a modality is no endoscopy"
     for wrong in ({"tasks": ["polyp"]}, {"source": video}, {"source": video, "tasks": [7]}):

@@ -129,7 +129,7 @@ class InputChoice:
     @property
     def place(self) -> str:
         """Which slice or frame is meant, for the user; empty where the choice says it all."""
-        if self.info is None or self.what != What.slice:
+        if self.info is None or self.node is None or self.what != What.slice:
             return ""
         if self.isSequence:
             number = max(0, self.source.GetSelectedItemNumber()) + 1

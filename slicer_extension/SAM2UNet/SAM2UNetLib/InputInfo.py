@@ -154,6 +154,8 @@ def volumeSequence(browser: Any) -> Any:
     for sequence in (master, *found):
         if sequence is not None and sequence.GetNumberOfDataNodes():
             first = sequence.GetNthDataNode(0)
+            if first is None:  # the scene is being loaded or closed
+                continue
             if first.IsA("vtkMRMLVolumeNode") and not first.IsA("vtkMRMLLabelMapVolumeNode"):
                 return sequence
     raise InputError(f"{browser.GetName()} has no frames", "choose a sequence of volumes")

@@ -126,7 +126,9 @@ class SequenceResult:
         return self.frames.GetNthIndexValue(item)
 
     def _newSequence(self) -> Any:
-        name = slicer.mrmlScene.GenerateUniqueName(f"{self.browser.GetName()} {self.task['title']}")
+        # Slicer looks into a saved sequence by a pattern of its name, in which [1] means 1.
+        clip = self.frames.GetName().translate(str.maketrans("[]", "()"))
+        name = slicer.mrmlScene.GenerateUniqueName(f"{clip} {self.task['title']}")
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
         sequence.SetIndexName(self.frames.GetIndexName())
         sequence.SetIndexUnit(self.frames.GetIndexUnit())
