@@ -28,11 +28,9 @@ from benchmarks.reference import ReferenceRuntime
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.inference.cpu.packed import can_pack
 from sam2unet_core.inference.engine import Engine
-from sam2unet_core.inference.model import Model, choose_model, open_model, read_network
-from sam2unet_core.inference.postprocess import label_map
-from sam2unet_core.inference.runtimes.choice import Plan
+from sam2unet_core.inference.model import Model, Plan, choose_model, open_model, read_network
 from sam2unet_core.inference.runtimes.runtime import Runtime
-from sam2unet_core.inference.transforms import prepare
+from sam2unet_core.inference.transforms import label_map, prepare
 from sam2unet_core.media.image import image_files, read_image
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.checkpoint import save_full

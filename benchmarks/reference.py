@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from sam2unet_core.inference.runtimes.runtime import Runtime
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.attention import WindowAttention
-from sam2unet_core.network.hiera import Block
+from sam2unet_core.network.hiera import Block, WindowAttention
 
 
 class PaddedAttention(WindowAttention):

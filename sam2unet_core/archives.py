@@ -20,7 +20,7 @@ from sam2unet_core.types import Skipped
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
 
-Kind = Literal["zip", "tar", "gz"]
+ArchiveKind = Literal["zip", "tar", "gz"]
 MAX_RATIO = 100
 """Largest allowed ratio of unpacked to packed size; `ALLOWED_BYTES` are always allowed."""
 ALLOWED_BYTES = 2**26
@@ -54,7 +54,7 @@ class _Member:
     sequential: bool = False
 
 
-def archive_kind(path: Path) -> Kind | None:
+def archive_kind(path: Path) -> ArchiveKind | None:
     """Return the kind of archive by content; None for other files and for `.nii.gz` volumes.
 
     Raises:

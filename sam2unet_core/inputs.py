@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from sam2unet_core.archives import archive_kind, unpack
 from sam2unet_core.dicom.files import holds_results, is_dicom, is_directory_file, relative_to, walk
 from sam2unet_core.errors import ConfigError, DataError, InputError, Reason
+from sam2unet_core.media.image import picture_series
 from sam2unet_core.media.kinds import is_companion, medium_of, unknown_medium
-from sam2unet_core.media.picture import picture_series
 from sam2unet_core.media.planes import Plane, reslice
 from sam2unet_core.media.video import video_series
 from sam2unet_core.media.volume import volume_series, voxel_file

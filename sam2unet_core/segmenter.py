@@ -12,8 +12,8 @@ from torch import nn
 from sam2unet_core.errors import DataError
 from sam2unet_core.inference.engine import BATCH_SIZE, Engine, FrameResult
 from sam2unet_core.inference.model import Model, choose_model, open_model
-from sam2unet_core.inference.postprocess import label_map
 from sam2unet_core.inference.runtimes.runtime import Runtime
+from sam2unet_core.inference.transforms import label_map
 from sam2unet_core.task import Task
 from sam2unet_core.types import OnError, Series
 

@@ -71,7 +71,7 @@ def test_small_components_are_dropped_without_scipy() -> None:
     code = (
         "import sys, numpy as np\n"
         "from dataclasses import replace\n"
-        "from sam2unet_core.inference.postprocess import class_masks\n"
+        "from sam2unet_core.inference.transforms import class_masks\n"
         "from sam2unet_core.task import load_preset\n"
         "task = load_preset('polyp')\n"
         "seen = np.zeros((1, 8, 8), np.float32)\n"
@@ -90,7 +90,7 @@ def test_small_components_are_dropped_without_scipy() -> None:
 def test_warnings_stay_silent_where_pydicom_is_imported_within() -> None:
     code = (
         "import sys\n"
-        "from sam2unet_core.dicom.quiet import quiet\n"
+        "from sam2unet_core.dicom.files import quiet\n"
         "with quiet():\n"
         "    assert 'pydicom' not in sys.modules\n"
         "    from pydicom import config\n"
@@ -120,7 +120,7 @@ def test_a_worker_answers_before_it_imports_what_reads_and_segments() -> None:
 def test_garbage_is_looked_for_again_once_pytorch_is_imported() -> None:
     code = (
         "import gc\n"
-        "from sam2unet_core.cli.imports import importing_torch\n"
+        "from sam2unet_core.cli.segment import importing_torch\n"
         "with importing_torch():\n"
         "    before = gc.isenabled()\n"
         "    import torch\n"

@@ -30,7 +30,7 @@ from scipy.special import log_softmax
 
 from sam2unet_core.data import Sample, load_split
 from sam2unet_core.inference.model import read_network
-from sam2unet_core.inference.postprocess import class_masks
+from sam2unet_core.inference.transforms import class_masks
 from sam2unet_core.media.image import read_image, read_mask
 from sam2unet_core.network.checkpoint import read_info
 from sam2unet_core.segmenter import Segmenter

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sam2unet_core.data import Sample, load_split, read_dataset
-from sam2unet_core.inference.postprocess import EIGHT_NEIGHBOURS
+from sam2unet_core.inference.transforms import EIGHT_NEIGHBOURS
 from sam2unet_core.media.image import image_files, overlay, read_image, read_mask, write_image
 from sam2unet_core.monai_parts.negatives import free_parts
 from sam2unet_core.phantom import draw_frame

@@ -7,11 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sam2unet_core.batch.bundle import FolderRun
     from sam2unet_core.batch.formats import FORMATS
     from sam2unet_core.batch.merging import merge
-    from sam2unet_core.batch.outcome import Outcome, Progress
-    from sam2unet_core.batch.runner import run
+    from sam2unet_core.batch.runner import FolderRun, Outcome, Progress, run
     from sam2unet_core.batch.settings import SEG_TYPES, Settings, Shard
 
 __all__ = [
@@ -28,9 +26,9 @@ __all__ = [
 _MODULES = {
     "FORMATS": "formats",
     "SEG_TYPES": "settings",
-    "FolderRun": "bundle",
-    "Outcome": "outcome",
-    "Progress": "outcome",
+    "FolderRun": "runner",
+    "Outcome": "runner",
+    "Progress": "runner",
     "Settings": "settings",
     "Shard": "settings",
     "merge": "merging",

@@ -9,11 +9,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from sam2unet_core.batch.lock import FolderLock
-from sam2unet_core.batch.manifest import Line, Manifest, Output, merge_manifests
-from sam2unet_core.batch.record import merge_records
-from sam2unet_core.batch.sources import FOLDER, PrivateFolder
+from sam2unet_core.batch.folder import (
+    FolderLock,
+    Line,
+    Manifest,
+    Output,
+    merge_manifests,
+    merge_records,
+)
 from sam2unet_core.batch.summary import absorb_shards, write_summary
+from sam2unet_core.batch.units import PRIVATE, PrivateFolder
 from sam2unet_core.errors import LockedError, OutputError
 from sam2unet_core.files import written_whole
 
@@ -104,8 +109,8 @@ def _copy_results(folder: Path, out: Path) -> None:
     for line in Manifest(folder).lines.values():
         for each in line.outputs:
             _copy(folder / each.path, out / each.path)
-    for path in sorted((folder / FOLDER / "report").glob("*.json")):
-        _copy(path, out / FOLDER / "report" / path.name)
+    for path in sorted((folder / PRIVATE / "report").glob("*.json")):
+        _copy(path, out / PRIVATE / "report" / path.name)
     PrivateFolder(out).take(folder)
 
 

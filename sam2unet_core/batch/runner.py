@@ -2,40 +2,87 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sam2unet_core import __version__
-from sam2unet_core.batch.lock import FolderLock
-from sam2unet_core.batch.manifest import Line, Manifest
-from sam2unet_core.batch.naming import Naming
-from sam2unet_core.batch.outcome import Outcome, Progress
-from sam2unet_core.batch.outputs import Staging, UnitWork
-from sam2unet_core.batch.previous import PreviousResults
-from sam2unet_core.batch.record import RunRecord
+from sam2unet_core.batch.folder import FolderLock, Line, Manifest, RunRecord
+from sam2unet_core.batch.formats import AUTO, Staging, UnitWork
 from sam2unet_core.batch.settings import Settings
-from sam2unet_core.batch.sources import PrivateFolder, unit_rows
 from sam2unet_core.batch.stages import Begin, Decoder, End, Item, Passed, Problem, Segmented
 from sam2unet_core.batch.summary import absorb_shards, entry_of, write_summary
 from sam2unet_core.batch.unit_writer import UnitWriter
-from sam2unet_core.batch.units import Unit
-from sam2unet_core.dicom.quiet import quiet
+from sam2unet_core.batch.units import Naming, PreviousResults, PrivateFolder, Unit, unit_rows
+from sam2unet_core.dicom.files import quiet
 from sam2unet_core.dicom.uids import Provenance
-from sam2unet_core.errors import OutputError
+from sam2unet_core.errors import OutputError, SAM2UNetError
 from sam2unet_core.files import PART, file_sha256
-from sam2unet_core.inference.ahead import in_background
 from sam2unet_core.inference.engine import Engine, FrameFailure, FrameResult
 from sam2unet_core.inference.model import Model
+from sam2unet_core.inference.threads import in_background
+from sam2unet_core.inputs import find_inputs
 from sam2unet_core.types import Series
 
 SCAN_AHEAD = 4096
 """Inputs that are scanned in advance, to estimate the remaining time."""
 RESULTS_AHEAD = 2
 """Results that can wait to be written."""
+
+
+@dataclass
+class Progress:
+    """Progress of a run.
+
+    Attributes:
+        frames_found: frames of the inputs found so far.
+        scanned: whether all inputs have been found.
+        frames_done: frames done in this run or a previous one.
+        frames_before: frames done in a previous run.
+        statuses: number of inputs by status.
+    """
+
+    frames_found: int = 0
+    scanned: bool = False
+    frames_done: int = 0
+    frames_before: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        statuses: number of inputs by status.
+        reasons: number of inputs by reason.
+        warnings: number of inputs by warning.
+        frames: number of frames segmented in this run.
+        seconds: duration of the run.
+        stopped: why it stopped early; empty if it did not.
+    """
+
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    frames: int
+    seconds: float
+    stopped: str = ""
+    warnings: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all inputs are done, 3 if some failed or the run stopped early."""
+        return 3 if self.stopped or self.statuses.get("failed") else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as JSON types."""
+        return {"exit_code": self.exit_code, **asdict(self)}
 
 
 def run(
@@ -261,3 +308,59 @@ class _Run:
 
 def _is_whole(path: Path, sha256: str) -> bool:
     return path.is_file() and file_sha256(path) == sha256
+
+
+logger = logging.getLogger(__name__)
+
+
+class FolderRun:
+    """A batch run as a component of the bundle; it writes the same files as `sam2unet segment`.
+
+    Args:
+        dataset_dir: folder of inputs, or of a dataset with `images/`.
+        output_dir: folder for the results.
+        model: the model, which knows its weights file.
+        overlays: also write pictures with outlines.
+        probabilities: also write probability maps.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str,
+        output_dir: str,
+        model: Model,
+        overlays: bool = False,
+        probabilities: bool = False,
+    ) -> None:
+        folder = Path(dataset_dir)
+        images = folder / "images"
+        self._inputs, self._out = images if images.is_dir() else folder, Path(output_dir)
+        self._model = model
+        more = [("overlay", overlays), ("probabilities", probabilities)]
+        wanted = tuple(name for name, asked in more if asked)
+        self._settings = Settings(formats=(AUTO, *wanted))
+
+    def run(self) -> Outcome:
+        """Segment the folder, or resume an interrupted run.
+
+        Raises:
+            OutputError: the run stopped early, for example because the disk is full.
+            SAM2UNetError: some inputs failed; the others are done.
+        """
+        outcome = run(
+            find_inputs([self._inputs], out=self._out),
+            self._out,
+            self._settings,
+            model=self._model,
+        )
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(outcome.statuses.items()))
+        logger.info("inputs: %s; results in %s", counts, self._out)
+        if outcome.stopped:
+            raise OutputError(outcome.stopped)
+        failed = outcome.statuses.get("failed", 0)
+        if failed:
+            raise SAM2UNetError(
+                f"{failed} of {sum(outcome.statuses.values())} inputs failed, the others are "
+                f"done; {self._out / 'manifest.jsonl'} says which failed and why"
+            )
+        return outcome

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sam2unet_core import __version__
 from sam2unet_core.batch.formats import AUTO, FORMATS
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.inference.engine import BATCH_SIZE
-from sam2unet_core.inference.model import Model
 from sam2unet_core.media.planes import Plane
 
 SEG_TYPES = ("binary", "fractional", "labelmap")
@@ -117,23 +114,3 @@ class Settings:
             "names": self.names,
             "force_task": self.force_task,
         }
-
-
-def settings_digest(settings: Settings, model: Model) -> str:
-    """Return the hash of everything that affects results, except the input."""
-    return digest(
-        {
-            "settings": settings.that_change_results(),
-            "task": model.task.to_dict(),
-            "weights": model.weights_sha256,
-            "runtime": model.runtime.name,
-            "precision": model.runtime.precision,
-            "version": __version__,
-        }
-    )
-
-
-def digest(content: object) -> str:
-    """Return the SHA-256 of a value's canonical JSON, in hex."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

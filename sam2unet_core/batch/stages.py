@@ -11,15 +11,20 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from sam2unet_core.batch.manifest import Line, Status
-from sam2unet_core.batch.naming import Naming, skipped_path
-from sam2unet_core.batch.previous import source_of
+from sam2unet_core.batch.folder import Line, Status
 from sam2unet_core.batch.settings import Settings
-from sam2unet_core.batch.sources import Row, skipped_row, unit_rows
-from sam2unet_core.batch.units import Unit
+from sam2unet_core.batch.units import (
+    Naming,
+    Row,
+    Unit,
+    skipped_path,
+    skipped_row,
+    source_of,
+    unit_rows,
+)
 from sam2unet_core.errors import GeometryError, InputError, Reason, SAM2UNetError, is_out_of_memory
+from sam2unet_core.files import without_names
 from sam2unet_core.inference.engine import FrameFailure, FrameResult
-from sam2unet_core.names import without_names
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame, Kind, Rejection, Series, Skipped, rejection_reason
 

@@ -9,17 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sam2unet_core.batch.lock import merging
-from sam2unet_core.batch.manifest import (
+from sam2unet_core.batch.folder import (
     Line,
     Manifest,
     Status,
     merge_manifests,
+    merge_records,
+    merging,
+    read_record,
     shard_manifests,
 )
-from sam2unet_core.batch.record import merge_records, read_record
-from sam2unet_core.batch.sources import PrivateFolder
-from sam2unet_core.batch.units import Unit
+from sam2unet_core.batch.units import PrivateFolder, Unit
 from sam2unet_core.files import write_bytes
 from sam2unet_core.report import Entry, Failure, Page, render
 from sam2unet_core.report.findings import Findings

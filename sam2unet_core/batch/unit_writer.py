@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
-from sam2unet_core.batch.cautions import CautionLog
-from sam2unet_core.batch.formats import Sink, Unfit, open_sinks
-from sam2unet_core.batch.manifest import Line, Output, Status
-from sam2unet_core.batch.outputs import Target, UnitWork
+from sam2unet_core.batch.folder import Line, Output, Status
+from sam2unet_core.batch.formats import OutputFile, Sink, Unfit, UnitWork, open_sinks
 from sam2unet_core.batch.stages import End, Problem, problem_of
 from sam2unet_core.errors import (
     GeometryError,
@@ -23,7 +22,7 @@ from sam2unet_core.errors import (
 )
 from sam2unet_core.inference.engine import FrameFailure, FrameResult
 from sam2unet_core.report.findings import Findings, FindingsCollector
-from sam2unet_core.types import Caution
+from sam2unet_core.types import Caution, Series
 
 
 class UnitWriter:
@@ -86,7 +85,7 @@ class UnitWriter:
             A line for each instance, the findings, and the problem of the whole unit, if any.
         """
         started = time.perf_counter()
-        outputs: list[tuple[Target, Output]] = []
+        outputs: list[tuple[OutputFile, Output]] = []
         stopped_by = end.problem or self._network_problem
         if self._write_problem is None and (stopped_by is None or self._frames):
             outputs = self._publish()
@@ -112,7 +111,7 @@ class UnitWriter:
             self._with_findings[each] += area > 0
             self.cautions.add(each, result.frame.cautions, number=result.frame.number)
 
-    def _publish(self) -> list[tuple[Target, Output]]:
+    def _publish(self) -> list[tuple[OutputFile, Output]]:
         """Close the sinks, then move their files to the results folder."""
         if not self._opened:
             return []
@@ -147,7 +146,7 @@ class UnitWriter:
         self._write_problem = found
 
     def _lines(
-        self, end: End, problem: Problem | None, outputs: list[tuple[Target, Output]]
+        self, end: End, problem: Problem | None, outputs: list[tuple[OutputFile, Output]]
     ) -> list[Line]:
         unit = self._work.unit
         count = len(unit.ids)
@@ -199,3 +198,50 @@ class UnitWriter:
     def _partly(self, index: int, message: str) -> str:
         done, total = self._frames[index], self._work.unit.series.instances[index].frames
         return f"{message} ({done} of {total} frames were done)" if done else message
+
+
+_MOST_NUMBERS = 8
+"""Frame numbers that one sentence lists at most."""
+
+
+class CautionLog:
+    """Collects cautions by instance: first those of the headers, then those of frames.
+
+    Args:
+        series: the series whose instances' cautions to start with.
+    """
+
+    def __init__(self, series: Series) -> None:
+        self._one_each = series.frame_count == len(series.instances)
+        self._found: dict[int, dict[Caution, list[int]]] = defaultdict(dict)
+        for index, instance in enumerate(series.instances):
+            self.add(index, instance.cautions)
+
+    def add(self, instance: int, cautions: Iterable[Caution], *, number: int | None = None) -> None:
+        """Add cautions of an instance and the number of their frame, from 1."""
+        for caution in cautions:
+            numbers = self._found[instance].setdefault(caution, [])
+            if number is not None and not self._one_each:
+                numbers.append(number)
+
+    def codes(self, instance: int) -> tuple[str, ...]:
+        """Return the distinct codes of an instance in alphabetical order."""
+        return tuple(sorted({caution.code for caution in self._found[instance]}))
+
+    def texts(self, instance: int) -> tuple[str, ...]:
+        """Return one sentence per caution of an instance."""
+        found = self._found[instance].items()
+        return tuple(f"{caution.message}{_frames(numbers)}" for caution, numbers in found)
+
+    def all_texts(self) -> tuple[str, ...]:
+        """Return the distinct sentences of all instances."""
+        return tuple(dict.fromkeys(t for index in sorted(self._found) for t in self.texts(index)))
+
+
+def _frames(numbers: list[int]) -> str:
+    if not numbers:
+        return ""
+    more = len(numbers) - _MOST_NUMBERS
+    named = ", ".join(map(str, numbers[:_MOST_NUMBERS]))
+    rest = f" and {more} more" if more > 0 else ""
+    return f" (frame{'s' if len(numbers) > 1 else ''} {named}{rest})"

@@ -35,11 +35,6 @@ SETTINGS = {
 """Settings small enough for two cores; real trainings use the defaults of train.yaml."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command()(demo)
-
-
 def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the results; must not exist.")

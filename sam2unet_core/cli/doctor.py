@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 MARKS = {"ok": ("ok", "green"), "lacking": ("lacks", "yellow"), "broken": ("broken", "red")}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("doctor")(doctor)
-
-
 def doctor(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
 ) -> None:

@@ -26,11 +26,6 @@ class Protocol(StrEnum):
     paper = "paper"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command()(evaluate)
-
-
 def evaluate(  # noqa: PLR0913 - the options of the command
     pred: Annotated[Path, typer.Argument(help="Folder of masks or probability maps.")],
     gt: Annotated[Path, typer.Argument(help="Dataset with masks/, or folder of masks.")],

@@ -1,9 +1,10 @@
-"""The application: registers the commands and shows expected errors as one line."""
+"""The application: finds the commands and shows expected errors as one line."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
@@ -14,7 +15,6 @@ from sam2unet_core.errors import ConfigError, SAM2UNetError
 
 COMMANDS = (
     "tasks",
-    "weights",
     "phantom",
     "train",
     "evaluate",
@@ -23,15 +23,46 @@ COMMANDS = (
     "worker",
     "demo",
     "doctor",
+    "weights",
 )
-"""A command NAME lives in `sam2unet_core.cli.NAME` and registers itself with `register(app)`.
+"""A command NAME is the function, or typer's application, `sam2unet_core.cli.NAME.NAME`.
 
-These modules import torch or MONAI inside their functions only, so `--help` stays fast.
+A module is imported when its command is used, all of them for `--help`; they import torch or MONAI
+inside their functions only.
 """
+SETTINGS = {"train": {"allow_extra_args": True, "ignore_unknown_options": True}}
+"""Settings of commands: `train` passes options that it does not know on to the bundle."""
+
+
+class ImportedCommands(Mapping[str, Any]):
+    """The commands by name; each access imports the command's module."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return typer's command, or click's."""
+        if name not in COMMANDS:
+            raise KeyError(name)
+        command = getattr(importlib.import_module(f"sam2unet_core.cli.{name}"), name)
+        one = typer.Typer()
+        if isinstance(command, typer.Typer):
+            one.add_typer(command, name=name)
+        else:
+            one.command(name, context_settings=SETTINGS.get(name))(command)
+        return typer.main.get_group(one).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, without import."""
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        """Return their number."""
+        return len(COMMANDS)
 
 
 class Commands(TyperGroup):
-    """The commands; rejects empty arguments."""
+    """The group of all commands; rejects empty arguments."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"commands": ImportedCommands()})
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's context, or click's
         """Parse the command line.
@@ -55,8 +86,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-for _name in COMMANDS:
-    importlib.import_module(f"sam2unet_core.cli.{_name}").register(app)
+
+@app.callback()
+def _group() -> None:
+    pass  # without a callback, typer makes no group of an application without commands
 
 
 def main() -> None:

@@ -10,11 +10,6 @@ from rich.console import Console
 from rich.progress import track
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("phantom")(phantom)
-
-
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     *,

@@ -13,17 +13,12 @@ from rich.progress import Progress as RichProgress
 from sam2unet_core.errors import DataError, LockedError
 
 if TYPE_CHECKING:
-    from sam2unet_core.dicom.servers import Outcome, Parcel
+    from sam2unet_core.dicom.servers import Parcel, SendOutcome
 
 NOT_ALL_SENT = 3
 """Exit code: some files were not sent."""
 REFUSED = 4
 """Exit code: OUT is in use."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command()(send)
 
 
 def send(
@@ -61,7 +56,7 @@ def send(
     Run the same command again to send the files that are left. Exit codes: 0 all sent, 2 usage, 3
     some files were not sent, 4 OUT is in use.
     """
-    from sam2unet_core.batch.lock import FolderLock
+    from sam2unet_core.batch.folder import FolderLock
     from sam2unet_core.dicom.servers import Tls, parse_destination, send_files
     from sam2unet_core.dicom.servers.address import check_ae_title
 
@@ -89,7 +84,7 @@ def send(
 
 def _parcels(out: Path) -> list[Parcel]:
     """Return the distinct DICOM files in the manifest, in its order."""
-    from sam2unet_core.batch.manifest import Manifest
+    from sam2unet_core.batch.folder import Manifest
     from sam2unet_core.dicom.servers import Parcel
 
     if not out.is_dir():
@@ -110,7 +105,7 @@ def _bar(*, show: bool) -> RichProgress:
     return RichProgress(console=Console(stderr=True), transient=True, disable=not show)
 
 
-def _report(outcome: Outcome, destination: str, *, quiet: bool) -> None:
+def _report(outcome: SendOutcome, destination: str, *, quiet: bool) -> None:
     for path, warning in outcome.warnings:
         _print(f"Warning: {path}: stored, but {warning}", "yellow")
     for path, reason in outcome.problems:

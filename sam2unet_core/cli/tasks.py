@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from sam2unet_core.task import Code, Task
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command("tasks")(tasks)
-
-
 def tasks(
     name: Annotated[str | None, typer.Argument(help="Show this task in full.")] = None,
     *,

@@ -17,11 +17,6 @@ from sam2unet_core.errors import ConfigError
 from sam2unet_core.task import Task, installed_bundle, load_preset
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
-
-
 def train(
     context: typer.Context,
     data: Annotated[Path, typer.Option(help="Folder with images/ and masks/.")],

@@ -19,25 +19,20 @@ if TYPE_CHECKING:
 
 _Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-    weights = typer.Typer(
-        help="Fetch, import, split, merge and describe weights files.", no_args_is_help=True
-    )
-    weights.command("list")(list_trunks)
-    weights.command("fetch")(fetch_trunk)
-    weights.command("import")(import_trunk)
-    weights.command("split")(split_full)
-    weights.command("merge")(merge_full)
-    weights.command("info")(show_info)
-    app.add_typer(weights, name="weights")
+weights = typer.Typer(
+    help="Fetch, import, split, merge and describe weights files.", no_args_is_help=True
+)
 
 
+@weights.command("list")
 def list_trunks() -> None:
     """List the trunks that can be downloaded and those in the cache."""
-    from sam2unet_core.network.checkpoint.cache import CACHE_VARIABLE, cache_folder, records
-    from sam2unet_core.network.checkpoint.catalog import CATALOG
+    from sam2unet_core.network.checkpoint.cache import (
+        CACHE_VARIABLE,
+        CATALOG,
+        cache_folder,
+        records,
+    )
 
     cached = records()
     table = Table(box=box.SIMPLE, show_edge=False)
@@ -53,6 +48,7 @@ def list_trunks() -> None:
     typer.echo(f"Cache: {cache_folder()}  (set {CACHE_VARIABLE} to move it)")
 
 
+@weights.command("fetch")
 def fetch_trunk(
     name: Annotated[str, typer.Argument(help="Name of a trunk; `list` shows them.")],
     *,
@@ -61,15 +57,16 @@ def fetch_trunk(
     ] = None,
 ) -> None:
     """Download a trunk of SAM2 or SAM2.1 into the cache; resumes an interrupted download."""
-    from sam2unet_core.network.checkpoint.catalog import find_entry
-    from sam2unet_core.network.checkpoint.fetch import Source, fetch
+    from sam2unet_core.network.checkpoint.cache import find_entry
+    from sam2unet_core.network.checkpoint.fetch import DownloadSource, fetch
 
     find_entry(name)  # fails before the bar is shown
     with _download_bar(name) as progress:
-        path = fetch(name, source=Source(base_url=base_url), progress=progress)
+        path = fetch(name, source=DownloadSource(base_url=base_url), progress=progress)
     typer.echo(str(path))
 
 
+@weights.command("import")
 def import_trunk(
     file: Annotated[Path, typer.Argument(help="A file with a trunk; it can have any name.")],
 ) -> None:
@@ -87,6 +84,7 @@ def import_trunk(
     typer.echo(str(path))
 
 
+@weights.command("split")
 def split_full(
     full: Annotated[Path, typer.Argument(help="A whole network, such as the authors' file.")],
     *,
@@ -104,6 +102,7 @@ def split_full(
         typer.echo(f"This trunk is not in the cache: sam2unet weights import {full}")
 
 
+@weights.command("merge")
 def merge_full(
     trunk: Annotated[Path, typer.Argument(help="A file that holds the trunk.")],
     delta: Annotated[Path, typer.Argument(help="A delta to this trunk.")],
@@ -117,6 +116,7 @@ def merge_full(
     typer.echo(str(output))
 
 
+@weights.command("info")
 def show_info(file: Annotated[Path, typer.Argument(help="Any weights file.")]) -> None:
     """Describe a weights file."""
     from sam2unet_core.network.checkpoint import read_info

@@ -10,11 +10,6 @@ import typer
 from sam2unet_core.errors import ConfigError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command()(worker)
-
-
 def worker(
     *,
     exchange: Annotated[

@@ -1,18 +1,21 @@
-"""List images and masks on disk and pair them by name."""
+"""List images and masks on disk, pair them by name, read them, and check them all."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from sam2unet_core.data.datalist import read_datalist
-from sam2unet_core.data.groups import composed, group_of, read_groups
-from sam2unet_core.data.problems import raise_problems
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2unet_core.data.lists import composed, group_of, read_datalist, read_groups
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.image import image_files
+from sam2unet_core.media.image import image_files, read_mask, read_picture
+from sam2unet_core.task import Task
 
 LAYOUT = (
     "expected images/ and masks/ with files of the same name (the suffix may differ), "
@@ -172,3 +175,97 @@ def _duplicates(samples: Iterable[Sample]) -> list[str]:
 def _empty_files(samples: Iterable[Sample]) -> list[str]:
     paths = [p for s in samples for p in (s.image, s.mask) if p is not None and p.is_file()]
     return [f"{p}: the file is empty (0 bytes)" for p in paths if p.stat().st_size == 0]
+
+
+def check_samples(
+    samples: Sequence[Sample],
+    task: Task,
+    *,
+    needs_foreground: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Open every image and mask once, so that no file can fail later.
+
+    Args:
+        samples: from `read_dataset`.
+        task: gives the classes that the masks may contain.
+        needs_foreground: refuse a set whose masks are all empty; off for evaluation.
+        progress: called with (samples done, total) from the calling thread.
+
+    Raises:
+        DataError: names all files that cannot be read or do not match; or all masks are empty.
+    """
+
+    def check(sample: Sample) -> tuple[list[str], bool]:
+        return _check_sample(sample, task)
+
+    problems: list[str] = []
+    foreground = False
+    with ThreadPoolExecutor() as pool:
+        for done, (found, has_foreground) in enumerate(pool.map(check, samples), start=1):
+            problems += found
+            foreground = foreground or has_foreground
+            if progress is not None:
+                progress(done, len(samples))
+    raise_problems(problems, source=f"{len(samples)} samples")
+    masks = [sample.mask for sample in samples if sample.mask is not None]
+    if masks and needs_foreground and not foreground:
+        raise DataError(
+            f"all {len(masks)} masks are empty, such as {masks[0]}: no pixels of "
+            f"{', '.join(each.name for each in task.classes)}; check how the masks are stored"
+        )
+
+
+def _check_sample(sample: Sample, task: Task) -> tuple[list[str], bool]:
+    """Return the problems of a sample, and whether its mask has foreground."""
+    problems: list[str] = []
+    size: tuple[int, ...] | None = None
+    try:
+        size = read_sample(sample.image, task).shape[:2]
+    except DataError as error:
+        problems.append(str(error))
+    if sample.mask is None:
+        return problems, False
+    try:
+        labels = read_mask(sample.mask, task.classes)
+    except DataError as error:
+        return [*problems, str(error)], False
+    if size is not None and labels.shape != size:
+        rotated = " (rotated: check the EXIF orientation)" if labels.shape == size[::-1] else ""
+        problems.append(
+            f"{sample.mask}: {labels.shape[0]}x{labels.shape[1]} pixels (rows x columns), its "
+            f"image {size[0]}x{size[1]}{rotated}"
+        )
+    return problems, bool(labels.any())
+
+
+def read_sample(path: Path, task: Task) -> NDArray[np.uint8]:
+    """Read an image as `sam2unet segment` feeds it to the network.
+
+    Where that would guess the grey range with a warning, this raises an error: training must not
+    depend on guesses that differ from image to image.
+
+    Returns:
+        The pixels, `(H, W, 3)` uint8 RGB.
+
+    Raises:
+        DataError: unreadable; more than 8 bits of unknown depth; or more than 8 bits for a task
+            with a grey window, which needs values with a unit.
+    """
+    picture = read_picture(path, window=task.window)
+    if picture.cautions:
+        reasons = "; ".join(caution.message for caution in picture.cautions)
+        raise DataError(
+            f"{path}: {reasons}. Save the pictures with 8 bits, "
+            + ("the window applied" if task.window else "or state their depth (PNG: sBIT)")
+        )
+    return picture.pixels
+
+
+def raise_problems(problems: Sequence[str], *, source: str, most: int = 20) -> None:
+    """Raise one DataError that lists the problems, if there are any."""
+    if problems:
+        shown = "".join(f"\n  {each}" for each in problems[:most])
+        more = f"\n  and {len(problems) - most} more" if len(problems) > most else ""
+        noun = "problem" if len(problems) == 1 else "problems"
+        raise DataError(f"{source}: {len(problems)} {noun}, correct or remove:{shown}{more}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2unet_core.data.datalist import datalist_sections
+from sam2unet_core.data.lists import datalist_sections
 from sam2unet_core.data.samples import Sample, read_dataset
 from sam2unet_core.errors import DataError
 

@@ -1,18 +1,23 @@
-"""Decode compressed frames with imagecodecs: one stream in, one array out."""
+"""Compressed pixel data: from fragments to frames (PS3.5 A.4), decoded with imagecodecs.
+
+A stream takes precedence over the header: it says which colour space its three components have.
+"""
 
 from __future__ import annotations
 
+import io
+import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from sam2unet_core.dicom.storage import name_of
+from sam2unet_core.dicom.files import name_of
 from sam2unet_core.errors import InputError, Reason
 
 Stored = NDArray[Any]
@@ -226,3 +231,212 @@ _DECODERS: dict[str, Callable[[bytes, Dataset], Stored]] = {
     "1.2.840.10008.1.2.8.1": _deflated,
 }
 """Decoders by transfer syntax (PS3.5 A.4, PS3.6 A)."""
+
+
+Fragment = tuple[int, int]
+"""Offset and length in bytes of a fragment's value in the file."""
+
+_ITEM = (0xFFFE, 0xE000)
+_END_OF_SEQUENCE = (0xFFFE, 0xE0DD)
+_SIGNATURES = (
+    b"\xff\xd8\xff",  # JPEG, JPEG-LS
+    b"\xff\x4f\xff\x51",  # JPEG 2000 codestream
+    b"\0\0\0\x0cjP  ",  # JP2
+    b"\xff\x0a",  # JPEG XL codestream
+    b"\0\0\0\x0cJXL ",  # JPEG XL container
+)
+"""Signatures of compressed streams, by which the first fragment of a frame is found."""
+
+
+def value_offset(head: bytes) -> int:
+    """Return the offset of the value in a pixel element, from its first 12 bytes.
+
+    The presence of a VR is detected, since this element may differ from the rest of the file. A VR
+    cannot be confused with a length: read as little-endian, each would be odd.
+    """
+    return 12 if head[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN") and head[6:8] == b"\0\0" else 8
+
+
+def read_fragments(file: BinaryIO) -> tuple[bytes, list[Fragment]]:
+    """Return the offset table and the fragments; the file is at its Pixel Data element.
+
+    Raises:
+        InputError: the pixel data are not encapsulated, empty or broken.
+    """
+    start = file.tell()
+    position = start + value_offset(file.read(12))
+    file.seek(position)
+    if file.read(4) != struct.pack("<HH", *_ITEM):  # whatever length is stated
+        raise InputError(
+            "the pixel data are not encapsulated, as the transfer syntax requires",
+            reason=Reason.CORRUPT,
+        )
+    found: list[Fragment] = []
+    size = file.seek(0, io.SEEK_END)
+    while position + 8 <= size:
+        file.seek(position)
+        group, element, length = struct.unpack("<HHL", file.read(8))
+        if (group, element) == _END_OF_SEQUENCE:
+            break
+        if (group, element) != _ITEM:
+            raise InputError("the fragments of the pixel data are broken", reason=Reason.CORRUPT)
+        found.append((position + 8, min(length, size - position - 8)))
+        position += 8 + length
+    if len(found) < 2 or not sum(length for _, length in found[1:]):
+        raise InputError("the pixel data are empty; copy the file again", reason=Reason.TRUNCATED)
+    file.seek(found[0][0])
+    table = file.read(found[0][1])
+    return table, [fragment for fragment in found[1:] if fragment[1]]
+
+
+def read_frames(file: BinaryIO, dataset: Dataset) -> list[list[Fragment]]:
+    """Return the fragments of each frame in the file, which may hold more than it states.
+
+    Frames are found by the offset table; if it is empty, invalid or incomplete, by the signatures
+    of compressed streams; else every fragment is a frame. The file is at its Pixel Data element.
+
+    Raises:
+        InputError: see `read_fragments`.
+    """
+    table, fragments = read_fragments(file)
+    starts = _offsets(table, fragments) or _extended(dataset, fragments)
+    found = _stream_starts(file, fragments)
+    if len(found) > len(starts or ()):
+        starts = found  # a table may omit frames, as the header does
+    if starts is None:
+        starts = list(range(len(fragments)))  # RLE and deflated frames have one fragment each
+    ends = [*starts[1:], len(fragments)]
+    return [fragments[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def read_stream(file: BinaryIO, fragments: Sequence[Fragment]) -> bytes:
+    """Return the compressed stream of a frame."""
+    parts = []
+    for offset, length in fragments:
+        file.seek(offset)
+        parts.append(file.read(length))
+    return b"".join(parts)
+
+
+def _offsets(table: bytes, fragments: Sequence[Fragment]) -> list[int] | None:
+    """Return the first fragment of each frame by the Basic Offset Table, or None."""
+    if len(table) < 4:
+        return None
+    count = len(table) // 4
+    return _at(struct.unpack(f"<{count}L", table[: 4 * count]), fragments)
+
+
+def _extended(dataset: Dataset, fragments: Sequence[Fragment]) -> list[int] | None:
+    """Return the first fragment of each frame by the Extended Offset Table, or None."""
+    table = dataset.get("ExtendedOffsetTable")
+    if not isinstance(table, bytes) or len(table) < 8:
+        return None
+    count = len(table) // 8
+    return _at(struct.unpack(f"<{count}Q", table[: 8 * count]), fragments)
+
+
+def _at(offsets: Sequence[int], fragments: Sequence[Fragment]) -> list[int] | None:
+    """Return the fragments at offsets from the first one; None if one is missing."""
+    by_offset = {offset - fragments[0][0]: index for index, (offset, _) in enumerate(fragments)}
+    if not offsets or offsets[0] != 0 or list(offsets) != sorted(set(offsets)):
+        return None
+    found = [by_offset.get(offset) for offset in offsets]
+    return None if None in found else [index for index in found if index is not None]
+
+
+def _stream_starts(file: BinaryIO, fragments: Sequence[Fragment]) -> list[int]:
+    """Return the fragments with the signature of the first one, if it is a known one."""
+    starts = []
+    for offset, length in fragments:
+        file.seek(offset)
+        starts.append(file.read(min(12, length)))
+    signature = next((each for each in _SIGNATURES if starts[0].startswith(each)), None)
+    if signature is None:
+        return []
+    return [index for index, each in enumerate(starts) if each.startswith(signature)]
+
+
+Colours = Literal["rgb", "ybr"]
+_RGB_IDS = ((82, 71, 66), (114, 103, 98))
+"""Component identifiers R, G, B in either case, as in libjpeg."""
+_SAMPLE = 1 << 16
+_TOLERANCE = 8
+"""Levels outside 0 to 255 that lossy compression explains."""
+_OUTSIDE_RGB = {"ybr": 0.05, "rgb": 0.005}
+"""Share of pixels outside RGB above which components cannot be YCbCr, by their label."""
+_FLAT = 2.0
+"""Standard deviation below which a picture shows nothing."""
+_NO_COLOUR = 3.0
+"""Deviation from the middle up to which there are no colour differences."""
+_CORRELATED = 0.5
+"""Correlation above which two components are colours, not colour differences."""
+
+
+class ColourRule:
+    """Determines the colour space of an instance's frames.
+
+    A JPEG stream states it by markers, component identifiers or sub-sampling. Otherwise the label
+    in the header holds, unless the pixels contradict it: dark or saturated colours read as YCbCr
+    lie outside RGB, and green and blue correlate, which colour differences do not. What the pixels
+    show in one frame holds for the following ones. JPEG 2000 and JPEG XL give RGB if the stream
+    transforms colours; otherwise the header holds.
+    """
+
+    def __init__(self, photometric: str) -> None:
+        self._labelled: Colours = "ybr" if photometric.startswith("YBR_FULL") else "rgb"
+        self._decided: Colours | None = None
+
+    def __call__(
+        self, stored: NDArray[Any], *, syntax: str = "", stream: bytes = b"", bits: int = 8
+    ) -> Colours:
+        """Return the colour space of a frame, `(H, W, 3)` components of `bits` bits as decoded.
+
+        `syntax` and `stream` are empty for uncompressed frames.
+        """
+        if syntax in DCT_SYNTAXES:
+            stated = _colours_stated(jpeg_markers(stream))
+            return stated or self._guessed(stored, bits)
+        if syntax in XL_SYNTAXES or (syntax in WAVELET_SYNTAXES and wavelet_colour(stream)):
+            return "rgb"
+        return self._labelled
+
+    def _guessed(self, stored: NDArray[Any], bits: int) -> Colours:
+        """Return the colour space shown by the first frame with a clear answer."""
+        if self._decided is None:
+            flat = stored.reshape(-1, 3)
+            flat = flat[:: max(1, len(flat) // _SAMPLE)].astype(np.float64) / 2.0 ** (bits - 8)
+            self._decided = _shown_by(flat, self._labelled)
+        return self._decided or self._labelled
+
+
+def _colours_stated(markers: JpegMarkers) -> Colours | None:
+    """Return the colour space that a JPEG stream states, or None."""
+    if markers.adobe is not None:
+        return "rgb" if markers.adobe == 0 else "ybr"
+    if markers.jfif or markers.subsampled:
+        return "ybr"
+    return "rgb" if markers.ids in _RGB_IDS else None
+
+
+def _shown_by(flat: NDArray[np.float64], labelled: Colours) -> Colours | None:
+    """Return the colour space that `(N, 3)` components show, or None if unclear."""
+    spread, middle = flat.std(axis=0), flat.mean(axis=0)
+    if max(spread[1:]) < _NO_COLOUR and max(np.abs(middle[1:] - 128)) < _NO_COLOUR:
+        return "ybr"  # a grey picture
+    if max(spread) < _FLAT:
+        return None
+    outside = _share_outside_rgb(flat)
+    if labelled == "ybr":
+        return "rgb" if outside > _OUTSIDE_RGB["ybr"] else "ybr"
+    correlated = min(spread[1:]) == 0 or np.corrcoef(flat[:, 1], flat[:, 2])[0, 1] >= _CORRELATED
+    return "rgb" if outside > _OUTSIDE_RGB["rgb"] or correlated else "ybr"
+
+
+def _share_outside_rgb(flat: NDArray[np.float64]) -> float:
+    """Return the share of pixels that, read as YCbCr, lie outside RGB (PS3.3 C.7.6.3.1.2)."""
+    luma, blue, red = flat[:, 0], flat[:, 1] - 128, flat[:, 2] - 128
+    rgb = (luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue)
+    outside = np.zeros(len(flat), bool)
+    for channel in rgb:
+        outside |= (channel < -_TOLERANCE) | (channel > 255 + _TOLERANCE)
+    return float(outside.mean()) if len(outside) else 0.0

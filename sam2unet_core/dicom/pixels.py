@@ -20,14 +20,17 @@ from pydicom.pixels import convert_color_space, get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from sam2unet_core.dicom.attributes import FLOATS, PixelElement, pixel_element
-from sam2unet_core.dicom.codecs import decode, is_concealed, syntax_of
-from sam2unet_core.dicom.colour import ColourRule
-from sam2unet_core.dicom.encapsulated import read_frames, read_stream
-from sam2unet_core.dicom.grey import GreyChain
+from sam2unet_core.dicom.codecs import (
+    ColourRule,
+    decode,
+    is_concealed,
+    read_frames,
+    read_stream,
+    syntax_of,
+)
+from sam2unet_core.dicom.files import is_encapsulated, name_of, quiet, quietly
+from sam2unet_core.dicom.grey import GreyChain, Table, palette
 from sam2unet_core.dicom.header import frame_count, open_header
-from sam2unet_core.dicom.lookup import Table, palette
-from sam2unet_core.dicom.quiet import quiet, quietly
-from sam2unet_core.dicom.storage import is_encapsulated, name_of
 from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.task import Window
 from sam2unet_core.types import Caution, Indices

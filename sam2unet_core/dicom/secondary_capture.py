@@ -18,9 +18,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from sam2unet_core.dicom.codes import PURPOSE, code_item
 from sam2unet_core.dicom.modules import (
+    PURPOSE,
     add_source_series,
+    code_item,
     derived_dataset,
     reference,
     source_header,
@@ -28,12 +29,11 @@ from sam2unet_core.dicom.modules import (
     start_file,
     takes_frame_numbers,
 )
-from sam2unet_core.dicom.seg_frames import decimals
+from sam2unet_core.dicom.seg import decimals
 from sam2unet_core.dicom.uids import SOFTWARE, Provenance
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.caption import captioned
-from sam2unet_core.media.image import overlay
-from sam2unet_core.media.writer import FileWriter
+from sam2unet_core.files import FileWriter
+from sam2unet_core.media.image import captioned, overlay
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame, Series
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from sam2unet_core.dicom.encapsulated import read_fragments
+from sam2unet_core.dicom.codecs import read_fragments
 from sam2unet_core.dicom.header import frame_count, open_header
 from sam2unet_core.errors import InputError, MissingExtraError, Reason
 from sam2unet_core.media.video import pictures, probe

@@ -28,8 +28,9 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ComprehensiveSRStorage
 from scipy import ndimage
 
-from sam2unet_core.dicom.codes import algorithm_name, code, tracking_id, tracking_uid
 from sam2unet_core.dicom.modules import (
+    algorithm_name,
+    code,
     derived_dataset,
     reference,
     source_header,
@@ -37,10 +38,12 @@ from sam2unet_core.dicom.modules import (
     stand_in_note,
     start_file,
     takes_frame_numbers,
+    tracking_id,
+    tracking_uid,
 )
 from sam2unet_core.dicom.uids import MANUFACTURER, SOFTWARE, Provenance, derived_uid
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.writer import FileWriter
+from sam2unet_core.files import FileWriter
 from sam2unet_core.task import Task, TaskClass
 from sam2unet_core.types import Frame, Series
 

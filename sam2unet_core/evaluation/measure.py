@@ -18,15 +18,14 @@ from sam2unet_core.evaluation.pairs import (
 )
 from sam2unet_core.evaluation.reading import (
     Case,
-    Progress,
+    OnProgress,
     choose_maps,
     choose_masks,
     read_cases,
     read_maps,
     with_threshold,
 )
-from sam2unet_core.evaluation.result import Evaluation, summarise_clinical, summarise_paper
-from sam2unet_core.evaluation.strata import Row
+from sam2unet_core.evaluation.result import Evaluation, Row, summarise_clinical, summarise_paper
 from sam2unet_core.metrics import PaperProtocol, score_class
 from sam2unet_core.task import Task
 
@@ -61,7 +60,7 @@ def evaluate_folders(
     protocol: Protocol = "clinical",
     groups: Path | str | None = None,
     options: Options | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Evaluation:
     """Evaluate a folder of predictions against a folder of masks, paired by name.
 
@@ -97,7 +96,7 @@ def evaluate_samples(
     task: Task,
     protocol: Protocol = "clinical",
     options: Options | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Evaluation:
     """Evaluate a folder of predictions against the masks of `samples`; see `evaluate_folders`."""
     return _evaluate(
@@ -178,7 +177,7 @@ def _evaluate(
     task: Task,
     protocol: Protocol,
     options: Options,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> Evaluation:
     found = find_predictions(pred)
     if protocol == "paper":
@@ -202,7 +201,7 @@ def _evaluate(
 
 
 def _measure_paper(
-    pairs: Sequence[tuple[Target, Sequence[Path]]], *, task: Task, progress: Progress | None
+    pairs: Sequence[tuple[Target, Sequence[Path]]], *, task: Task, progress: OnProgress | None
 ) -> Evaluation:
     protocol = PaperProtocol()
     rows: list[Row] = []

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from sam2unet_core.data import Sample, group_of, raise_problems, read_groups
-from sam2unet_core.data.groups import composed
+from sam2unet_core.data.lists import composed
 from sam2unet_core.data.samples import by_name
 from sam2unet_core.errors import DataError
 from sam2unet_core.media.image import IMAGE_SUFFIXES, image_files

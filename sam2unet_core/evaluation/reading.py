@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sam2unet_core.data import raise_problems
 from sam2unet_core.errors import DataError
 from sam2unet_core.evaluation.pairs import Predictions, Target
-from sam2unet_core.inference.postprocess import label_map
+from sam2unet_core.inference.transforms import label_map
 from sam2unet_core.media.image import is_soft_map, read_mask, read_probability
 from sam2unet_core.task import Task
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 Labels = NDArray[np.uint8]
 Reader = Callable[[Path], Labels]
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Source:
+class PredictionFiles:
     """Files to read predictions from.
 
     Attributes:
@@ -53,26 +53,28 @@ class Source:
     probabilities: bool
 
 
-def choose_masks(found: Predictions, *, task: Task, threshold: float | None, pred: Path) -> Source:
+def choose_masks(
+    found: Predictions, *, task: Task, threshold: float | None, pred: Path
+) -> PredictionFiles:
     """Choose the files for the clinical protocol: masks, or probability maps for a threshold.
 
     Raises:
         DataError: a threshold for masks, or a class without a map.
     """
     if found.masks and threshold is None:
-        return Source({name: [path] for name, path in found.masks.items()}, False)
+        return PredictionFiles({name: [path] for name, path in found.masks.items()}, False)
     if found.probabilities:
-        return Source(_maps_by_class(found, task=task), True)
+        return PredictionFiles(_maps_by_class(found, task=task), True)
     soft = task.num_classes == 1 and any(is_soft_map(path) for path in found.plain.values())
     if threshold is not None and not soft:
         raise DataError(
             f"{pred}: holds masks, so the threshold {threshold:g} has nothing to act on; write "
             "probability maps, or omit the threshold"
         )
-    return Source({name: [path] for name, path in found.plain.items()}, soft)
+    return PredictionFiles({name: [path] for name, path in found.plain.items()}, soft)
 
 
-def choose_maps(found: Predictions, *, task: Task, pred: Path) -> Source:
+def choose_maps(found: Predictions, *, task: Task, pred: Path) -> PredictionFiles:
     """Choose the files for the paper's protocol: probability maps, never masks.
 
     Raises:
@@ -84,14 +86,14 @@ def choose_maps(found: Predictions, *, task: Task, pred: Path) -> Source:
             "the clinical protocol"
         )
     if found.probabilities:
-        return Source(_maps_by_class(found, task=task), True)
+        return PredictionFiles(_maps_by_class(found, task=task), True)
     if not any(is_soft_map(path) for path in found.plain.values()):
         raise DataError(
             f"{pred}: every prediction is a mask (at most two values, a palette or a JPEG); the "
             "paper's protocol averages over 256 thresholds and needs probability maps in 16-bit "
             "or 8-bit grey PNG (the format `probabilities`). For masks use the clinical protocol"
         )
-    return Source({name: [path] for name, path in found.plain.items()}, True)
+    return PredictionFiles({name: [path] for name, path in found.plain.items()}, True)
 
 
 def read_cases(
@@ -99,7 +101,7 @@ def read_cases(
     *,
     task: Task,
     probabilities: bool,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> Iterator[Case]:
     """Read pairs one by one; problems are raised together at the end."""
 
@@ -120,7 +122,7 @@ def read_cases(
 
 
 def read_maps(
-    pairs: Sequence[tuple[Target, Sequence[Path]]], *, task: Task, progress: Progress | None
+    pairs: Sequence[tuple[Target, Sequence[Path]]], *, task: Task, progress: OnProgress | None
 ) -> Iterator[tuple[Target, NDArray[np.float32], NDArray[np.bool_]]]:
     """Read (target, probability map, mask) one by one; problems are raised together at the end."""
 
@@ -145,7 +147,7 @@ def _read_all(
     pairs: Sequence[tuple[Target, Sequence[Path]]],
     read: Callable[[Target, Sequence[Path]], T],
     *,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> Iterator[T]:
     problems: list[str] = []
     for done, (target, files) in enumerate(pairs, start=1):

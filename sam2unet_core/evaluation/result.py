@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.table import Table
 
-from sam2unet_core.evaluation.strata import STRATA, Row
 from sam2unet_core.files import write_bytes
 from sam2unet_core.metrics import Summary, ratio, summarise
 from sam2unet_core.task import Task
@@ -242,3 +241,41 @@ def _cell(value: str | float) -> str | float:
 
 def _formatted(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+SMALL = 0.05
+LARGE = 0.2
+"""Share of the frame below which a class is small, and above which it is large."""
+
+Row = dict[str, str | float]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """A subset of the images that show a class.
+
+    Attributes:
+        title: what the images have in common.
+        holds: whether a row of `metrics.csv` belongs to it.
+    """
+
+    title: str
+    holds: Callable[[Row], bool]
+
+
+STRATA: dict[str, dict[str, Stratum]] = {
+    "by_size": {
+        "small": Stratum("below 5 % of the frame", lambda row: 0 < _share(row) < SMALL),
+        "medium": Stratum("5 to 20 % of the frame", lambda row: SMALL <= _share(row) <= LARGE),
+        "large": Stratum("above 20 % of the frame", lambda row: _share(row) > LARGE),
+    },
+    "by_number": {
+        "one": Stratum("one lesion", lambda row: row["lesions"] == 1),
+        "several": Stratum("several lesions", lambda row: float(row["lesions"]) > 1),
+    },
+}
+"""Partitions of the images that show a class, by their key in `summary.json`."""
+
+
+def _share(row: Row) -> float:
+    return float(row["share"])

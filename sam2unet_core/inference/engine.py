@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sam2unet_core.errors import OutOfMemoryError, WeightsError, is_out_of_memory
-from sam2unet_core.inference.ahead import in_background
-from sam2unet_core.inference.cores import Computing, Cores
 from sam2unet_core.inference.model import Model
-from sam2unet_core.inference.postprocess import class_masks, label_map, to_probabilities
-from sam2unet_core.inference.transforms import prepare
+from sam2unet_core.inference.threads import Computing, Cores, in_background
+from sam2unet_core.inference.transforms import class_masks, label_map, prepare, to_probabilities
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame
 

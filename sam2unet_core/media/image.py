@@ -1,20 +1,20 @@
-"""Read and write plain image files: frames, masks and probability maps."""
+"""Read and write plain image files: frames, masks and probability maps; a file as a series."""
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from sam2unet_core.errors import DataError
+from sam2unet_core.errors import DataError, InputError, Reason
 from sam2unet_core.files import write_bytes
 from sam2unet_core.media.depth import stated_scale, to_bytes
 from sam2unet_core.media.labels import (
@@ -24,9 +24,12 @@ from sam2unet_core.media.labels import (
     labels_from_palette,
     labels_from_transparency,
 )
-from sam2unet_core.media.opening import Opened, open_image
+from sam2unet_core.media.opening import OpenedImage, TruncatedError, open_image, upright_size
 from sam2unet_core.task import TaskClass, Window
-from sam2unet_core.types import Caution
+from sam2unet_core.types import Caution, Frame, Indices, Instance, Kind, OnError, Series, Skipped
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".avif"}
@@ -242,7 +245,11 @@ def _is_hidden(name: str) -> bool:
 
 
 def _labels_from_stored(
-    opened: Opened, values: NDArray[np.integer[Any]], classes: Sequence[TaskClass], *, name: str
+    opened: OpenedImage,
+    values: NDArray[np.integer[Any]],
+    classes: Sequence[TaskClass],
+    *,
+    name: str,
 ) -> NDArray[np.uint8]:
     """Turn greys into class indices; in `values` white is always high."""
     full_scale = stated_scale(values, full_scale=opened.full_scale, stated_bits=opened.stated_bits)
@@ -283,7 +290,7 @@ def _converted(image: Image.Image, mode: str, path: Path) -> Image.Image:
 
 
 def _over_black(
-    pixels: NDArray[np.uint8], deep: NDArray[np.integer[Any]], opened: Opened
+    pixels: NDArray[np.uint8], deep: NDArray[np.integer[Any]], opened: OpenedImage
 ) -> NDArray[np.uint8]:
     """Return RGB from samples of more than 8 bits, with transparency over black."""
     if opened.transparent is not None:  # one transparent grey or colour
@@ -314,3 +321,74 @@ def _save_png(path: Path | str, image: Image.Image) -> None:
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", compress_type=zlib.Z_RLE)
     write_bytes(Path(path), encoded.getvalue())
+
+
+def captioned(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """Return `(H, W, 3)` uint8 RGB pixels with a line of text on a dark band at the bottom."""
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image, "RGBA")
+    height, width = pixels.shape[:2]
+    size = max(8, height // 36)
+    font = ImageFont.load_default(size)
+    if draw.textlength(text, font) > width - 4:
+        size = max(6, int(size * (width - 4) / draw.textlength(text, font)))
+        font = ImageFont.load_default(size)
+    draw.rectangle((0, height - size - size // 2, width, height), fill=(0, 0, 0, 160))
+    draw.text((2, height - size - size // 4), text, font=font, fill=(255, 255, 255, 255))
+    return np.asarray(image)
+
+
+def picture_series(path: Path, *, source_path: Path, relative: str) -> Series | Skipped:
+    """Describe an image file from its header; a file that is not an image is skipped."""
+    try:
+        columns, rows = upright_size(path)
+    except (DataError, OSError) as error:
+        message = f"{path.name}: {_text(error, path)}"
+        return Skipped(path, _reason(error), message, relative)
+    return Series(
+        kind=Kind.IMAGES,
+        instances=(Instance(path),),
+        source=PictureSource(),
+        source_path=source_path,
+        relative=relative,
+        rows=rows,
+        columns=columns,
+        frame_count=1,
+    )
+
+
+class PictureSource:
+    """Reads the one frame of an image file."""
+
+    def frames(
+        self, series: Series, *, indices: Indices, window: Window | None, on_error: OnError | None
+    ) -> Iterator[Frame]:
+        """Yield the frame; a caution reports that the grey window does not apply."""
+        if indices is not None and 0 not in indices:
+            return
+        path = series.instances[0].path
+        try:
+            picture = read_picture(path, window=window)
+        except (DataError, OSError, MemoryError) as error:
+            named = InputError(f"{path.name}: {_text(error, path)}", reason=_reason(error))
+            if on_error is None:
+                raise named from error
+            on_error(0, named)
+        else:
+            yield Frame(picture.pixels, 0, 0, 1, cautions=picture.cautions)
+
+    def dataset(self, series: Series, instance_index: int) -> Dataset | None:
+        """Return None: an image file has no DICOM header."""
+        return None
+
+
+def _text(error: Exception, path: Path) -> str:
+    return str(error).replace(f"{path}: ", "").replace(str(path), path.name)
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, MemoryError):
+        return Reason.OUT_OF_MEMORY
+    if isinstance(error, TruncatedError):
+        return Reason.TRUNCATED
+    return Reason.TOO_LARGE if "too large" in str(error) else Reason.CORRUPT

@@ -21,22 +21,20 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from sam2unet_core.errors import DataError
 from sam2unet_core.media.headers import (
+    UPRIGHT,
+    WHITE_IS_ZERO,
     PngHeader,
     WatchedFile,
+    deep_samples,
+    deep_tags,
     formats_by_content,
     is_lossy,
     is_truncated,
+    is_truncated_tiff,
     jpeg2000_depth,
     largest_pnm_value,
     png_header,
     png_without_text,
-)
-from sam2unet_core.media.tiff import (
-    UPRIGHT,
-    WHITE_IS_ZERO,
-    deep_samples,
-    deep_tags,
-    is_truncated_tiff,
     unsupported_depth,
 )
 
@@ -45,7 +43,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedImage:
     """A decoded image file.
 
     Attributes:
@@ -77,7 +75,7 @@ class TruncatedError(DataError):
     """A truncated image file."""
 
 
-def open_image(path: Path) -> Opened:
+def open_image(path: Path) -> OpenedImage:
     """Decode an image file.
 
     Raises:
@@ -112,7 +110,7 @@ def _read_with_fallback(path: Path, read: Callable[[IO[bytes]], T]) -> T:
             return read(io.BytesIO(content))
 
 
-def _decoded(path: Path, stream: IO[bytes]) -> Opened:
+def _decoded(path: Path, stream: IO[bytes]) -> OpenedImage:
     with _recognised(path, stream) as image:
         if image is None:
             return _open_deep_tiff(path)
@@ -210,11 +208,11 @@ def _orientation(image: Image.Image) -> int:
     return int(exif.get(ExifTags.Base.Orientation, 1))
 
 
-def _open_png(path: Path, image: Image.Image, header: PngHeader, orientation: int) -> Opened:
+def _open_png(path: Path, image: Image.Image, header: PngHeader, orientation: int) -> OpenedImage:
     deep = None
     if header.bits == 16:
         deep = _grey(image, path) if header.grey else _deep_colours(path, image, orientation)
-    return Opened(
+    return OpenedImage(
         image,
         deep,
         full_scale=2**header.bits - 1,
@@ -225,13 +223,13 @@ def _open_png(path: Path, image: Image.Image, header: PngHeader, orientation: in
     )
 
 
-def _open_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
+def _open_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> OpenedImage:
     """Return a TIFF (it has tags) or a file in another format than PNG."""
     deep: NDArray[np.integer[Any]] | None
     largest = _largest(path, image)
     if largest > 255 or (image.format == "PPM" and image.mode != "F"):
         deep = _all_bits(path, image, largest) if largest > 255 else None
-        return Opened(image, deep, largest, None, False, is_lossy(path, image), None)
+        return OpenedImage(image, deep, largest, None, False, is_lossy(path, image), None)
     bits = max(tags.get(258, (8,)))
     white_is_zero = tags.get(262) == WHITE_IS_ZERO
     deep = None
@@ -245,7 +243,7 @@ def _open_other(path: Path, image: Image.Image, tags: dict[int, Any]) -> Opened:
             deep = full_scale - deep
     elif bits > 8:
         deep = deep_samples(path, tags)
-    return Opened(
+    return OpenedImage(
         image,
         deep,
         full_scale=full_scale,
@@ -324,11 +322,11 @@ def _deep_colours(path: Path, image: Image.Image, orientation: int) -> NDArray[n
     raise unsupported_depth(path)
 
 
-def _open_deep_tiff(path: Path) -> Opened:
+def _open_deep_tiff(path: Path) -> OpenedImage:
     """Decode a TIFF that Pillow does not support."""
     tags = deep_tags(path)
     deep = deep_samples(path, tags)
     full_scale = 2 ** max(tags[258]) - 1
     image = Image.fromarray(np.rint(deep * (255 / full_scale)).astype(np.uint8))
     white_is_zero = tags[262] == WHITE_IS_ZERO
-    return Opened(image, deep, full_scale, _stated_bits(tags), white_is_zero, False, None)
+    return OpenedImage(image, deep, full_scale, _stated_bits(tags), white_is_zero, False, None)

@@ -48,7 +48,7 @@ _BUILT_ON_DAMAGE = Caution("pixels_concealed", "the picture depends on an earlie
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedFrame:
     """One decoded frame.
 
     Attributes:
@@ -180,7 +180,7 @@ def probe(source: Path | BinaryIO, *, bare: str | None = None) -> VideoInfo:
 
 def pictures(
     source: Path | BinaryIO, *, indices: Indices = None, bare: str | None = None
-) -> Iterator[Picture]:
+) -> Iterator[DecodedFrame]:
     """Decode a video one frame at a time, in display order.
 
     Colours are converted by the matrix and range that the stream states; by default BT.709 for HD
@@ -208,7 +208,7 @@ def pictures(
             pending.update(dict.fromkeys(restarted))
             cautions = damage.of(frame)
             if index == following:
-                yield Picture(_rgb(frame), index, time_s, (*pending, *cautions))
+                yield DecodedFrame(_rgb(frame), index, time_s, (*pending, *cautions))
                 pending.clear()
                 following = next(wanted, None)
                 if following is None:
@@ -278,12 +278,12 @@ class Damage:
         return (_BUILT_ON_DAMAGE,) if self._since_damage else ()
 
 
-def _frame(picture: Picture) -> Frame:
+def _frame(picture: DecodedFrame) -> Frame:
     index = picture.index
     return Frame(picture.pixels, index, 0, index + 1, picture.time_s, picture.cautions)
 
 
-def _other_size(picture: Picture, series: Series) -> str:
+def _other_size(picture: DecodedFrame, series: Series) -> str:
     height, width = picture.pixels.shape[:2]
     return (
         f"frame {picture.index + 1} has another size ({width} x {height}) than the first "

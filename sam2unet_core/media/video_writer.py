@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.caption import captioned
-from sam2unet_core.media.image import overlay
+from sam2unet_core.files import FileWriter
+from sam2unet_core.media.image import captioned, overlay
 from sam2unet_core.media.video import load_av
-from sam2unet_core.media.writer import FileWriter
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame, Series
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2unet_core.errors import DataError, GeometryError
+from sam2unet_core.files import FileWriter
 from sam2unet_core.media.nifti import NiftiFile
 from sam2unet_core.media.volume import read_volume_header
-from sam2unet_core.media.writer import FileWriter
 from sam2unet_core.types import Frame, Kind, Series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -10,10 +10,8 @@ from sam2unet_core.monai_parts.configuration import (
     run_folder,
     training_task,
 )
-from sam2unet_core.monai_parts.distributed import process_device, start_process_group
-from sam2unet_core.monai_parts.frames import LoadFramed, Prepared, ToMasksd, as_items
+from sam2unet_core.monai_parts.frames import LoadFramed, Prepared, ToMasksd, as_items, image_samples
 from sam2unet_core.monai_parts.inference import SegmenterInferer, WriteResultsd, picture_formats
-from sam2unet_core.monai_parts.inputs import image_samples
 from sam2unet_core.monai_parts.logs import (
     TrainingBar,
     dice_metric,
@@ -40,6 +38,8 @@ from sam2unet_core.monai_parts.training import (
     ScaledBatch,
     WeightAverage,
     clip_gradients,
+    process_device,
+    start_process_group,
     trainable_parameters,
 )
 

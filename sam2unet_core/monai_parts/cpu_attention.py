@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sam2unet_core.inference.cpu.ordered import whole_and_rest, window_view
-from sam2unet_core.network.attention import WindowAttention, pool_tokens
-from sam2unet_core.network.hiera import Block
+from sam2unet_core.inference.cpu.prepare import whole_and_rest, window_view
+from sam2unet_core.network.hiera import Block, WindowAttention, pool_tokens
 
 
 def attend_fast_on_cpu(network: nn.Module) -> None:

@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 
-from sam2unet_core.data import Sample, read_sample
-from sam2unet_core.inference.postprocess import class_masks, to_probabilities
-from sam2unet_core.inference.transforms import prepare, prepare_target
+from sam2unet_core.data import Sample, read_dataset, read_sample
+from sam2unet_core.inference.transforms import (
+    class_masks,
+    prepare,
+    prepare_target,
+    to_probabilities,
+)
 from sam2unet_core.media.image import read_mask
 from sam2unet_core.task import Task
 
@@ -93,3 +97,12 @@ class ToMasksd(Transform):
         item["pred"] = torch.from_numpy(class_masks(found, self.task).astype(np.float32))
         item["label"] = torch.as_tensor(item["label"]).float().cpu()
         return item
+
+
+def image_samples(dataset_dir: str) -> list[Sample]:
+    """Return the images of a folder, or of the `images/` in it.
+
+    Raises:
+        DataError: there are none.
+    """
+    return read_dataset(Path(dataset_dir), masks=False)

@@ -16,7 +16,7 @@ from sam2unet_core.network.variants import find_variant
 
 
 @dataclass(frozen=True)
-class Kind:
+class SettingKind:
     """The kind of value that a setting takes.
 
     Attributes:
@@ -52,7 +52,7 @@ class Kind:
             raise ConfigError(f"{key} {shown}: expected {self.expected}") from error
 
 
-def kind_of(key: str, default: object = None) -> Kind | None:
+def kind_of(key: str, default: object = None) -> SettingKind | None:
     """Return the kind of a setting, or None if it is not known.
 
     Args:
@@ -93,9 +93,11 @@ def _like(kinds: tuple[type, ...]) -> Callable[[Any], object]:
     return read
 
 
-def _whole(low: int, high: float = math.inf) -> Kind:
+def _whole(low: int, high: float = math.inf) -> SettingKind:
     upper = f" to {high:.0f}" if math.isfinite(high) else ""
-    return Kind(f"a whole number from {low}{upper}", lambda value: _read_whole(value, low, high))
+    return SettingKind(
+        f"a whole number from {low}{upper}", lambda value: _read_whole(value, low, high)
+    )
 
 
 def _read_whole(value: Any, low: int, high: float = math.inf) -> int:
@@ -108,8 +110,8 @@ def _read_whole(value: Any, low: int, high: float = math.inf) -> int:
     return number
 
 
-def _number(expected: str, accepts: Callable[[float], bool]) -> Kind:
-    return Kind(expected, lambda value: _read_number(value, accepts))
+def _number(expected: str, accepts: Callable[[float], bool]) -> SettingKind:
+    return SettingKind(expected, lambda value: _read_number(value, accepts))
 
 
 def _read_number(value: Any, accepts: Callable[[float], bool]) -> float:
@@ -122,13 +124,13 @@ def _read_number(value: Any, accepts: Callable[[float], bool]) -> float:
     return number
 
 
-def _choice(names: Sequence[str]) -> Kind:
+def _choice(names: Sequence[str]) -> SettingKind:
     def read(value: Any) -> str:
         if value not in names:
             raise ValueError(value)
         return str(value)
 
-    return Kind(f"one of {', '.join(names)}", read, is_text=True)
+    return SettingKind(f"one of {', '.join(names)}", read, is_text=True)
 
 
 def _read_sides(value: Any) -> list[int]:
@@ -153,17 +155,17 @@ def _read_variant(value: Any) -> str:
     return find_variant(_read_text(value)).name
 
 
-_PATH = Kind("a path", _read_text, is_text=True)
+_PATH = SettingKind("a path", _read_text, is_text=True)
 _OPEN_PATH = replace(_PATH, optional=True)
-_NAME = Kind("a name", _read_text, is_text=True)
+_NAME = SettingKind("a name", _read_text, is_text=True)
 _OPEN_NAME = replace(_NAME, optional=True)
-_TRUTH = Kind("True or False", _read_truth)
+_TRUTH = SettingKind("True or False", _read_truth)
 _ABOVE_0 = _number("a number above 0", lambda x: x > 0)
 _FROM_0 = _number("a number of at least 0", lambda x: x >= 0)
 _FRACTION = _number("a fraction from 0 to 1", lambda x: 0 <= x <= 1)
 _BELOW_1 = _number("a number from 0 to below 1", lambda x: 0 <= x < 1)
 
-SETTINGS: dict[str, Kind] = {
+SETTINGS: dict[str, SettingKind] = {
     # data
     "bundle_root": _PATH,
     "dataset_dir": _PATH,
@@ -174,12 +176,14 @@ SETTINGS: dict[str, Kind] = {
     "val_fraction": _FRACTION,
     "folds": _whole(0),
     "fold": _whole(0),
-    "task": Kind("the name of a task or a task.json", _read_text, is_text=True, optional=True),
-    "image_size": Kind(
+    "task": SettingKind(
+        "the name of a task or a task.json", _read_text, is_text=True, optional=True
+    ),
+    "image_size": SettingKind(
         "two whole numbers from 32, [height, width], such as [352, 352]", _read_sides, optional=True
     ),
     # network
-    "variant": Kind("a size of the network", _read_variant, is_text=True),
+    "variant": SettingKind("a size of the network", _read_variant, is_text=True),
     "train_trunk": replace(_TRUTH, expected="True, False or None", optional=True),
     "weights": _OPEN_PATH,
     "trunk": _OPEN_PATH,
@@ -194,7 +198,7 @@ SETTINGS: dict[str, Kind] = {
     "weight_decay": _FROM_0,
     "clip_norm": _FROM_0,
     "weighted_bce": _TRUTH,
-    "scales": Kind("a list of factors above 0, such as [1.0, 1.25]", _read_factors),
+    "scales": SettingKind("a list of factors above 0, such as [1.0, 1.25]", _read_factors),
     "ema": _BELOW_1,
     "precision": _choice(tuple(PRECISIONS)),
     "patience": _whole(0),
@@ -209,7 +213,7 @@ SETTINGS: dict[str, Kind] = {
     "mlflow": _TRUTH,
     "overlays": _TRUTH,
     "probabilities": _TRUTH,
-    "device": Kind("auto, cpu, cuda, cuda:N or mps", _read_device),
+    "device": SettingKind("auto, cpu, cuda, cuda:N or mps", _read_device),
     "runtime": _choice(RUNTIME_NAMES),
     # MONAI's --tracking
     "tracking_uri": _OPEN_NAME,
@@ -227,9 +231,9 @@ _OTHER_NAMES = {
 }
 """Names that components use for the same setting."""
 
-_BY_DEFAULT: dict[type, Kind] = {
-    str: Kind("a text", _read_text, is_text=True),
+_BY_DEFAULT: dict[type, SettingKind] = {
+    str: SettingKind("a text", _read_text, is_text=True),
     bool: _TRUTH,
-    int: Kind("a number", _like((int, float))),
-    float: Kind("a number", _like((int, float))),
+    int: SettingKind("a number", _like((int, float))),
+    float: SettingKind("a number", _like((int, float))),
 }

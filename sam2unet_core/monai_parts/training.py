@@ -1,9 +1,10 @@
-"""Training components that MONAI lacks: precision, averaging, scales, seeds."""
+"""Training components that MONAI lacks: precision, averaging, scales, seeds, processes."""
 
 from __future__ import annotations
 
 import copy
 import math
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from monai.data import MetaTensor
 from monai.data.utils import set_rnd
 from monai.engines import default_prepare_batch
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.functional import interpolate
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -248,3 +249,27 @@ def plain(tensor: Tensor) -> Tensor:
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters to optimise."""
     return [p for p in network.parameters() if p.requires_grad]
+
+
+def start_process_group() -> None:
+    """Join the process group that torchrun started: NCCL on GPUs, gloo on CPUs.
+
+    Raises:
+        ConfigError: torchrun did not start this process.
+    """
+    if not distributed.is_torchelastic_launched():
+        raise ConfigError(
+            "multi_gpu_train.yaml needs torchrun: torchrun --standalone --nproc_per_node=N -m "
+            "monai.bundle run training --config_file ..."
+        )
+    device = process_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def process_device() -> torch.device:
+    """Return this process's GPU, or the CPU if there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")

@@ -2,8 +2,7 @@
 
 from sam2unet_core.phantom.dataset import WrittenFrame, iterate_dataset, write_dataset
 from sam2unet_core.phantom.frame import draw_frame
-from sam2unet_core.phantom.scene import EMPTY_FRACTION, SHAPES, Patient, Polyp
-from sam2unet_core.phantom.texture import draw_texture
+from sam2unet_core.phantom.scene import EMPTY_FRACTION, SHAPES, Patient, Polyp, draw_texture
 
 __all__ = [
     "EMPTY_FRACTION",

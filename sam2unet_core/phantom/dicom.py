@@ -32,7 +32,7 @@ STUDIES = ("endoscopy", "cine", "video")
 FRAMES_PER_SECOND = 25
 _DATE, _TIME = "20200102", "030405"
 
-Picture = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+FrameAndMask = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def write_studies(
         raise MissingExtraError(
             "the video study needs PyAV, which is not installed: pip install 'sam2unet[video]'"
         )
-    writers: dict[str, Callable[[Path, list[Picture], int], tuple[Path, ...]]] = {
+    writers: dict[str, Callable[[Path, list[FrameAndMask], int], tuple[Path, ...]]] = {
         "endoscopy": _write_single_frames,
         "cine": _write_cine,
         "video": _write_video,
@@ -112,7 +112,9 @@ def _check(out: Path, *, frames: int, seed: int, size: tuple[int, int]) -> None:
         raise DataError(f"{out}: not an empty folder; name a new one")
 
 
-def _clip(rng: np.random.Generator, *, frames: int, size: tuple[int, int]) -> Iterator[Picture]:
+def _clip(
+    rng: np.random.Generator, *, frames: int, size: tuple[int, int]
+) -> Iterator[FrameAndMask]:
     """Yield the frames and masks of a camera that moves across a larger scene."""
     height, width = size
     wide, mask = draw_frame(rng, size=(height * 3 // 2, width * 3 // 2), polyps=1)
@@ -125,7 +127,7 @@ def _clip(rng: np.random.Generator, *, frames: int, size: tuple[int, int]) -> It
         yield np.ascontiguousarray(wide[part]), np.ascontiguousarray(mask[part])
 
 
-def _write_masks(folder: Path, pictures: list[Picture]) -> tuple[Path, ...]:
+def _write_masks(folder: Path, pictures: list[FrameAndMask]) -> tuple[Path, ...]:
     folder.mkdir(parents=True)
     paths = []
     for number, (_, mask) in enumerate(pictures, start=1):
@@ -134,7 +136,7 @@ def _write_masks(folder: Path, pictures: list[Picture]) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _write_single_frames(folder: Path, pictures: list[Picture], seed: int) -> tuple[Path, ...]:
+def _write_single_frames(folder: Path, pictures: list[FrameAndMask], seed: int) -> tuple[Path, ...]:
     paths = []
     for number, (pixels, _) in enumerate(pictures, start=1):
         dataset = _dataset("endoscopy", pixels.shape, seed=seed, number=number, sop=ENDOSCOPIC)
@@ -147,7 +149,7 @@ def _write_single_frames(folder: Path, pictures: list[Picture], seed: int) -> tu
     return tuple(paths)
 
 
-def _write_cine(folder: Path, pictures: list[Picture], seed: int) -> tuple[Path, ...]:
+def _write_cine(folder: Path, pictures: list[FrameAndMask], seed: int) -> tuple[Path, ...]:
     coded = []
     for pixels, _ in pictures:
         stream = io.BytesIO()
@@ -167,7 +169,7 @@ def _write_cine(folder: Path, pictures: list[Picture], seed: int) -> tuple[Path,
     return (folder / "cine.dcm",)
 
 
-def _write_video(folder: Path, pictures: list[Picture], seed: int) -> tuple[Path, ...]:
+def _write_video(folder: Path, pictures: list[FrameAndMask], seed: int) -> tuple[Path, ...]:
     stream = _h264([pixels for pixels, _ in pictures])
     shape = pictures[0][0].shape
     dataset = _dataset("video", shape, seed=seed, number=1, sop=VIDEO_ENDOSCOPIC)

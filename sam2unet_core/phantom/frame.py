@@ -8,8 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2unet_core.errors import DataError
-from sam2unet_core.phantom.noise import Field, smooth_noise, uniform
-from sam2unet_core.phantom.scene import EMPTY_FRACTION, SHAPES, Patient, Polyp
+from sam2unet_core.phantom.scene import (
+    EMPTY_FRACTION,
+    SHAPES,
+    Field,
+    Patient,
+    Polyp,
+    smooth_noise,
+    uniform,
+)
 
 SMALLEST = 32
 

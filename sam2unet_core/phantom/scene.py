@@ -1,12 +1,15 @@
-"""Content of a phantom frame: the patient's appearance and polyps with exact outlines."""
+"""Content of a phantom frame: the patient's appearance, polyps with exact outlines, textures.
+
+Its smooth random fields are reproducible on every platform.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-
-from sam2unet_core.phantom.noise import Field, uniform
+from numpy.typing import NDArray
 
 SHAPES = ("sessile", "pedunculated", "flat")
 """Polyp shapes, after the Paris classification's Is, Ip and IIa."""
@@ -127,3 +130,96 @@ def _stalk(rng: np.random.Generator, shape: str, radius: float) -> tuple[float, 
 def _turn(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
     cos, sin = np.cos(angle), np.sin(angle)
     return cos * x + sin * y, cos * y - sin * x
+
+
+CELLS = (2, 5, 11, 23, 47)
+"""Knots along the shorter side, from large patches to grain."""
+
+
+def draw_texture(
+    rng: np.random.Generator | int, *, size: tuple[int, int] = (256, 256)
+) -> NDArray[np.uint8]:
+    """Draw smooth noise at several scales, with speckle, tint and a field of view.
+
+    Args:
+        rng: a generator, or its seed.
+        size: (height, width) in pixels.
+
+    Returns:
+        Pixels `(H, W, 3)` uint8 RGB: half of the textures are grey, the others tinted; a third
+        have bright or dark lines, like vessels or tissue layers; half are cropped to a disc or a
+        band, black outside.
+    """
+    rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+    level = np.zeros(size)
+    for cells in CELLS:
+        level += uniform(rng, 0.0, 0.25) * smooth_noise(rng, size, cells=cells)
+    level += uniform(rng, 0.15, 0.65)
+    if rng.random() < 1 / 3:
+        cells = CELLS[1 + int(3 * rng.random())]
+        course = smooth_noise(rng, size, cells=cells)
+        level += uniform(rng, -0.5, 0.5) * np.exp(-((course / uniform(rng, 0.05, 0.3)) ** 2))
+    if rng.random() < 0.5:  # ultrasound speckle, proportional to the signal
+        level *= 1 + uniform(rng, 0.1, 0.6) * (2 * rng.random(size) - 1)
+    tint = np.ones(3)
+    if rng.random() < 0.5:
+        tint = 0.2 + 0.8 * rng.random(3)
+    rgb = np.clip(level, 0, 1)[..., None] * tint
+    if rng.random() < 0.5:
+        rgb *= _field_of_view(rng, size)[..., None]
+    return np.floor(rgb * 255 + 0.5).astype(np.uint8)
+
+
+def _field_of_view(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.bool_]:
+    height, width = size
+    y = (np.arange(height)[:, None] + 0.5) * 2 / height - 1
+    x = (np.arange(width)[None, :] + 0.5) * 2 / width - 1
+    if rng.random() < 0.5:
+        disc: NDArray[np.bool_] = np.hypot(x, y) < uniform(rng, 0.7, 1.1)
+        return disc
+    left, right = uniform(rng, -1.0, -0.3), uniform(rng, 0.3, 1.0)
+    lean = uniform(rng, -0.4, 0.4)
+    band: NDArray[np.bool_] = (x > left + lean * y) & (x < right - lean * y)
+    return band
+
+
+Field = NDArray[np.float64]
+"""`(H, W)` float64, row-major."""
+
+_UNIT = 3.6  # scales a cubic B-spline of uniform(-1, 1) knots to a standard deviation near 1
+
+
+def uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Return one number from `[low, high)`.
+
+    The phantom draws only from `Generator.random`, whose stream is stable across NumPy versions.
+    """
+    return low + (high - low) * float(rng.random())
+
+
+def smooth_noise(rng: np.random.Generator, size: tuple[int, int], *, cells: float) -> Field:
+    """Draw a smooth field of mean near 0 and standard deviation near 1.
+
+    It is a bicubic B-spline of uniform random knots, with `cells` knots along the shorter side.
+    """
+    height, width = size
+    step = min(size) / cells
+    rows, columns = _spline_weights(height, step), _spline_weights(width, step)
+    knots = 2 * rng.random((rows.shape[1], columns.shape[1])) - 1
+    field: Field = _UNIT * (rows @ knots @ columns.T)
+    return field
+
+
+@lru_cache(maxsize=64)
+def _spline_weights(length: int, step: float) -> Field:
+    """Return `(length, knots)` cubic B-spline weights for one knot every `step` pixels."""
+    position = (np.arange(length) + 0.5) / step
+    knot = np.floor(position).astype(np.int64)
+    t = position - knot
+    weights = np.zeros((length, int(knot[-1]) + 4))
+    line = np.arange(length)
+    weights[line, knot] = (1 - t) ** 3 / 6
+    weights[line, knot + 1] = (3 * t**3 - 6 * t**2 + 4) / 6
+    weights[line, knot + 2] = (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6
+    weights[line, knot + 3] = t**3 / 6
+    return weights

@@ -1,15 +1,19 @@
-"""Findings in a series, collected frame by frame: areas and thumbnails."""
+"""Findings in a series, collected frame by frame: areas, thumbnails, the row of the report."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from sam2unet_core.report.thumbnails import Picture, Thumbnail, draw_thumbnail
+from sam2unet_core.media.image import overlay
 from sam2unet_core.task import Task
 from sam2unet_core.types import Frame
 
@@ -118,9 +122,9 @@ class FindingsCollector:
     seconds_per_frame: float | None = None
     _areas: list[int] = field(default_factory=list)
     _numbers: list[int] = field(default_factory=list)
-    _pictures: dict[int, Picture] = field(default_factory=dict)
+    _pictures: dict[int, RawThumbnail] = field(default_factory=dict)
     _frames_per_picture: int = 1
-    _first: Picture | None = None
+    _first: RawThumbnail | None = None
 
     def __post_init__(self) -> None:
         """Start a tally for each class, and one for all classes together."""
@@ -183,7 +187,7 @@ class FindingsCollector:
     def _thin(self) -> None:
         """Keep one picture of every two neighbours."""
         self._frames_per_picture *= 2
-        kept: dict[int, Picture] = {}
+        kept: dict[int, RawThumbnail] = {}
         for each in self._pictures.values():
             place = each.order // self._frames_per_picture
             if place not in kept or each.area_px > kept[place].area_px:
@@ -192,9 +196,9 @@ class FindingsCollector:
 
     def _picture(
         self, frame: Frame, labels: NDArray[np.uint8], *, area: int, order: int
-    ) -> Picture:
+    ) -> RawThumbnail:
         pixels = draw_thumbnail(frame.pixels, labels, task=self.task)
-        return Picture(order, frame.index + 1, frame.time_s, area, pixels)
+        return RawThumbnail(order, frame.index + 1, frame.time_s, area, pixels)
 
 
 def combine(parts: Sequence[Findings]) -> Findings:
@@ -235,3 +239,145 @@ def _weighted(values: Sequence[tuple[int, float | None]]) -> float | None:
     if total == 0:
         return None
     return round(sum(count * value for count, value in values if value is not None) / total, 4)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A series as the report shows it.
+
+    Attributes:
+        name: the name of its results; for DICOM a pseudonym.
+        group: entries of one group share a row, as the images of one folder do.
+        kind: see `sam2unet_core.types.Kind`.
+        modality: DICOM modality, or None.
+        spacing_mm: (row, column) pixel pitch, or None.
+        spacing_note: what that pitch means; may be empty.
+        burned_in: whether the pixels may show names; None if not stated.
+        warnings: for the reader; no patient data.
+        video: path of the annotated video below the results folder, or None.
+        findings: its findings.
+    """
+
+    name: str
+    group: str
+    kind: str
+    findings: Findings
+    modality: str | None = None
+    spacing_mm: tuple[float, float] | None = None
+    spacing_note: str = ""
+    burned_in: bool | None = None
+    warnings: tuple[str, ...] = field(default=())
+    video: str | None = None
+
+    @property
+    def pixel_mm2(self) -> float | None:
+        """Area of a pixel in square millimetres, or None."""
+        return self.spacing_mm[0] * self.spacing_mm[1] if self.spacing_mm else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-compatible dictionary."""
+        return {**asdict(self), "findings": self.findings.to_dict()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Entry:
+        """Read what `to_dict` returned.
+
+        Raises:
+            TypeError, KeyError: it has another form.
+        """
+        fields = dict(content)
+        findings = Findings.from_dict(fields.pop("findings"))
+        spacing = fields.pop("spacing_mm")
+        warnings = tuple(fields.pop("warnings"))
+        pitch = (float(spacing[0]), float(spacing[1])) if spacing else None
+        return cls(**fields, findings=findings, spacing_mm=pitch, warnings=warnings)
+
+
+def by_group(entries: Sequence[Entry]) -> list[Entry]:
+    """Merge the entries of each group, sorted by name."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda each: each.name):
+        groups.setdefault(entry.group, []).append(entry)
+    return [_combined(name, group) for name, group in groups.items()]
+
+
+def _combined(name: str, group: list[Entry]) -> Entry:
+    if len(group) == 1:
+        return group[0]
+    warnings = dict.fromkeys(text for entry in group for text in entry.warnings)
+    return replace(
+        group[0],
+        name=name,
+        findings=combine([entry.findings for entry in group]),
+        warnings=tuple(warnings),
+    )
+
+
+SIDE = 320
+"""Longest side of a thumbnail, in pixels."""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A frame with contours.
+
+    Attributes:
+        number: 1-based number of the frame in its series.
+        time_s: seconds from the first frame, or None.
+        area_px: area of all classes together.
+        width, height: of the thumbnail in pixels.
+        jpeg: the image, in base64.
+    """
+
+    number: int
+    time_s: float | None
+    area_px: int
+    width: int
+    height: int
+    jpeg: str
+
+
+@dataclass(frozen=True)
+class RawThumbnail:
+    """A thumbnail before encoding; `pixels` is `(h, w, 3)` uint8 RGB."""
+
+    order: int
+    number: int
+    time_s: float | None
+    area_px: int
+    pixels: NDArray[np.uint8]
+
+    def encoded(self) -> Thumbnail:
+        """Return it as JPEG in base64."""
+        stream = io.BytesIO()
+        Image.fromarray(self.pixels).save(stream, "JPEG", quality=82)
+        text = base64.b64encode(stream.getvalue()).decode("ascii")
+        height, width = self.pixels.shape[:2]
+        return Thumbnail(self.number, self.time_s, self.area_px, width, height, text)
+
+
+def draw_thumbnail(
+    pixels: NDArray[np.uint8], labels: NDArray[np.uint8], *, task: Task
+) -> NDArray[np.uint8]:
+    """Draw contours of `(H, W)` labels over `(H, W, 3)` RGB pixels, scaled down to `SIDE`."""
+    height, width = labels.shape
+    scale = min(1.0, SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    nearest = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    return overlay(_scaled_down(pixels, size), nearest, task.classes)
+
+
+def _scaled_down(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale a picture down to size = (width, height).
+
+    Averaging whole blocks and then interpolating looks as good as averaging alone and is two to
+    seven times as fast.
+    """
+    height, width = pixels.shape[:2]
+    side = min(max(height, width) // SIDE, height, width)
+    small: NDArray[Any] = pixels
+    if side > 1:
+        rows, columns = height // side, width // side
+        blocks = small[: rows * side, : columns * side]
+        small = cv2.resize(blocks, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_LINEAR), np.uint8)

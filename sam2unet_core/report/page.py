@@ -11,9 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sam2unet_core.report.entry import Entry, by_group
-from sam2unet_core.report.findings import Findings
-from sam2unet_core.report.thumbnails import Thumbnail
+from sam2unet_core.report.findings import Entry, Findings, Thumbnail, by_group
 
 MAX_PAGE_THUMBNAILS = 600
 """Thumbnails on one page, which keeps it at about 10 MB."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sam2unet_core import __version__
-from sam2unet_core.dicom.codes import SegmentOrigin
+from sam2unet_core.dicom.modules import SegmentOrigin
 from sam2unet_core.dicom.seg import SegWriter
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.errors import DataError

@@ -19,7 +19,7 @@ from sam2unet_core.errors import (
     is_disk_full,
     is_out_of_memory,
 )
-from sam2unet_core.names import without_names
+from sam2unet_core.files import without_names
 from sam2unet_core.protocol import ProtocolError
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2unet_core.inference.postprocess import EIGHT_NEIGHBOURS, class_masks
+from sam2unet_core.inference.transforms import EIGHT_NEIGHBOURS, class_masks
 from sam2unet_core.task import Task
 from sam2unet_core.worker.fields import Adjustment
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from sam2unet_core.errors import InputError, Reason
+from sam2unet_core.files import without_names
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media.planes import Plane, reslice
-from sam2unet_core.names import without_names
 from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.types import Frame, Rejection, Series, Skipped
 from sam2unet_core.worker.roots import Roots

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sam2unet_core.batch import Settings, manifest, outputs, run
+from sam2unet_core.batch import Settings, run
+from sam2unet_core.batch.folder import Manifest
+from sam2unet_core.batch.formats import Staging
 from sam2unet_core.inference import engine
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.media import image
@@ -44,7 +46,7 @@ def at(count: int, act: Callable[..., object], *, first: Callable[..., object]) 
     return call
 
 
-def half_a_line(book: manifest.Manifest, lines: object) -> None:
+def half_a_line(book: Manifest, lines: object) -> None:
     """Write the first half of a manifest line, then die."""
     text = next(iter(lines)).to_json()
     with book.path.open("ab") as stream:
@@ -65,11 +67,11 @@ def main(source: Path, out: Path, point: str, formats: str) -> None:
     if where == "frame":
         engine.to_result = at(count, engine.to_result, first=die)
     elif where == "publish":
-        publish = outputs.Staging.publish
-        outputs.Staging.publish = at(count, publish, first=lambda self: (publish(self), die()))
+        publish = Staging.publish
+        Staging.publish = at(count, publish, first=lambda self: (publish(self), die()))
     elif where == "line":
-        append = manifest.Manifest.append
-        manifest.Manifest.append = at(count, append, first=half_a_line)
+        append = Manifest.append
+        Manifest.append = at(count, append, first=half_a_line)
     elif where == "write":
         image.write_mask = at(count, image.write_mask, first=half_a_file)
     task = replace(load_preset("polyp"), image_size=(64, 96))

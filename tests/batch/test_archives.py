@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sam2unet_core.batch import Settings, Shard, merge, run
-from sam2unet_core.batch.naming import _safe
+from sam2unet_core.batch.units import _safe
 from sam2unet_core.errors import LockedError
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.phantom.dicom import write_studies

@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from sam2unet_core.batch import FolderRun, bundle
-from sam2unet_core.batch.outcome import Outcome
+from sam2unet_core.batch import FolderRun, runner
+from sam2unet_core.batch.runner import Outcome
 from sam2unet_core.errors import OutputError, SAM2UNetError
 from tests.batch.conftest import with_weights
 
@@ -33,7 +33,7 @@ def test_inputs_that_failed_end_the_run_with_an_error_once_the_others_are_done(
 
 def test_a_run_that_stopped_is_an_error(folder_run, images, tmp_path, monkeypatch):
     stopped = Outcome({}, {}, 0, 0.0, "no more can be written here")
-    monkeypatch.setattr(bundle, "run", lambda *_, **__: stopped)
+    monkeypatch.setattr(runner, "run", lambda *_, **__: stopped)
     with pytest.raises(OutputError, match="no more can be written here"):
         folder_run(images, tmp_path / "out").run()
 

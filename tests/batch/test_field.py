@@ -34,7 +34,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
-from sam2unet_core.batch.manifest import Status
+from sam2unet_core.batch.folder import Status
 from sam2unet_core.errors import Reason
 from sam2unet_core.inputs import find_inputs
 from sam2unet_core.types import WARNINGS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2unet_core.batch.lock import FolderLock
+from sam2unet_core.batch.folder import FolderLock
 from sam2unet_core.errors import LockedError, OutputError
 
 SCRIPT = Path(__file__).parent / "killed_run.py"

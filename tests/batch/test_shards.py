@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sam2unet_core.batch import Shard, lock, merge
-from sam2unet_core.batch.lock import FolderLock
+from sam2unet_core.batch import Shard, folder, merge
+from sam2unet_core.batch.folder import FolderLock
 from sam2unet_core.errors import ConfigError, LockedError, OutputError
 
 
@@ -125,7 +125,7 @@ def test_shards_that_look_at_once_wait_for_one_another(tmp_path, monkeypatch):
             while not (tmp_path / ".lock.1-of-2").exists():
                 pass
 
-    monkeypatch.setattr(lock, "LOOK_S", 60.0)
+    monkeypatch.setattr(folder, "LOOK_S", 60.0)
     other = threading.Thread(target=look)
     other.start()
     held.wait()
@@ -136,7 +136,7 @@ def test_shards_that_look_at_once_wait_for_one_another(tmp_path, monkeypatch):
 def test_a_lock_goes_with_its_process(tmp_path):
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from sam2unet_core.batch.lock import FolderLock\n"
+        "from sam2unet_core.batch.folder import FolderLock\n"
         "with FolderLock(Path(sys.argv[1])): os._exit(7)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from sam2unet_core.batch import formats
-from sam2unet_core.batch.formats.png import Png
+from sam2unet_core.batch.formats import Png
 from sam2unet_core.media import image
 
 SCRIPT = Path(__file__).parent / "killed_run.py"

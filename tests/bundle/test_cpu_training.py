@@ -10,7 +10,6 @@ from torch import nn
 
 from sam2unet_core.monai_parts.cpu_attention import CPUTrainingAttention, attend_fast_on_cpu
 from sam2unet_core.network import SAM2UNet
-from sam2unet_core.network.attention import WindowAttention
 from sam2unet_core.network.checkpoint import (
     load_weights,
     round_frozen,
@@ -18,6 +17,7 @@ from sam2unet_core.network.checkpoint import (
     trunk_hash,
     trunk_identity,
 )
+from sam2unet_core.network.hiera import WindowAttention
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from sam2unet_core.batch.lock import FolderLock
+from sam2unet_core.batch.folder import FolderLock
 from sam2unet_core.cli import app
 from sam2unet_core.errors import SAM2UNetError
 from sam2unet_core.media.image import read_image, read_mask
@@ -27,7 +27,7 @@ from sam2unet_core.task import load_preset
 
 STOPPED = """
 import os, signal
-from sam2unet_core.batch.manifest import Manifest
+from sam2unet_core.batch.folder import Manifest
 from sam2unet_core.cli.main import main
 append, calls = Manifest.append, []
 def stop_at_the_third(*given):

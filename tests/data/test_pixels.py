@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from sam2unet_core.data import check_samples, read_dataset
-from sam2unet_core.data.pixels import read_sample
+from sam2unet_core.data.samples import read_sample
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.picture import picture_series
+from sam2unet_core.media.image import picture_series
 from sam2unet_core.monai_parts import LoadFramed
 from sam2unet_core.task import Task, Window
 from sam2unet_core.types import Series

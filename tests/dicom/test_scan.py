@@ -15,7 +15,7 @@ import pytest
 from pydicom import Dataset
 
 from sam2unet_core.dicom import open_study, scan
-from sam2unet_core.dicom.quiet import quiet
+from sam2unet_core.dicom.files import quiet
 from sam2unet_core.errors import InputError
 from sam2unet_core.types import Series, Skipped
 

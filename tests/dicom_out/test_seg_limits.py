@@ -12,8 +12,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from sam2unet_core.dicom.seg import SegWriter
-from sam2unet_core.dicom.seg_packing import FrameSpool
+from sam2unet_core.dicom.seg import FrameSpool, SegWriter
 from sam2unet_core.dicom.uids import Provenance
 from sam2unet_core.errors import DataError
 from sam2unet_core.task import Task

@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 from typer.testing import CliRunner
 
-from sam2unet_core.batch.lock import FolderLock
+from sam2unet_core.batch.folder import FolderLock
 from sam2unet_core.cli import app
 from sam2unet_core.dicom.servers import Parcel, Tls, parse_destination, send_files
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sam2unet_core.inference.ahead import in_background
 from sam2unet_core.inference.engine import to_result
+from sam2unet_core.inference.threads import in_background
 from sam2unet_core.segmenter import Segmenter
 from sam2unet_core.task import Window, load_preset
 from sam2unet_core.types import Frame, Instance, Series

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sam2unet_core.inference.model import unmeasured
-from sam2unet_core.inference.postprocess import class_masks, label_map, to_probabilities
+from sam2unet_core.inference.transforms import class_masks, label_map, to_probabilities
 from sam2unet_core.task import load_preset
 
 

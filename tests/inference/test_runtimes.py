@@ -25,9 +25,8 @@ from torch.backends import cudnn
 
 from sam2unet_core.errors import ConfigError, WeightsError
 from sam2unet_core.inference.engine import Engine
-from sam2unet_core.inference.model import Model
-from sam2unet_core.inference.runtimes import RUNTIME_NAMES, choice
-from sam2unet_core.inference.runtimes.choice import Plan, choose_runtime
+from sam2unet_core.inference.model import Model, Plan, choose_runtime
+from sam2unet_core.inference.runtimes import RUNTIME_NAMES
 from sam2unet_core.inference.runtimes.torch_runtime import TorchRuntime
 from sam2unet_core.inference.transforms import prepare, restore
 from sam2unet_core.network import SAM2UNet
@@ -231,8 +230,10 @@ def test_auto_takes_16_bits_where_the_processor_has_units_for_them_and_else_says
 ) -> None:
     caplog.set_level(logging.INFO, "sam2unet_core")
     units: set[torch.dtype] = {torch.float16}
-    monkeypatch.setattr(choice, "has_matrix_units", lambda dtype: dtype in units)
-    monkeypatch.setattr(choice, "low_precision", lambda _: torch.bfloat16)
+    monkeypatch.setattr(
+        "sam2unet_core.inference.model.has_matrix_units", lambda dtype: dtype in units
+    )
+    monkeypatch.setattr("sam2unet_core.inference.model.low_precision", lambda _: torch.bfloat16)
     peaked = replace(task, peak_threshold=0.9)
     assert opened("auto", copy.deepcopy(network), peaked).model.runtime.name == "fast"
     assert chosen_type("auto", peaked) == torch.bfloat16

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from sam2unet_core.errors import DataError, InputError
-from sam2unet_core.media.image import read_image, read_mask, read_picture
-from sam2unet_core.media.picture import picture_series
+from sam2unet_core.media.image import picture_series, read_image, read_mask, read_picture
 from sam2unet_core.task import TaskClass, Window
 from sam2unet_core.types import Series, Skipped
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from sam2unet_core.errors import DataError
-from sam2unet_core.media.image import read_image, read_mask, read_picture
-from sam2unet_core.media.picture import picture_series
+from sam2unet_core.media.image import picture_series, read_image, read_mask, read_picture
 from sam2unet_core.task import TaskClass
 from sam2unet_core.types import Series, Skipped
 

@@ -24,8 +24,7 @@ from sam2unet_core.network.checkpoint import (
     trunk_hash,
     trunk_keys,
 )
-from sam2unet_core.network.checkpoint.cache import import_file
-from sam2unet_core.network.checkpoint.catalog import CATALOG
+from sam2unet_core.network.checkpoint.cache import CATALOG, import_file
 
 
 def write(path: Path, model: SAM2UNet) -> Path:

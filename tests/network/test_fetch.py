@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 from sam2unet_core.cli.main import app
 from sam2unet_core.errors import WeightsError
 from sam2unet_core.network import VARIANTS, SAM2UNet
-from sam2unet_core.network.checkpoint.cache import read_index
-from sam2unet_core.network.checkpoint.catalog import TrunkEntry
-from sam2unet_core.network.checkpoint.fetch import Retry, Source, fetch
+from sam2unet_core.network.checkpoint.cache import TrunkEntry, read_index
+from sam2unet_core.network.checkpoint.fetch import DownloadSource, Retry, fetch
 
 NAME = "test_trunk"
 
@@ -115,7 +114,7 @@ def trunk(build: Callable) -> bytes:
 def get(server: Server, *, sha256: str | None = None, variant: str = "nano") -> Path:
     """Fetch with no waiting between connections."""
     entry = TrunkEntry(NAME, VARIANTS[variant], f"{server.url}/{NAME}.pt", sha256)
-    return fetch(entry, source=Source(retry=Retry(attempts=4, sleep=lambda _: None)))
+    return fetch(entry, source=DownloadSource(retry=Retry(attempts=4, sleep=lambda _: None)))
 
 
 def test_file_is_fetched_noted_and_not_fetched_again(trunk: bytes, cache: Path) -> None:

@@ -12,8 +12,8 @@ from torch import nn
 
 from sam2unet_core.errors import ConfigError
 from sam2unet_core.network import VARIANTS, SAM2UNet, Variant
-from sam2unet_core.network.blocks import join_channels
 from sam2unet_core.network.keys import is_trunk_key
+from sam2unet_core.network.sam2unet import join_channels
 
 UP4 = 110_848
 """Parameters of a decoder step of width 64: 128*64*9 + 64*64*9 + 4*64. The paper's count includes

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sam2unet_core.report import Entry, Failure, Findings, FindingsCollector, Page, render
-from sam2unet_core.report.entry import by_group
+from sam2unet_core.report.findings import by_group
 from sam2unet_core.report.page import clock, timeline
 from sam2unet_core.task import load_preset
 from sam2unet_core.types import Frame

@@ -90,11 +90,11 @@ def test_types_do_not_share_a_trunk(
     """`auto` takes bfloat16 for one task and float32 for the other where float16 has no units."""
     whole, delta, second = two_tasks
     monkeypatch.setattr(
-        "sam2unet_core.inference.runtimes.choice.has_matrix_units",
+        "sam2unet_core.inference.model.has_matrix_units",
         lambda dtype: dtype == torch.bfloat16,
     )
     monkeypatch.setattr(
-        "sam2unet_core.inference.runtimes.choice.low_precision", lambda _device: torch.bfloat16
+        "sam2unet_core.inference.model.low_precision", lambda _device: torch.bfloat16
     )
     peaked = replace(read_info(delta).task, peak_threshold=0.9)
     save_delta(second, delta, task=peaked)

@@ -9,13 +9,13 @@ from sam2unet_core.dicom.servers.address import (
     parse_destination,
 )
 from sam2unet_core.dicom.servers.fetch import fetch_study, local_paths
-from sam2unet_core.dicom.servers.outbox import Outcome, Parcel, send_files
+from sam2unet_core.dicom.servers.outbox import Parcel, SendOutcome, send_files
 
 __all__ = [
     "Destination",
     "Node",
-    "Outcome",
     "Parcel",
+    "SendOutcome",
     "Tls",
     "WebServer",
     "fetch_study",

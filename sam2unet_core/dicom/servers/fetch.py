@@ -39,7 +39,7 @@ _SEARCH_UNSUPPORTED = frozenset({400, 404, 405, 406, 501})
 _EPILOGUE = 4096
 """Bytes at the end of a response that contain its last boundary."""
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def _silent_progress(_done: int, _total: int) -> None:
@@ -53,7 +53,7 @@ def fetch_study(
     study: str | None = None,
     series: str | None = None,
     tls: Tls = _PLAIN,
-    progress: Progress = _silent_progress,
+    progress: OnProgress = _silent_progress,
 ) -> list[Path]:
     """Fetch the instances of a study or a series in their stored encoding.
 
@@ -93,7 +93,7 @@ def fetch_study(
 
 @contextmanager
 def local_paths(
-    inputs: Sequence[str], *, tls: Tls = _PLAIN, progress: Progress = _silent_progress
+    inputs: Sequence[str], *, tls: Tls = _PLAIN, progress: OnProgress = _silent_progress
 ) -> Iterator[list[Path]]:
     """Turn inputs from the command line into paths; DICOMweb addresses are fetched first.
 

@@ -16,7 +16,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from sam2unet_core.dicom.servers.address import Node, Tls, check_ae_title
-from sam2unet_core.dicom.servers.reasons import describe_failure, describe_warning, is_warning
+from sam2unet_core.dicom.servers.store_answer import describe_failure, describe_warning, is_warning
 from sam2unet_core.dicom.servers.web import ANSWER_S, CONNECT_S, tls_reason
 from sam2unet_core.errors import MissingExtraError, NetworkError, RefusedError
 

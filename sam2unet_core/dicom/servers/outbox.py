@@ -39,7 +39,7 @@ class Parcel:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SendOutcome:
     """Result of sending.
 
     Attributes:
@@ -79,7 +79,7 @@ def send_files(
     tls: Tls,
     calling_ae: str,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Outcome:
+) -> SendOutcome:
     """Send the files of a results folder that were not sent to this address before.
 
     Each file is recorded in `sent.jsonl` once the server confirms that it is stored. A lost
@@ -128,7 +128,7 @@ def send_files(
                 progress(len(everything) - len(good) + tried, len(everything))
     except NetworkError as error:
         stopped = str(error)
-    return Outcome(sent, before, tuple(problems), stopped, len(good) - tried, tuple(warnings))
+    return SendOutcome(sent, before, tuple(problems), stopped, len(good) - tried, tuple(warnings))
 
 
 class SentRecord:

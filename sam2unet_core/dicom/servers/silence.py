@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sam2unet_core.dicom.quiet import quiet
+from sam2unet_core.dicom.files import quiet
 
 _LIBRARIES = ("pynetdicom", "dicomweb_client", "urllib3", "retrying")
 

@@ -17,8 +17,12 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from sam2unet_core.dicom.servers.address import Tls, WebServer, check_tls
-from sam2unet_core.dicom.servers.reasons import describe_failure, describe_warning
-from sam2unet_core.dicom.servers.store_answer import StoreAnswer, read_store_answer
+from sam2unet_core.dicom.servers.store_answer import (
+    StoreAnswer,
+    describe_failure,
+    describe_warning,
+    read_store_answer,
+)
 from sam2unet_core.errors import MissingExtraError, NetworkError, RefusedError
 
 CONNECT_S = 10.0

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2unet_core.errors import ConfigError
-from sam2unet_core.inference.runtimes.exported import cached_file, write_once
-from sam2unet_core.inference.runtimes.runtime import Runtime
+from sam2unet_core.inference.runtimes.runtime import Runtime, cached_file, write_once
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from sam2unet_core.network.checkpoint.cache import (
     require_trunk,
     trunk_file,
 )
-from sam2unet_core.network.checkpoint.info import WeightsInfo, read_info
+from sam2unet_core.network.checkpoint.formats import WeightsInfo, read_info
 from sam2unet_core.network.checkpoint.loading import (
     LoadedWeights,
     load_model,

@@ -1,4 +1,4 @@
-"""The folder of cached trunks on this machine, indexed by hash."""
+"""The official trunk files, and the folder of cached trunks on this machine, indexed by hash."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from platformdirs import user_cache_dir
 
 from sam2unet_core.errors import MissingWeightsError, WeightsError
 from sam2unet_core.files import file_sha256, write_bytes
-from sam2unet_core.network.checkpoint.catalog import CATALOG, entries_of
 from sam2unet_core.network.checkpoint.formats import Checkpoint, read_checkpoint
 from sam2unet_core.network.keys import trunk_hash
-from sam2unet_core.network.variants import Variant, find_variant
+from sam2unet_core.network.variants import VARIANTS, Variant, find_variant
 
 CACHE_VARIABLE = "SAM2UNET_CACHE"
 _INDEX = "index.json"
@@ -197,3 +196,59 @@ def _name_for(path: Path, found: CachedTrunk) -> str:
         return entry.file_name
     suffix = path.suffix if path.suffix in _SUFFIXES else ".pt"
     return f"{found.variant or 'custom'}-{found.trunk_sha256[:12]}{suffix}"
+
+
+_ORIGIN = "https://dl.fbaipublicfiles.com/segment_anything_2"
+_RELEASES = {"sam2": "072824", "sam2.1": "092824"}
+
+
+@dataclass(frozen=True)
+class TrunkEntry:
+    """A trunk file that can be downloaded.
+
+    Attributes:
+        name: its name on the command line; the file is `name`.pt.
+        variant: the variant whose trunk it must hold.
+        url: where it is published.
+        sha256: its published hash. If None, the hash of the first download is recorded, and later
+            downloads are checked against it.
+    """
+
+    name: str
+    variant: Variant
+    url: str
+    sha256: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file in the cache."""
+        return f"{self.name}.pt"
+
+
+CATALOG: dict[str, TrunkEntry] = {
+    f"{family}_hiera_{row.name}": TrunkEntry(
+        f"{family}_hiera_{row.name}",
+        row,
+        f"{_ORIGIN}/{release}/{family}_hiera_{row.name}.pt",
+    )
+    for family, release in _RELEASES.items()
+    for row in VARIANTS.values()
+    if row.sam2
+}
+"""By name; SAM2 comes before SAM2.1, because the paper's networks were trained on SAM2."""
+
+
+def find_entry(name: str) -> TrunkEntry:
+    """Return the entry of that name.
+
+    Raises:
+        WeightsError: there is none; the message lists the names.
+    """
+    if name not in CATALOG:
+        raise WeightsError(f"unknown trunk {name!r}; choose from {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def entries_of(variant: Variant) -> list[TrunkEntry]:
+    """Return the entries whose trunk fits the network."""
+    return [entry for entry in CATALOG.values() if entry.variant.name == variant.name]

@@ -14,11 +14,17 @@ import requests
 
 from sam2unet_core.errors import WeightsError, is_disk_full
 from sam2unet_core.files import file_sha256
-from sam2unet_core.network.checkpoint.cache import cache_folder, describe, read_index, record
-from sam2unet_core.network.checkpoint.catalog import TrunkEntry, find_entry
+from sam2unet_core.network.checkpoint.cache import (
+    TrunkEntry,
+    cache_folder,
+    describe,
+    find_entry,
+    read_index,
+    record,
+)
 from sam2unet_core.network.checkpoint.loading import check_trunk
 
-Progress = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 """Called with the bytes received and the total (None if the server did not send it)."""
 
 _CHUNK = 1 << 14
@@ -45,7 +51,7 @@ class Retry:
 
 
 @dataclass(frozen=True)
-class Source:
+class DownloadSource:
     """Where to download from and to, and how.
 
     Attributes:
@@ -68,7 +74,10 @@ class Source:
 
 
 def fetch(
-    entry: str | TrunkEntry, *, source: Source | None = None, progress: Progress | None = None
+    entry: str | TrunkEntry,
+    *,
+    source: DownloadSource | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Download a trunk into the cache, unless it is there, and return its path.
 
@@ -80,7 +89,7 @@ def fetch(
             the disk is full; or the file is not that trunk (it is then deleted).
     """
     entry = find_entry(entry) if isinstance(entry, str) else entry
-    source = source or Source()
+    source = source or DownloadSource()
     folder = source.cache or cache_folder()
     path = folder / entry.file_name
     if path.is_file():
@@ -133,7 +142,7 @@ class _Part:
         self.note.unlink(missing_ok=True)
 
 
-def _download(source: Source, url: str, part: _Part, progress: Progress) -> None:
+def _download(source: DownloadSource, url: str, part: _Part, progress: OnProgress) -> None:
     """Complete `part`, retrying as often as `source` allows."""
     reason = ""
     for attempt in range(source.retry.attempts):
@@ -160,7 +169,7 @@ class _TryAgainError(Exception):
     """The server is busy, or refused the requested range."""
 
 
-def _connect_once(session: requests.Session, url: str, part: _Part, progress: Progress) -> bool:
+def _connect_once(session: requests.Session, url: str, part: _Part, progress: OnProgress) -> bool:
     """Download the missing bytes over one connection; return whether the file is complete."""
     headers = {"Accept-Encoding": "identity"}
     validator = part.validator(url)
@@ -195,7 +204,7 @@ def _check_status(response: requests.Response, url: str, part: _Part) -> None:
         )
 
 
-def _receive(response: requests.Response, part: _Part, progress: Progress) -> None:
+def _receive(response: requests.Response, part: _Part, progress: OnProgress) -> None:
     """Append the response's body to the part.
 
     Raises:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sam2unet_core.inference.cpu.ordered import OrderedTrunk, window_order
+from sam2unet_core.inference.cpu.prepare import OrderedTrunk, window_order
 from sam2unet_core.network import SAM2UNet
 from sam2unet_core.network.variants import Variant
 
