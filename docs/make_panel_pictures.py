@@ -1,4 +1,4 @@
-"""Makes the pictures of the Slicer panel in its states. Usage: make_panel_pictures.py [DIR].
+"""Makes the pictures of the Slicer panel in its states. Usage: make_panel_pictures.py [DIR [dark]].
 
 The panel is the module's own form and code over a real MRML scene; Qt's widgets are PySide6's, and
 those of CTK and Slicer are the stand-ins of the tests. Nothing is run: the states are said.
@@ -62,13 +62,19 @@ def running(opened: SimpleNamespace) -> None:
 def finished(opened: SimpleNamespace) -> None:
     """A run is done and can be refined."""
     ready(opened)
-    opened.ui.advancedCollapsibleButton.collapsed = False
     opened.ui.applyButton.click()
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "5: Colonoscopy polyp")
-    opened.ui.outputSelector.setCurrentNode(node)
     opened.logic.canUndo = True
     opened.panel.segment._started -= 0.7
     say(opened, ("finished", node))
+
+
+def edited(opened: SimpleNamespace) -> None:
+    """A person edited the result, then moved the threshold."""
+    finished(opened)
+    opened.logic.isEdited = True
+    opened.ui.thresholdSlider.value = 0.62
+    opened.panel.segment.onTimer()
 
 
 def warned(opened: SimpleNamespace) -> None:
@@ -127,16 +133,17 @@ def folder(opened: SimpleNamespace) -> None:
 
 
 STATES: dict[str, tuple[Callable[[SimpleNamespace], None], bool, int]] = {
-    "no-environment": (no_environment, False, 620),
-    "ready": (ready, True, 600),
-    "mismatch": (mismatch, True, 640),
-    "running": (running, True, 620),
-    "finished": (finished, True, 680),
-    "warned": (warned, True, 640),
-    "failed": (failed, True, 760),
-    "folder": (folder, True, 520),
-    "setup": (setup, False, 640),
-    "building": (building, False, 660),
+    "no-environment": (no_environment, False, 610),
+    "ready": (ready, True, 560),
+    "mismatch": (mismatch, True, 600),
+    "running": (running, True, 580),
+    "finished": (finished, True, 730),
+    "edited": (edited, True, 790),
+    "warned": (warned, True, 780),
+    "failed": (failed, True, 700),
+    "folder": (folder, True, 540),
+    "setup": (setup, False, 380),
+    "building": (building, False, 560),
 }
 """Name, what brings it about, whether there is an environment, and the height in pixels."""
 
@@ -152,6 +159,7 @@ def take(name: str, target: Path) -> Path:
             state(opened)
             if not environment:
                 opened.ui.environmentPath.currentPath = "C:/Users/me/AppData/Local/SAM2UNet"
+                panel_cases.live(lambda: opened.panel.environment._driver.answered)
             opened.app.processEvents()
             data = QtCore.QBuffer()
             data.open(QtCore.QIODevice.OpenModeFlag.WriteOnly)
@@ -170,5 +178,7 @@ def say(opened: SimpleNamespace, *events: tuple) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "screenshots"
+    if sys.argv[2:] == ["dark"]:  # to look at; QT_SCALE_FACTOR=1.5 makes them larger
+        qt_stand_ins.go_dark()
     for name in STATES:
         print(take(name, target))

@@ -57,6 +57,19 @@ def application() -> QtWidgets.QApplication:
     return app
 
 
+def go_dark() -> None:
+    """Give the application dark colours, as Slicer's dark style has."""
+    palette, role = QtGui.QPalette(), QtGui.QPalette.ColorRole
+    for each in (role.Window, role.Base, role.AlternateBase, role.Button, role.ToolTipBase):
+        palette.setColor(each, QtGui.QColor(45, 45, 48))
+    for each in (role.WindowText, role.Text, role.ButtonText, role.ToolTipText):
+        palette.setColor(each, QtGui.QColor(230, 230, 230))
+    for each in (role.WindowText, role.Text, role.ButtonText):
+        palette.setColor(QtGui.QPalette.ColorGroup.Disabled, each, QtGui.QColor(125, 125, 125))
+    palette.setColor(role.Link, QtGui.QColor(120, 170, 255))
+    application().setPalette(palette)
+
+
 def plain(kind: type, name: str, default: Any) -> Any:
     """Return a Qt property that only keeps its value."""
     field = f"_{name}"

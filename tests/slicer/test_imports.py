@@ -61,6 +61,16 @@ def test_a_script_imports_the_standard_library_and_what_slicer_has(path: Path) -
     assert imported(path) <= IN_SLICER | set(sys.stdlib_module_names), path.name
 
 
+@pytest.mark.parametrize("path", scripts(), ids=lambda path: path.name)
+def test_each_text_that_is_translated_is_a_constant_that_lupdate_can_read(path: Path) -> None:
+    """It reads `_("...")` from the sources; a variable or an f-string would stay English."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_":
+            (text,) = node.args
+            assert isinstance(text, ast.Constant), f"{path.name}:{node.lineno}"
+            assert isinstance(text.value, str), f"{path.name}:{node.lineno}"
+
+
 @pytest.mark.parametrize("path", sorted(LIBRARY.glob("*.py")), ids=lambda path: path.name)
 def test_only_the_panel_imports_qt(path: Path) -> None:
     assert path.stem in PANEL or not imported(path) & {"qt", "ctk"}

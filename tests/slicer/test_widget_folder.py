@@ -237,7 +237,7 @@ def test_the_button_builds_the_environment_and_the_panel_uses_it(
         ui.removeButton.click()
         assert "was removed" in ui.environmentStatusLabel.text
         assert not setup.own.folder.exists()
-        assert "Setup tab" in ui.bannerLabel.text
+        assert "not set up yet" in ui.bannerLabel.text
 
 
 def test_an_existing_python_is_asked_whether_it_can_run(opened: SimpleNamespace) -> None:

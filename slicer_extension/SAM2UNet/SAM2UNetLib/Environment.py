@@ -1,7 +1,7 @@
 """The Python environment of the network: one that this module builds, or an existing one.
 
 Slicer's own Python stays as it is: nothing is installed into it and nothing of it is replaced.
-Standard library alone; what fills the folder is in EnvironmentPlan.py and EnvironmentBuilder.py.
+What fills the folder is in EnvironmentPlan.py and EnvironmentBuilder.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+from .Texts import _
 
 MARKER = "sam2unet-environment.json"
 SITE = "site"
@@ -62,8 +64,10 @@ class ExistingEnvironment:
         """
         if not self.python.is_file():
             raise EnvironmentProblem(
-                f"{self.python}: no such file. Choose the Python of an environment that has "
-                "sam2unet, such as .venv/bin/python or .venv\\Scripts\\python.exe."
+                _(
+                    "{python}: no such file. Choose the Python of an environment that has "
+                    "sam2unet, such as .venv/bin/python or .venv\\Scripts\\python.exe."
+                ).format(python=self.python)
             )
         return [str(self.python), "-I", "-X", "utf8", "-c", START]
 
@@ -124,11 +128,11 @@ class OwnEnvironment:
         state = self.state()
         if state is State.ABSENT:
             raise EnvironmentProblem(
-                "The network needs an environment of its own, which is not set up yet."
+                _("The network needs an environment of its own, which is not set up yet.")
             )
         if state is not State.READY:
             raise EnvironmentProblem(
-                "The build of the environment was interrupted. Press Repair on the Setup tab."
+                _("The build of the environment was interrupted. Press Repair on the Setup tab.")
             )
         return self.commandFor(self.marker)
 
@@ -154,8 +158,10 @@ class OwnEnvironment:
             return
         if state is State.FOREIGN:
             raise EnvironmentProblem(
-                f"{self.folder}: contains files that this module did not write, so nothing "
-                "was removed. Choose another folder."
+                _(
+                    "{folder}: contains files that this module did not write, so nothing was "
+                    "removed. Choose another folder."
+                ).format(folder=self.folder)
             )
         marker = self.marker
         self.writeMarker({**marker, "state": "removing"})

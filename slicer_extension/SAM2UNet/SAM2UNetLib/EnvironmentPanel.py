@@ -307,7 +307,10 @@ class EnvironmentPanel:
             return _("The build of the environment was interrupted. Repair starts it again.")
         if state is State.FOREIGN:
             return self.trouble
-        return _("There is no environment yet. Setting it up begins after a question.")
+        if not self._driver.answered:
+            return ""
+        plan = self.plan()
+        return plan.problem or plan.needs()
 
     def _fill(self) -> None:
         self.ui.environmentPath.filters = ctk.ctkPathLineEdit.Dirs

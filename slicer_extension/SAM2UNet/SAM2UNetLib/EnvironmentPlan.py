@@ -1,6 +1,6 @@
 """What building the environment will do: steps, sizes, and the build of PyTorch for this machine.
 
-Standard library only. A plan is shown before anything is done.
+A plan is shown before anything is done.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .BackgroundProcess import END_OF_SLICER
 from .Environment import SITE, OwnEnvironment
+from .Texts import _
 
 DISTRIBUTION = "sam2unet[video]"
 PYTORCH = "https://download.pytorch.org/whl/"
@@ -102,36 +103,55 @@ class Plan:
     def problem(self) -> str:
         """Why it cannot begin, and what to do; empty if it can."""
         if self.wheels is not None and not list(self.wheels.glob("*.whl")):
-            return (
-                f"{self.wheels}: contains no wheel files (*.whl). Choose another folder, or none."
-            )
+            return _(
+                "{folder}: contains no wheel files (*.whl). Choose another folder, or none."
+            ).format(folder=self.wheels)
         if self.freeMb < self.torch.diskMb:
-            return (
-                f"Needs about {_size(self.torch.diskMb)}, but only {_size(self.freeMb)} are free "
-                f"at {self.environment.folder}. Free some space or choose another folder."
+            return _(
+                "Needs about {needed}, but only {free} are free at {folder}. Free some space or "
+                "choose another folder."
+            ).format(
+                needed=_size(self.torch.diskMb),
+                free=_size(self.freeMb),
+                folder=self.environment.folder,
             )
         if self.source is None and self.wheels is None:
             # By its name alone a package index could hand out anybody's package of that name.
-            return "The sources of sam2unet are not beside the module. Choose a folder of wheels."
+            return _(
+                "The sources of sam2unet are not beside the module. Choose a folder of wheels."
+            )
         return ""
+
+    def needs(self) -> str:
+        """Return what it takes: disk space and download."""
+        fetched = (
+            _("Nothing is downloaded: the packages come from {folder}.").format(folder=self.wheels)
+            if self.wheels
+            else _("About {size} are downloaded from the internet.").format(
+                size=_size(self.torch.downloadMb)
+            )
+        )
+        space = _("It needs about {needed} of disk space; {free} are free.").format(
+            needed=_size(self.torch.diskMb), free=_size(self.freeMb)
+        )
+        return f"{space}\n{fetched}"
 
     def text(self) -> str:
         """Return what the user should know before agreeing."""
-        fetched = (
-            f"Nothing is downloaded: the packages come from {self.wheels}."
-            if self.wheels
-            else f"About {_size(self.torch.downloadMb)} are downloaded from the internet."
-        )
         return "\n".join(
             [
-                f"A Python environment is built in {self.environment.folder}.",
-                f"It needs about {_size(self.torch.diskMb)} of disk space; "
-                f"{_size(self.freeMb)} are free.",
-                fetched,
-                f"PyTorch: {self.torch.label}. With it come MONAI, pydicom, highdicom and PyAV "
-                "(video; its wheels carry GPL codecs).",
-                "Slicer's own Python is not changed. The build runs in the background and can be "
-                "cancelled.",
+                _("A Python environment is built in {folder}.").format(
+                    folder=self.environment.folder
+                ),
+                self.needs(),
+                _(
+                    "PyTorch: {build}. With it come MONAI, pydicom, highdicom and PyAV (video; its "
+                    "wheels carry GPL codecs)."
+                ).format(build=self.torch.label),
+                _(
+                    "Slicer's own Python is not changed. The build runs in the background and can "
+                    "be cancelled."
+                ),
             ]
         )
 
@@ -144,17 +164,17 @@ class Plan:
         own = self.environment
         if mode == "target":
             pip = [str(self.base), "-m", "pip", "install", "--target", str(own.folder / SITE)]
-            return [Step("Installing packages", [*pip, *self._install()])]
+            return [Step(_("Installing packages"), [*pip, *self._install()])]
         venv = str(own.folder / "venv")
         python = str(own.python)
         return [
             Step(
-                "Creating the environment",
+                _("Creating the environment"),
                 [str(self.base), "-m", "venv", "--clear", "--without-pip", venv],
             ),
-            Step("Testing its Python", [python, "-I", "-c", PROBE]),
+            Step(_("Testing its Python"), [python, "-I", "-c", PROBE]),
             Step(
-                "Installing packages",
+                _("Installing packages"),
                 [str(self.base), "-c", PIP_ELSEWHERE, python, "install", *self._install()],
             ),
         ]
@@ -202,16 +222,18 @@ def chooseTorch(platform: str, cuda: tuple[int, int] | None) -> tuple[TorchBuild
         cuda: highest CUDA version that the driver offers; None without an NVIDIA driver.
     """
     if platform == "darwin":
-        return torchBuild(""), "macOS has one build."
+        return torchBuild(""), _("macOS has one build.")
     if cuda is None:
-        return torchBuild("cpu"), "No NVIDIA driver was found."
+        return torchBuild("cpu"), _("No NVIDIA driver was found.")
     for build in TORCH_BUILDS:
         if build.cuda > (0, 0) and cuda >= build.cuda:
-            return build, f"The NVIDIA driver offers CUDA {cuda[0]}.{cuda[1]}."
-    return torchBuild("cpu"), (
-        f"The NVIDIA driver offers CUDA {cuda[0]}.{cuda[1]} and PyTorch needs 12.6; "
-        "with a newer driver the GPU can be used."
-    )
+            return build, _("The NVIDIA driver offers CUDA {version}.").format(
+                version=f"{cuda[0]}.{cuda[1]}"
+            )
+    return torchBuild("cpu"), _(
+        "The NVIDIA driver offers CUDA {version} and PyTorch needs 12.6; with a newer driver the "
+        "GPU can be used."
+    ).format(version=f"{cuda[0]}.{cuda[1]}")
 
 
 def torchBuild(name: str) -> TorchBuild:

@@ -93,9 +93,11 @@ class Panel:
             command = self.environment.command()
         except EnvironmentProblem as error:
             link = _("Open Setup").replace(" ", "&nbsp;")
-            self.ui.bannerLabel.text = f"{error} <a href='setup'>{link}</a>"
+            style = "color: #533f03"  # legible on the banner in dark styles too
+            self.ui.bannerLabel.text = f"{error} <a href='setup' style='{style}'>{link}</a>"
             self.ui.bannerLabel.visible = True
-            self.ui.setUpButton.visible = self.environment.canSetUp
+            elsewhere = self.ui.tabWidget.currentIndex != SETUP_TAB  # where there is one already
+            self.ui.setUpButton.visible = elsewhere and self.environment.canSetUp
             self.ui.setUpButton.text = self.environment.setUpText
             self.ui.setUpButton.enabled = self.ui.buildButton.enabled
             self.ui.setUpButton.toolTip = self.ui.buildButton.toolTip
@@ -117,6 +119,7 @@ class Panel:
     def onTab(self, _index: int = 0) -> None:
         """Another tab is shown: the tab Folder says what it will use."""
         self.batch.refresh()
+        self.onEnvironment()
 
     def onLink(self, _link: str = "") -> None:
         """Open the tab Setup."""
