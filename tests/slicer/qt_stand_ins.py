@@ -7,6 +7,7 @@ headers only; `slicer_names.py` lists those, and a test holds the module and the
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import sys
@@ -43,6 +44,12 @@ def _switch_on() -> None:
         sys.modules.update(hidden)
 
 
+def _keep_none() -> None:
+    """Make None immortal, as Python 3.12 does: each property that PySide6 sets takes one from it."""
+    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+
+
+_keep_none()
 _switch_on()
 speak_pythonqt(__name__, "slicer.util")
 
@@ -237,11 +244,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
             scene.AddObserver(event, lambda *_: self._fill())
         self._fill()
+        if not self.noneEnabled:  # nodes that were there before: none is selected by itself
+            self._box.currentIndex = -1
 
     def _fill(self) -> None:
         if self._scene is None:
             return
-        before = self._node()
+        before, empty = self._node(), not self._nodes
         found = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
         wanted = [
             node
@@ -259,6 +268,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self._box.addItem(self.noneDisplay if node is None else node.GetName())
         if before in self._nodes:
             self._box.currentIndex = self._nodes.index(before)
+        elif not empty:  # only the first node of an empty list is selected by itself
+            self._box.currentIndex = 0 if self.noneEnabled else -1
         self._box.blockSignals(False)
         if self._node() is not before:
             self.currentNodeChanged.emit(self._node())

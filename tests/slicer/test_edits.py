@@ -306,3 +306,16 @@ def test_each_image_has_its_own_result(ready: SimpleNamespace) -> None:
     assert not ready.ui.refineCollapsibleButton.isVisibleTo(ready.form)
     ready.ui.inputSelector.setCurrentNode(ready.image)
     assert ready.ui.outputSelector.currentNode() is ready.node
+
+
+def test_a_run_that_ends_while_another_module_is_shown_is_the_result_when_one_comes_back(
+    ready: SimpleNamespace,
+) -> None:
+    ready.ui.applyButton.click()
+    ready.panel.follow(None)
+    node = segmentation(ready.image, "made meanwhile")
+    say(ready, ("finished", node))
+    assert ready.logic.parameter.outputSegmentation is ready.node
+    ready.panel.follow(ready.logic.parameter)
+    assert ready.ui.outputSelector.currentNode() is node
+    assert ready.ui.refineCollapsibleButton.isVisibleTo(ready.form)

@@ -86,9 +86,18 @@ class SegmentPanel:
             event = vtk.vtkCommand.ModifiedEvent
             self._tag = parameter.parameterNode.AddObserver(event, lambda *_: self.onParameter())
             self.onParameter()
+            self._followResult()
         self.input.follow(parameter)
         if parameter is not None:
             self.refresh()
+
+    def _followResult(self) -> None:
+        """Choose the result of a run as the segmentation, later if another module is shown now."""
+        if self._follows or self.parameter is None or self.result is None:
+            return
+        self._follows = True
+        if self.result.GetScene() is not None:
+            self.parameter.outputSegmentation = self.result
 
     def onParameter(self) -> None:
         """The scene's choices changed, perhaps because another scene was loaded."""
@@ -177,6 +186,7 @@ class SegmentPanel:
         return _(" mm2") if known else _(" px")
 
     _isKept = False
+    _follows = True
     _lastReady = ""
     _lastProblem = ""
 
@@ -501,7 +511,8 @@ class SegmentPanel:
 
     def _finish(self, node: Any) -> None:
         self.result, self._isKept = node, False
-        self.parameter.outputSegmentation = node
+        self._follows = False
+        self._followResult()
         self._end()
         text = _("Done in {seconds:.1f} s: {name}. Move the threshold to change the result.")
         seconds = time.monotonic() - self._started
