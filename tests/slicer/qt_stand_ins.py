@@ -45,7 +45,7 @@ def _switch_on() -> None:
 
 
 def _keep_none() -> None:
-    """Make None immortal, as Python 3.12 does: each property that PySide6 sets takes one from it."""
+    """Make None immortal, as Python 3.12 does: PySide6 takes one from it with each property."""
     ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
