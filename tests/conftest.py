@@ -19,16 +19,6 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:  # each with its share of the cores, before PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // WORKERS)))
 ROOT = Path(__file__).resolve().parents[1]
-PRELOADED = (
-    "torch",
-    "monai.bundle",
-    "ignite.handlers",
-    "matplotlib.pyplot",
-    "sam2unet_core.monai_parts",
-    "sam2unet_core.cli.main",
-    "sam2unet_core.evaluation",
-)
-"""What a process of `run_python` has imported when it starts; MONAI alone takes 10 seconds."""
 NO_SHARED_DATA = "shared data not present"
 ALLOWED_SKIPS = (NO_SHARED_DATA, "needs a GPU", "needs Windows", "needs macOS", "needs Linux")
 """Reasons, by how they begin, for which a test may be skipped where `CI` is set."""
@@ -73,7 +63,7 @@ def run_python(tmp_path_factory: pytest.TempPathFactory) -> RunPython:
     if sys.platform == "linux":
         from multiprocessing.forkserver import ensure_running
 
-        context.set_forkserver_preload(list(PRELOADED))
+        context.set_forkserver_preload(["tests.preloaded"])
         ensure_running()  # before a test changes the environment or the working directory
 
     def run(

@@ -177,8 +177,8 @@ def note(event, arguments):
         raise OSError("no network here")
 sys.addaudithook(note)
 from sam2unet_core.inference.runtimes.openvino_runtime import OpenVINORuntime
-from sam2unet_core.network import SAM2UNet
-OpenVINORuntime(SAM2UNet("nano"), size=(64, 64))
+from torch import nn
+OpenVINORuntime(nn.Conv2d(3, 1, 1), size=(64, 64))
 assert not calls, calls
 """
 

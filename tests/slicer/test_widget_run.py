@@ -237,8 +237,8 @@ def test_a_worker_that_is_killed_is_a_failure_with_a_remedy_and_the_next_run_wor
     panel_cases.live(lambda: not widget.panel.segment.running)
     assert "worker" in widget.ui.statusLabel.text
     assert widget.ui.applyButton.enabled
-    widget.ui.inputSelector.setCurrentNode(colour_volume(frame, "One"))
-    widget.ui.whatComboBox.currentIndex = widget.ui.whatComboBox.findData("volume")
+    widget.ui.whatComboBox.currentIndex = widget.ui.whatComboBox.findData("range")
+    widget.ui.firstSpinBox.value = widget.ui.lastSpinBox.value = 7
     assert run(widget).startswith("Done in ")
 
 
