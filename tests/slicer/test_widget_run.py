@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -288,9 +288,15 @@ def test_weights_that_are_none_are_a_failure_with_a_remedy(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS: SIGSTOP")
 def test_one_slice_never_blocks_the_main_thread_for_long(
-    warm_widget: SimpleNamespace, weights: Path, frame: np.ndarray
+    warm_widget: SimpleNamespace,
+    weights: Path,
+    frame: np.ndarray,
+    sorting_time: Callable[[], float],
 ) -> None:
-    """No call of the panel waits for the worker, which stands still; nor does one compute much."""
+    """No call of the panel waits for the worker, which stands still; nor does one compute much.
+
+    That is no more CPU time than sorting some numbers takes.
+    """
     widget = warm_widget
     volume = colour_volume(np.tile(frame, (8, 6, 1))[:512, :480])
     choose(widget, volume, what="volume", weights=weights)
@@ -307,12 +313,14 @@ def test_one_slice_never_blocks_the_main_thread_for_long(
     assert waiting.is_alive(), "a call waited until the worker went on"
     waiting.cancel()
     worker.send_signal(signal.SIGCONT)
+    sorting = [sorting_time()]
     while segment.running:
         started = time.thread_time()
         segment.onTimer()
         longest = max(longest, time.thread_time() - started)
         QtCore.QThread.msleep(5)
-    assert longest < 0.5
+    sorting.append(sorting_time())
+    assert longest < max(sorting)
     assert widget.ui.statusLabel.text.startswith("Done in ")
 
 
