@@ -31,6 +31,8 @@ def become(
         os.dup2(file, target)
         os.close(file)
     gc.freeze()  # what is imported already is never garbage
+    if "coverage" in sys.modules:
+        _leave_to_the_fork_server()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -55,6 +57,17 @@ def become(
         sys.exit(1)
     finally:
         atexit._run_exitfuncs()
+
+
+def _leave_to_the_fork_server() -> None:
+    """Don't end the measurement of coverage that the fork server began for itself.
+
+    That of this process was begun by `multiprocessing`, which ends it after this process's work.
+    """
+    from coverage import process_startup
+
+    if (inherited := getattr(process_startup, "coverage", None)) is not None:
+        atexit.unregister(inherited._atexit)
 
 
 if __name__ == "forked":

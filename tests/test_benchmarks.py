@@ -101,6 +101,12 @@ def test_the_network_is_measured_by_every_runtime_of_this_machine(
     from benchmarks import network
     from benchmarks.network import measure
 
+    in_a_process = network._peak
+
+    def peak(name: str, file: Path) -> float:  # one in a process of its own shows that they start
+        return in_a_process(name, file) if name == "reference" else network._case(name, file)
+
+    monkeypatch.setattr(network, "_peak", peak)
     monkeypatch.setattr(network, "matrix_peak", functools.partial(network.matrix_peak, rounds=1))
     rows = {row["what"]: row for row in measure(quick=True, sizes=("nano",))}
     assert rows["nano, reference"]["ratio"] == 1
@@ -114,10 +120,11 @@ def test_what_a_gpu_is_asked_can_be_asked_of_a_cpu(monkeypatch: pytest.MonkeyPat
     from benchmarks import gpu
 
     monkeypatch.setattr(gpu, "SECONDS", 0.001)
+    monkeypatch.setattr(gpu, "MOST_AT_ONCE", 2)
     monkeypatch.setattr(gpu, "IMAGE", (64, 64))
     monkeypatch.setattr(gpu, "low_precision", lambda _: torch.float32)
     gc.freeze()  # it collects garbage before each batch, and the suite has a lot in memory
-    rows = gpu.measure(quick=True, device=torch.device("cpu"), sizes=("nano",))
+    rows = gpu.measure(quick=False, device=torch.device("cpu"), sizes=("nano",))
     gc.unfreeze()
     names = [row["what"] for row in rows]
     for way in ("reference", "exact", "fast"):
@@ -128,7 +135,7 @@ def test_what_a_gpu_is_asked_can_be_asked_of_a_cpu(monkeypatch: pytest.MonkeyPat
     trained = [row for row in rows if row["what"].startswith("training, nano")]
     assert len(trained) == 3
     for row in rows[4:]:
-        (batch,) = re.findall("batch ([1248])$", row["what"])
+        (batch,) = re.findall("batch ([12])$", row["what"])
         assert f"{batch}: {1 / row['median_s']:.1f}/s" in row["note"]
 
 

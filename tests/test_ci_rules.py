@@ -140,7 +140,8 @@ def test_coverage_follows_subprocesses(tmp_path: Path, repository: Path) -> None
         "    code = 'from sam2unet_core.geometry import Geometry'\n"
         "    subprocess.run([sys.executable, '-c', code], check=True)\n"
     )
-    options = ["--cov", f"--cov-config={repository / 'pyproject.toml'}", "--cov-report=term"]
+    options = ["--cov=sam2unet_core.geometry", "--cov-report=term"]
+    options += [f"--cov-config={repository / 'pyproject.toml'}"]
     output = _run(tmp_path, "", *options)
     (line,) = [line for line in output.splitlines() if line.startswith("TOTAL")]
     statements, missed, *_ = (int(number) for number in re.findall(r"\d+", line))

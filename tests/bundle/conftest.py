@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,16 +78,12 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_verb(run_python: RunPython) -> RunVerb:
-    """Run `python -m monai.bundle VERB ...` in a folder, as a person would.
-
-    `fresh` starts Python anew, for what depends on that.
-    """
+    """Run `python -m monai.bundle VERB ...` in a folder, as a person would."""
 
     def run(
         *words: str,
         cwd: Path,
         config: str | list[str] | None = None,
-        fresh: bool = False,
         **options: object,
     ) -> subprocess.CompletedProcess[str]:
         command = ["-m", "monai.bundle", *words]
@@ -99,12 +94,7 @@ def run_verb(run_python: RunPython) -> RunVerb:
         for key, value in options.items():
             command += [f"--{key}", str(value)]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-        if not fresh:
-            return run_python(*command, cwd=cwd, env=environment)
-        command = [sys.executable, *command]
-        return subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-        )
+        return run_python(*command, cwd=cwd, env=environment)
 
     return run
 

@@ -51,7 +51,7 @@ def test_a_wrong_setting_is_one_line(
 ):
     (tmp_path / "file").touch()
     options = {"dataset_dir": dataset, "task": task_file} | small | settings
-    done = run_verb("run", "training", cwd=tmp_path, config="train.yaml", **options)
+    done = run_verb("run", "training", cwd=tmp_path, config="train.json", **options)
     assert message in refused(done)
     assert not (tmp_path / "runs").exists()
 

@@ -3,6 +3,8 @@
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 
 WATCH = """
 import json, os, socket
@@ -22,27 +24,29 @@ socket.getaddrinfo = getaddrinfo
 LOCAL = ("127.0.0.1", "localhost", "::1", "/")
 
 
-def test_tracking_stays_in_the_folder_of_the_run(
-    tmp_path, dataset, task_file, small, run_verb, monkeypatch
+def test_a_training_started_by_the_command_tracks_into_its_own_folder_only(
+    tmp_path, dataset, task_file, small
 ):
+    """In new processes, which `sitecustomize.py` watches from their start."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("CONNECTIONS", str(tmp_path / "connections.txt"))
     (tmp_path / "connections.txt").touch()
-    done = run_verb(
-        "run",
-        "training",
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    watched = {"PYTHONPATH": path, "CONNECTIONS": str(tmp_path / "connections.txt")}
+    command = [sys.executable, "-m", "sam2unet_core", "train", "--data", dataset]
+    command += ["--task", task_file, "-o", "out"]
+    for key, value in (small | {"mlflow": True, "tensorboard": True}).items():
+        command += [f"--{key}", str(value)]
+    done = subprocess.run(
+        command,
         cwd=tmp_path,
-        config="train.yaml",
-        fresh=True,  # with the sitecustomize.py
-        dataset_dir=dataset,
-        task=task_file,
-        output_dir="out",
-        mlflow=True,
-        tensorboard=True,
-        **small,
+        env=os.environ | watched,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert " -m monai.bundle run training --config_file " in done.stdout.splitlines()[0]
+    assert (tmp_path / "out" / "model.safetensors").is_file()
     lines = (tmp_path / "connections.txt").read_text().splitlines()
     strangers = [line for line in lines if not any(name in json.loads(line) for name in LOCAL)]
     assert strangers == []

@@ -34,14 +34,7 @@ def frozen_variant() -> Variant:
 @pytest.fixture
 def build() -> Callable[..., SAM2UNet]:
     """Builds a network in eval mode with weights made by rule."""
-
-    def make(variant: str | Variant = SMALL, *, seed: int = 0, num_classes: int = 1) -> SAM2UNet:
-        model = SAM2UNet(variant, num_classes=num_classes)
-        shapes = ((key, tuple(v.shape)) for key, v in model.state_dict().items())
-        model.load_state_dict(rule_weights(shapes, seed=seed))
-        return model.eval()
-
-    return make
+    return build_by_rule
 
 
 @pytest.fixture
@@ -59,6 +52,17 @@ def image_by_rule() -> Callable[[int, int], Tensor]:
         return torch.from_numpy(random.standard_normal((1, 3, height, width)).astype(np.float32))
 
     return make
+
+
+def build_by_rule(
+    variant: str | Variant = SMALL, *, seed: int = 0, num_classes: int = 1
+) -> SAM2UNet:
+    """Build a network in eval mode with weights made by rule."""
+    with torch.device("meta"):  # no random values that are replaced at once
+        model = SAM2UNet(variant, num_classes=num_classes)
+    shapes = ((key, tuple(v.shape)) for key, v in model.state_dict().items())
+    model.load_state_dict(rule_weights(shapes, seed=seed), assign=True)
+    return model.eval()
 
 
 def rule_weights(shapes: Shapes, *, seed: int = 0) -> dict[str, Tensor]:

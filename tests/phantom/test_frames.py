@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -155,13 +156,16 @@ def test_polyps_of_every_shape_are_drawn_and_only_the_pedunculated_have_a_stalk(
         assert all((p.stalk[1] > 0) == (shape == "pedunculated") for p in polyps)
 
 
-def test_twenty_frames_of_256_pixels_take_about_a_second() -> None:
+def test_a_frame_of_256_pixels_is_drawn_about_as_fast_as_some_numbers_are_sorted(
+    sorting_time: Callable[[], float],
+) -> None:
+    """Four times as long allows for another processor."""
     draw_frame(0)
-    begin = time.process_time()
+    before = time.thread_time()
     for seed in range(5):
         draw_frame(seed)
-    # Five frames at 20 a second are 0.25 s; four times that allows for a busy machine.
-    assert time.process_time() - begin < 1.0
+    taken = time.thread_time() - before
+    assert taken / 5 < 4 * sorting_time()
 
 
 def _dice(found: NDArray[np.bool_], masks: NDArray[np.bool_]) -> float:

@@ -223,15 +223,19 @@ def test_missing_weights_are_told_with_what_to_do(session, volume, pictures, run
     assert not session.isBusy
 
 
-def test_one_slice_never_holds_the_main_thread_for_long(session, volume, slice_view, bundle, run):
+def test_one_slice_never_holds_the_main_thread_for_long(
+    session, volume, slice_view, bundle, run, sorting_time
+):
+    """No call takes more CPU time than sorting some numbers does."""
     array = np.random.default_rng(8).integers(-1000, 1000, (60, 512, 512)).astype(np.int16)
     node = volume(array)
     view = slice_view([-1, 0, 0], [0, 1, 0], through=[-3, -3, 30])
     ask = request(node, bundle, what="slice", sliceNode=view, threshold=0.3)
     session.start(ask)
     run(session)  # the worker is warm now
-    longest, told = 0.0, []
+    longest, told, sorting = 0.0, [], []
     for _ in range(3):
+        sorting.append(sorting_time())
         before = time.thread_time()
         session.start(ask)
         longest, told = max(longest, time.thread_time() - before), []
@@ -241,8 +245,7 @@ def test_one_slice_never_holds_the_main_thread_for_long(session, volume, slice_v
             longest = max(longest, time.thread_time() - before)
             time.sleep(0.002)
         assert told[-1][0] == "finished", told
-    print(f"longest hold {1000 * longest:.1f} ms")
-    assert longest < 0.2  # the goal is 0.05; a busy machine gets four times that
+    assert longest < max(sorting)
 
 
 def test_partial_results_are_seen_before_the_end(session, volume, bundle, monkeypatch, run):

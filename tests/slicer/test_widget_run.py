@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +23,7 @@ import slicer
 import slicer_stand_ins
 import torch
 from PySide6 import QtCore, QtWidgets
+from SAM2UNetLib.WorkerProcess import WorkerProcess
 
 from sam2unet_core.batch.formats import FORMATS
 from sam2unet_core.media.image import read_image
@@ -51,6 +52,33 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     folder = tmp_path_factory.mktemp("frames") / "phantom"
     write_dataset(folder, frames=1, seed=1, size=(64, 80))
     return read_image(next((folder / "images").iterdir()))
+
+
+class KeptWorker(WorkerProcess):
+    """A worker that stays warm from one test to the next."""
+
+    def stop(self) -> None:
+        pass
+
+    def end(self) -> None:
+        super().stop()
+
+
+@pytest.fixture(scope="module")
+def kept_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptWorker]:
+    command = [sys.executable, "-m", "sam2unet_core", "worker"]
+    worker = KeptWorker(command, allowRoots=[tmp_path_factory.getbasetemp()])
+    yield worker
+    worker.end()
+
+
+@pytest.fixture
+def warm_widget(
+    request: pytest.FixtureRequest, kept_worker: KeptWorker, monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
+    """The module with a worker that other tests have used; it starts by itself when needed."""
+    monkeypatch.setattr("SAM2UNetLib.Runs.WorkerProcess", lambda *_, **__: kept_worker)
+    return request.getfixturevalue("widget")
 
 
 @pytest.fixture
@@ -121,8 +149,9 @@ def voxels(widget: SimpleNamespace, volume: object) -> np.ndarray:
 
 
 def test_pressing_the_button_segments_the_frame_and_the_slider_changes_it(
-    widget: SimpleNamespace, frame: np.ndarray
+    warm_widget: SimpleNamespace, frame: np.ndarray
 ) -> None:
+    widget = warm_widget
     probability = expected(None, frame[None])[0]
     low, high = (float(np.quantile(probability, q)) for q in (0.6, 0.95))
     volume = colour_volume(frame)
@@ -159,8 +188,9 @@ def tag(segment: object, name: str) -> str:
 
 
 def test_the_panel_shows_the_worker_s_reason_and_a_mismatching_dicom_image_can_be_forced(
-    widget: SimpleNamespace, frame: np.ndarray
+    warm_widget: SimpleNamespace, frame: np.ndarray
 ) -> None:
+    widget = warm_widget
     assert widget.panel.batch.ui.batchFormatList.count == len(FORMATS) + 1
     other = colour_volume(frame, "Not from DICOM")
     volume = panel_cases.colour_volume("From a CT", modality="CT")
@@ -194,8 +224,9 @@ def ended(reports: list[tuple]) -> bool:
 
 
 def test_the_current_slice_of_the_view_is_segmented_and_the_others_are_left(
-    widget: SimpleNamespace, frame: np.ndarray
+    warm_widget: SimpleNamespace, frame: np.ndarray
 ) -> None:
+    widget = warm_widget
     stack = np.stack([frame, frame[::-1], frame[:, ::-1]])
     volume = colour_volume(stack)
     volume.SetSpacing(0.5, 0.5, 3.0)
@@ -239,14 +270,15 @@ def test_a_worker_that_is_killed_is_a_failure_with_a_remedy_and_the_next_run_wor
     panel_cases.live(lambda: not widget.panel.segment.running)
     assert "worker" in widget.ui.statusLabel.text
     assert widget.ui.applyButton.enabled
-    widget.ui.inputSelector.setCurrentNode(colour_volume(frame, "One"))
-    widget.ui.whatComboBox.currentIndex = WHAT.index("volume")
+    widget.ui.whatComboBox.currentIndex = WHAT.index("range")
+    widget.ui.firstSpinBox.value = widget.ui.lastSpinBox.value = 7
     assert run(widget).startswith("Done in ")
 
 
 def test_weights_that_are_none_are_a_failure_with_a_remedy(
-    widget: SimpleNamespace, tmp_path: Path, frame: np.ndarray
+    warm_widget: SimpleNamespace, tmp_path: Path, frame: np.ndarray
 ) -> None:
+    widget = warm_widget
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no weights at all")
     choose(widget, colour_volume(frame), what="volume", weights=broken)
@@ -258,9 +290,16 @@ def test_weights_that_are_none_are_a_failure_with_a_remedy(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs Linux or macOS: SIGSTOP")
 def test_one_slice_never_blocks_the_main_thread_for_long(
-    widget: SimpleNamespace, weights: Path, frame: np.ndarray
+    warm_widget: SimpleNamespace,
+    weights: Path,
+    frame: np.ndarray,
+    sorting_time: Callable[[], float],
 ) -> None:
-    """No call of the panel waits for the worker, which stands still; nor does one compute much."""
+    """No call of the panel waits for the worker, which stands still; nor does one compute much.
+
+    That is no more CPU time than sorting some numbers takes.
+    """
+    widget = warm_widget
     volume = colour_volume(np.tile(frame, (8, 6, 1))[:512, :480])
     choose(widget, volume, what="volume", weights=weights)
     run(widget)  # the network is loaded, and Python has imported what it needs
@@ -276,12 +315,14 @@ def test_one_slice_never_blocks_the_main_thread_for_long(
     assert waiting.is_alive(), "a call waited until the worker went on"
     waiting.cancel()
     worker.send_signal(signal.SIGCONT)
+    sorting = [sorting_time()]
     while segment.running:
         started = time.thread_time()
         segment.onTimer()
         longest = max(longest, time.thread_time() - started)
         QtCore.QThread.msleep(5)
-    assert longest < 0.5
+    sorting.append(sorting_time())
+    assert longest < max(sorting)
     assert widget.ui.statusLabel.text.startswith("Done in ")
 
 

@@ -126,6 +126,9 @@ def test_tasks_on_one_trunk_are_changed_without_the_trunks_file(
     alone = client.ask("load", weights=str(delta), device="cpu")
     assert (alone["event"], alone["kind"]) == ("failed", "missing_weights")
     frame = np.full((1, 48, 48, 3), 90, np.uint8)
+    load = {"weights": str(whole), "device": "cpu", "task": None, "bundle": None}
+    first = client.segment(frame, load=load | {"runtime": "exact"})  # which comes first
+    assert (first["task"], first["device"], first["runtime"]) == ("small", "cpu", "exact")
     seen = {}
     for file in (whole, delta, whole, delta):
         loaded = client.result("load", weights=str(file), device="cpu")
@@ -136,29 +139,11 @@ def test_tasks_on_one_trunk_are_changed_without_the_trunks_file(
     assert not np.array_equal(seen[whole], seen[delta])
 
 
-def test_the_load_of_a_request_comes_first(
-    start: Any, two_tasks: tuple[Path, Path, SAM2UNet]
-) -> None:
-    whole, _, _ = two_tasks
-    client = start("--allow-root", str(whole.parent))
-    frame = np.full((1, 48, 48, 3), 90, np.uint8)
-    load = {
-        "weights": str(whole),
-        "device": "cpu",
-        "task": None,
-        "bundle": None,
-        "runtime": "exact",
-    }
-    result = client.segment(frame, load=load)
-    assert (result["task"], result["device"], result["runtime"]) == ("small", "cpu", "exact")
-
-
-def test_the_starter_says_that_it_is_one(start: Any) -> None:
-    client = start()
-    result = client.result("load", task="polyp", device="cpu")
+def test_the_starter_says_that_it_is_one(worker: Any) -> None:
+    result = worker.result("load", task="polyp", device="cpu")
     assert result["task"]["name"] == "polyp"
     assert "research only" in result["notice"]
-    again = client.result("load", task="polyp", device="cpu")
+    again = worker.result("load", task="polyp", device="cpu")
     assert again["weights_sha256"] == result["weights_sha256"]
 
 
