@@ -319,3 +319,17 @@ def test_a_run_that_ends_while_another_module_is_shown_is_the_result_when_one_co
     ready.panel.follow(ready.logic.parameter)
     assert ready.ui.outputSelector.currentNode() is node
     assert ready.ui.refineCollapsibleButton.isVisibleTo(ready.form)
+
+
+@pytest.mark.parametrize("agreed", [False, True])
+def test_undoing_a_run_asks_before_edits_go_with_it(
+    ready: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, agreed: bool
+) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *_: questions.append(text) or agreed
+    )
+    ready.logic.isEdited = True
+    ready.ui.undoButton.click()
+    assert "remove your edits" in questions[0]
+    assert bool(asked(ready, "undo")) is agreed

@@ -257,8 +257,9 @@ class SegmentPanel:
         if self.running:
             self.onCancel()
             return
-        if not self.choice.confirm() or not self._keepEdits():
+        if not self.choice.confirm():
             return
+        self._askAboutEdits()
         entry = self.choice.current
         try:
             self.runs.start(
@@ -276,11 +277,11 @@ class SegmentPanel:
         self._ranWith = self._shown()
         self._begin(_("Preparing..."))
 
-    def _keepEdits(self) -> bool:
-        """Ask before a run writes over what a person painted; False if the run is not wanted."""
+    def _askAboutEdits(self) -> None:
+        """Ask before a run writes over what a person painted; a new segmentation keeps it."""
         node = self.parameter.outputSegmentation
         if node is None:
-            return True
+            return
         try:
             extraction = Inputs.places(
                 self.input.source,
@@ -290,16 +291,15 @@ class SegmentPanel:
             )
             painted = overwritten(node, extraction, self.choice.current.task)
         except ModuleError:  # the run says why
-            return True
+            return
         if not painted:
-            return True
+            return
         question = _(
             "{names} in {segmentation} was edited by hand. Replace the edits by the network's "
             "result? No keeps them and makes a new segmentation."
         ).format(names=", ".join(painted), segmentation=node.GetName())
         if not slicer.util.confirmYesNoDisplay(question, _("Replace edits?")):
             self.parameter.outputSegmentation = None
-        return True
 
     def _shown(self) -> tuple[str, str, Any]:
         """Return what a result belongs to: task, bundle and image."""
@@ -313,6 +313,9 @@ class SegmentPanel:
 
     def onUndo(self) -> None:
         """Restore the segmentation as it was before the last run."""
+        question = _("You edited this result. Undo the run and remove your edits with it?")
+        if self.runs.isEdited and not slicer.util.confirmOkCancelDisplay(question, _("Undo run?")):
+            return
         self.runs.undo()
         self.result, self._warnings, self._isKept = None, [], False
         self.refresh()
