@@ -120,6 +120,7 @@ APPLICATION = {
     "processEvents",
     "settings",
     "startupEnvironment",
+    "temporaryPath",
     "testingEnabled",
     "translate",
     "userSettings",

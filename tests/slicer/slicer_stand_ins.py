@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import sys
+import tempfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,7 @@ class Application:
     """`slicer.app`: answers questions as the tests want them."""
 
     applicationName = "Slicer"
+    temporaryPath = tempfile.gettempdir()
 
     def __init__(self) -> None:
         self._manager = ModuleManager()

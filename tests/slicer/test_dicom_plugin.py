@@ -221,10 +221,12 @@ def test_what_was_concealed_in_a_video_stays_with_its_sequence(
             return len(self.asked)
 
         def poll(self) -> list[dict[str, Any]]:
-            texts = [messages[len(self.asked) - 1], messages[2]]
+            texts = [messages[len(self.asked) - 2], messages[2]]
             warnings = [{"code": None, "message": text} for text in texts]
-            count = min(32, FRAMES - self.asked[-1]["start"])
-            result = {"frames": count, "frames_per_second": 25, "warnings": warnings}
+            video = {"frames": FRAMES, "rows": 4, "columns": 4, "frames_per_second": 25}
+            result = {"series": [video]}
+            if len(self.asked) > 1:
+                result = {"frames": self.asked[-1]["count"], "warnings": warnings}
             return [{"id": len(self.asked), "event": "finished", "result": result}]
 
         def stop(self) -> None:
@@ -232,7 +234,7 @@ def test_what_was_concealed_in_a_video_stays_with_its_sequence(
 
     (loadable,) = plugin.reader.examine([files(studies / "video")])
     reader = plugin.module.VideoReader(
-        Worker(), "", readArray=lambda _folder, count: np.zeros((count, 4, 4, 3), np.uint8)
+        Worker(), "", takeArray=lambda count: np.zeros((count, 4, 4, 3), np.uint8)
     )
     sequence = plugin.reader._load(loadable, reader)
     told = "\n".join([messages[0], messages[2], messages[1]])
@@ -287,10 +289,11 @@ def test_a_disk_that_is_full_leaves_no_half_video(
     plugin: SimpleNamespace, studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Reader:
-        framesPerSecond = 25.0
+        def video(self) -> Any:
+            return importlib.import_module("SAM2UNetLib.ClipChoice").Video(9, 48, 64, 25.0)
 
-        def frames(self, _expected: int) -> Iterator[tuple[int, np.ndarray]]:
-            yield 0, np.zeros((48, 64, 3), np.uint8)
+        def frames(self, *_: Any) -> Iterator[np.ndarray]:
+            yield np.zeros((1, 48, 64, 3), np.uint8)
             raise OSError("the disk is full")
 
         def close(self) -> None:

@@ -13,6 +13,7 @@ EXTENSION = Path(__file__).resolve().parents[2] / "slicer_extension"
 LIBRARY = EXTENSION / "SAM2UNet" / "SAM2UNetLib"
 PANEL = {
     "BatchPanel",
+    "ClipDialog",
     "EnvironmentPanel",
     "InputChoice",
     "ModelsPanel",
