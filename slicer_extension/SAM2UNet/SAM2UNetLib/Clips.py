@@ -58,10 +58,6 @@ class Clip:
         matrix[:2, 3] = -(self.scale - 1) / (2 * self.scale)
         return matrix
 
-    def itemToFile(self) -> NDArray[np.float64]:
-        """Return the inverse of `fileToItem`."""
-        return np.linalg.inv(self.fileToItem())
-
     def enlarged(self, masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return masks `(..., H, W)` of loaded frames at the size of the file's."""
         for axis in (-2, -1):
