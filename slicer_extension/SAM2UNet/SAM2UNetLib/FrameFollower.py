@@ -34,18 +34,16 @@ class FrameFollower:
     def __init__(
         self, browser: Any, sequence: Any, *, task: dict[str, Any], algorithmName: str | None
     ) -> None:
-        self._sequence, self._task, self._algorithmName = sequence, task, algorithmName
+        self._frames, self._sequence = volumeSequence(browser), sequence
+        self._task, self._algorithmName = task, algorithmName
         self._observation = browser.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follow)
 
     def _follow(self, browser: Any, _event: str) -> None:
-        sequence = self._sequence
-        if sequence is None:
-            return
-        if sequence.GetScene() is None or not browser.IsSynchronizedSequenceNode(sequence, True):
-            self._sequence = None
+        frames, sequence = self._frames, self._sequence
+        if None in (frames.GetScene(), sequence.GetScene()):
             browser.RemoveObserver(self._observation)
             return
-        item, frames = browser.GetSelectedItemNumber(), volumeSequence(browser)
+        item = browser.GetSelectedItemNumber()
         if browser.GetPlaybackActive() or not 0 <= item < frames.GetNumberOfDataNodes():
             return
         value = frames.GetNthIndexValue(item)

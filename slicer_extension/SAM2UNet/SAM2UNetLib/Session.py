@@ -404,6 +404,7 @@ class Session:
         """Go on writing for a moment; Slicer has to stay usable."""
         limit = self._clock() + WRITE_S
         try:
+            next(self._writing)
             while self._clock() < limit:
                 next(self._writing)
         except StopIteration:
