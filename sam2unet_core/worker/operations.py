@@ -13,6 +13,7 @@ from sam2unet_core.worker.exchange import ArrayWriter, Exchange
 from sam2unet_core.worker.fields import MAX_FRAMES, Fields
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.running import RunningRequest
+from sam2unet_core.worker.samples import make_sample
 from sam2unet_core.worker.studies import Reader, Studies, describe, reduced, source_of
 from sam2unet_core.worker.warned import WarningLog
 
@@ -57,6 +58,7 @@ class Operations:
         operations: dict[str, Callable[[Fields, RunningRequest], Result]] = {
             "inspect": self._inspect,
             "read_frames": self._read_frames,
+            "make_sample": lambda fields, job: make_sample(fields, job, self._exchange),
         }
         if operation in operations:
             return operations[operation](fields, job)
