@@ -116,14 +116,16 @@ class Memory:
 
 def draw(path: Path, *, minutes: float) -> None:
     """Write a DICOM video of a camera that moves across a drawn scene."""
-    count = round(minutes * 60 * RATE)
     with tempfile.TemporaryDirectory() as scratch:
         write_studies(Path(scratch) / "phantom", frames=1, size=(64, 64))
         dataset = pydicom.dcmread(Path(scratch) / "phantom/studies/video/video.dcm")
-        encoded = Path(scratch) / "video.mp4"
-        _encode(encoded, count)
+        minute, encoded = Path(scratch) / "minute.mp4", Path(scratch) / "video.mp4"
+        count = round(min(minutes, 1) * 60 * RATE)
+        _encode(minute, count)
+        times = max(1, round(minutes))
+        _repeat(minute, encoded, times=times, count=count)
         dataset.PixelData = pydicom.encaps.encapsulate([encoded.read_bytes()], has_bot=False)
-    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = *SIZE, count
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = *SIZE, times * count
     dataset.save_as(path, enforce_file_format=True)
 
 
@@ -146,6 +148,22 @@ def _encode(path: Path, count: int) -> None:
             pixels = np.ascontiguousarray(scene[top : top + rows, left : left + columns])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+
+
+def _repeat(source: Path, target: Path, *, times: int, count: int) -> None:
+    """Write a video several times, one after the other, as one video."""
+    with av.open(str(target), "w") as out:
+        stream = None
+        for number in range(times):
+            with av.open(str(source)) as container:
+                given = container.streams.video[0]
+                stream = stream or out.add_stream_from_template(given)
+                shift = round(number * count / RATE / given.time_base)
+                for packet in container.demux(given):
+                    if packet.dts is not None:
+                        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                        packet.stream = stream
+                        out.mux(packet)
 
 
 def database(file: Path) -> SimpleNamespace:

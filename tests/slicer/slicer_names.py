@@ -115,6 +115,7 @@ APPLICATION = {
     "applicationLogic",
     "applicationName",
     "clipboard",
+    "connect",
     "layoutManager",
     "moduleManager",
     "processEvents",

@@ -96,6 +96,11 @@ class Application:
 
     def __init__(self) -> None:
         self._manager = ModuleManager()
+        self.connected: list[tuple[str, Any]] = []
+
+    def connect(self, signal: str, slot: Any) -> None:
+        assert signal == "startupCompleted()"  # what the module uses
+        self.connected.append((signal, slot))
 
     def testingEnabled(self) -> bool:
         return True  # slicer.util then opens no window and logs what it would have said

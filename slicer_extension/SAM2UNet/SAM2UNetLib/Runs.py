@@ -297,8 +297,8 @@ def _question(source: Source, task: dict[str, Any]) -> str:
     return json.dumps([source, task], sort_keys=True)
 
 
-def addToDatabase(file: str) -> None:
-    """Add a DICOM file to Slicer's database, if one is open; a copy of the file goes there.
+def addToDatabase(file: str, *, copy: bool = True) -> None:
+    """Add a DICOM file to Slicer's database, if one is open; by default a copy goes there.
 
     The application's own database is asked, not an indexer: that one waits in an event loop of its
     own, and only the former tells its views what was added.
@@ -307,6 +307,6 @@ def addToDatabase(file: str) -> None:
     if database is None or not database.isOpen:
         return
     database.prepareInsert()  # the patient or study may have been deleted since the last insertion
-    store, thumbnail = True, False  # a segmentation has no picture to make a thumbnail of
-    database.insert(file, store, thumbnail)
+    thumbnail = False  # neither a segmentation nor a video has a picture to make one of
+    database.insert(file, copy, thumbnail)
     database.updateDisplayedFields()
