@@ -123,8 +123,8 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleN
         plugin = importlib.import_module("SAM2UNetDICOMVideoPlugin")
         plugin.SAM2UNetDICOMVideoPlugin(SimpleNamespace())
         module = importlib.import_module("SAM2UNet")
-        module.SAM2UNet(SimpleNamespace())
-        ((_signal, registered),) = slicer.app.connected
+        module.SAM2UNet(SimpleNamespace(path=str(panel_cases.MODULE), icon=None))
+        _signal, registered = slicer.app.connected[-1]
         registered()
         registered()  # as a reloaded module does
         yield SimpleNamespace(errors=errors, selected=selected, data=tmp_path / "data")
