@@ -6,6 +6,8 @@ MRML (`slicer-core`) and the real worker. It prints, for this process and for th
 of the resident memory and how much of it was in no file (Linux).
 
     python benchmarks/slicer_clip.py [--minutes 10] [--file VIDEO.dcm] [--bundle DIR]
+
+With `--threshold 0` every pixel of every frame is a finding.
 """
 
 from __future__ import annotations
@@ -195,12 +197,13 @@ def open_clip(file: Path) -> Any:
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
 
 
-def segment(browser: Any, file: Path, bundle: Path | None) -> None:
+def segment(browser: Any, file: Path, bundle: Path | None, threshold: float | None) -> None:
     """Run a network on all frames of the clip."""
     worker = WorkerProcess(COMMAND, allowRoots=[file.parent, *([bundle] if bundle else [])])
     session = Session(worker)
     chosen = {"task": "polyp"} if bundle is None else {"bundle": str(bundle)}
-    session.start(Request(browser, "sequence", device="cpu", putFile=lambda: file, **chosen))
+    chosen |= {"device": "cpu", "threshold": threshold, "putFile": lambda: file}
+    session.start(Request(browser, "sequence", **chosen))
     longest, told = 0.0, []
     while not told or told[-1][0] not in ("finished", "failed"):
         time.sleep(POLL_S)
@@ -221,6 +224,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--file", type=Path, help="a DICOM video; drawn where it is not there")
     parser.add_argument("--bundle", type=Path, help="the network; the polyp starter by default")
+    parser.add_argument("--threshold", type=float, help="the task's by default")
     parser.add_argument("--only-draw", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only_draw:
@@ -238,7 +242,7 @@ def main() -> None:
         with memory.watched("open"):
             browser = open_clip(file)
         with memory.watched("all frames"):
-            segment(browser, file, given.bundle)
+            segment(browser, file, given.bundle, given.threshold)
     for name, (peak, anonymous) in memory.peaks.items():
         print(f"{name}: peak {peak:.0f} MB, of which in no file {anonymous:.0f} MB")
 
