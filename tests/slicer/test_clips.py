@@ -463,6 +463,7 @@ def test_a_frame_without_findings_shows_none_and_can_be_drawn_in(
     identifier = segmentation.GetNthSegmentID(0)
     drawn = slicer.util.arrayFromSegmentBinaryLabelmap(result.node, identifier, volume)
     assert not drawn.any()
+    assert not session.isEdited
     drawn[0, 3:5, 6:9] = 1
     slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, result.node, identifier, volume)
     show(result.browser, result.missing[1])
@@ -471,6 +472,10 @@ def test_a_frame_without_findings_shows_none_and_can_be_drawn_in(
     expected = np.zeros((ROWS, COLUMNS))
     expected[6:10, 12:18] = 1  # drawn on the smaller frame
     np.testing.assert_array_equal(masks[0], expected)
+    assert session.isEdited
+    content = exported(result.node)
+    assert [each["algorithm_type"] for each in content.segments] == ["SEMIAUTOMATIC"]
+    assert result.missing[0] in [content.items[index] for index in content.maskFrames]
 
 
 def test_what_is_drawn_on_belongs_to_the_grid_of_the_file(result: SimpleNamespace) -> None:
@@ -512,6 +517,75 @@ def test_the_frames_of_an_export_are_those_of_the_file(
         if index in content.maskFrames:
             expected = content.masks[content.maskFrames.index(index), 0]
         np.testing.assert_array_equal(pixels[number], expected)
+
+
+def test_areas_over_time_have_a_row_for_each_frame_that_was_looked_at(
+    result: SimpleNamespace,
+) -> None:
+    table = importlib.import_module("SAM2UNetLib.Tables").areas(result.node, result.browser)
+    names = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    assert names[2].endswith("[px]")  # of the file
+    frames, times, areas = (
+        slicer.util.arrayFromTableColumn(table, name).tolist() for name in names
+    )
+    count = result.browser.GetNumberOfItems()
+    assert frames == [2 + 2 * item for item in range(count)]
+    assert times == pytest.approx([(1 + 2 * item) / 25 for item in range(count)])
+    assert [item for item, area in enumerate(areas) if area] == result.found
+    content = exported(result.node)
+    assert sum(areas) == content.masks.sum()
+
+
+def test_a_single_frame_is_passed_to_the_worker_and_its_masks_have_the_size_of_the_file(
+    session: Any,
+    load: Callable[..., Any],
+    bundle: Path,
+    video: Path,
+    run: Callable[..., Any],
+) -> None:
+    browser = load(step=3, scale=2)
+    show(browser, 4)
+    session.start(request(browser, bundle, video, what="slice", putFile=None, threshold=0.0))
+    told = run(session)
+    assert told[-1][0] == "finished", told
+    found = held(told[-1][1], browser, session.task)
+    assert sorted(found) == [4]
+    assert found[4].shape == (1, ROWS, COLUMNS)
+    assert found[4].all()
+
+
+def test_a_clip_whose_file_is_known_is_read_by_the_worker_and_others_are_passed(
+    load: Callable[..., Any], video: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = {"1.2.3": str(video), "4.5": str(tmp_path / "gone.dcm")}
+    database = SimpleNamespace(fileForInstance=files.get, instanceValue=lambda *_: "")
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    asked: list[Request] = []
+    session = SimpleNamespace(start=asked.append, close=lambda: None)
+    runs = importlib.import_module("SAM2UNetLib.Runs").Runs(lambda *_: session)
+    browser = load(count=3)
+    entry = SimpleNamespace(name="polyp", bundle=None, task={"name": "polyp"})
+    frame = browser.GetMasterSequenceNode().GetNthDataNode(0)
+    refinement = {"threshold": 0.5, "minimumSize": 0.0, "keepLargest": False, "smoothing": 0.0}
+
+    def start(what: str) -> Request:
+        chosen = {"inputNode": browser, "what": what, "sliceView": None, "force": False}
+        parameter = SimpleNamespace(**chosen, outputSegmentation=None, **refinement)
+        runs.start(["sam2unet"], entry=entry, parameter=parameter)
+        return asked[-1]
+
+    assert start("sequence").putFile is None  # it does not say where it came from
+    for uid, known in (("1.2.3", True), ("4.5", False), ("6.7", False)):
+        frame.SetAttribute("DICOM.instanceUIDs", uid)
+        assert (start("sequence").putFile is not None) == known
+        assert (start("range").putFile is not None) == known
+        assert start("slice").putFile is None
+    frame.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    put = start("sequence").putFile()
+    assert put.read_bytes() == video.read_bytes()
+    assert put.is_relative_to(runs.files.root)
+    runs.close()
+    assert not put.exists()
 
 
 def test_frames_are_written_as_ranges() -> None:

@@ -54,13 +54,14 @@ class FrameFollower:
             Grid.of(frames.GetNthDataNode(item), Clip.of(frames)),
         )
         grid.describe(node)
-        SegmentSet(
+        made = SegmentSet(
             node.GetSegmentation(),
             self._task,
             toRas=grid.toRas,
             voxels=grid.box,
             algorithmName=self._algorithmName,
         )
+        made.mark({})  # so that it is known what a person draws
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
 
 

@@ -100,7 +100,12 @@ class SequenceResult:
         if self.node.GetScene() is None:
             return False
         keepShown(self.browser, self.node)
-        return any(segments.isEdited for segments in self._sets.values())
+        if any(segments.isEdited for segments in self._sets.values()):
+            return True
+        others = (i for i in range(len(self.extraction.parts)) if i not in self._sets)
+        values = (self._valueOf(self.extraction.parts[index].item) for index in others)
+        shown = (self.sequence.GetDataNodeAtValue(value) for value in values)
+        return any(node is not None and _hasFindings(node) for node in shown)
 
     def finish(self, *, surface: bool) -> None:
         """Show the frame that is selected; frames get no closed surface."""
