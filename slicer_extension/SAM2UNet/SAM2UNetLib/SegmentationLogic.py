@@ -81,8 +81,12 @@ class SegmentationLogic:
         Raises:
             ResultError: nothing was begun, or the masks are of other pictures.
         """
-        self._beginWriting().writeAll(masks)
-        return self._finish(surface=surface, tags=tags)
+        result = self._beginWriting()
+        result.writeAll(masks)
+        result.finish(surface=surface)
+        result.mark(tags or {})
+        self._written = True
+        return result.node
 
     def completeFound(
         self,
@@ -106,12 +110,14 @@ class SegmentationLogic:
         """
         result = self._beginWriting()
         for picture, masks in found:
-            result.writeFound(picture, masks)
+            result.writeFound(picture, masks, tags or {})
             yield result.node
             if result.node.GetScene() is None:
                 self._beginWriting()  # says so
-        result.finishFound()
-        yield self._finish(surface=False, tags=tags)
+        result.finishFound(tags or {})
+        result.finish(surface=False)
+        self._written = True
+        yield result.node
 
     def _beginWriting(self) -> Any:
         if self._result is None:
@@ -122,12 +128,6 @@ class SegmentationLogic:
         if self._written:  # once more, with other masks
             saveForUndo(self._result.node)
         return self._result
-
-    def _finish(self, *, surface: bool, tags: Mapping[str, str] | None) -> Any:
-        self._result.finish(surface=surface)
-        self._result.mark(tags or {})
-        self._written = True
-        return self._result.node
 
     def apply(
         self,

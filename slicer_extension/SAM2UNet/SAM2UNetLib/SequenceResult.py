@@ -67,11 +67,16 @@ class SequenceResult:
             self._write(picture, one)
         self._noteLookedAt()
 
-    def writeFound(self, picture: int, masks: NDArray[np.uint8]) -> None:
-        """Write the masks `(K, H, W)` of one frame with findings; `finishFound` comes last."""
-        self._found.add(self._write(picture, masks))
+    def writeFound(self, picture: int, masks: NDArray[np.uint8], tags: Mapping[str, str]) -> None:
+        """Write the masks `(K, H, W)` of one frame with findings, and `mark` it.
 
-    def finishFound(self) -> None:
+        `finishFound` comes last.
+        """
+        index = self._write(picture, masks)
+        self._sets[index].mark(tags)
+        self._found.add(index)
+
+    def finishFound(self, tags: Mapping[str, str]) -> None:
         """Take the findings out of all frames that `writeFound` was not called for."""
         found, self._found = self._found, set()
         for index, part in enumerate(self.extraction.parts):
@@ -86,6 +91,7 @@ class SequenceResult:
             segments = self._frameOf(index)
             empty = np.zeros(self._grid(part).size, bool)
             segments.write(self._grid(part).box, [empty] * len(segments.ids))
+            segments.mark(tags)
         self._noteLookedAt()
 
     def mark(self, tags: Mapping[str, str]) -> None:
