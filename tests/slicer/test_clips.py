@@ -17,7 +17,7 @@ import slicer
 import vtk
 from numpy.typing import NDArray
 from SAM2UNetLib import Handover as handover_module
-from SAM2UNetLib import Inputs, protocol
+from SAM2UNetLib import Inputs
 from SAM2UNetLib.ClipChoice import ClipChoice, Video, everyFrame, inWords, preselected
 from SAM2UNetLib.Clips import Clip
 from SAM2UNetLib.Export import exported
@@ -46,9 +46,8 @@ def read(worker: Any, path: Path, **fields: Any) -> NDArray[np.uint8]:
     """Return frames of a video `(N, H, W, 3)` as the worker reads them."""
     worker.start()
     asked = worker.request("read_frames", path=str(path), **fields)
-    return protocol.read_array(
-        worker.exchange, worker.wait(asked, timeout=300)[-1]["result"]["frames"]
-    )
+    result = worker.wait(asked, timeout=300)[-1]["result"]
+    return handover_module.Handover(worker).take(result["frames"])
 
 
 @pytest.fixture

@@ -372,6 +372,7 @@ class Session:
         if kind == "rethreshold":
             tags = {**tags, Terminology.THRESHOLD_TAG: f"{result['threshold']:g}"}
         if result.get("mask_frames") is not None:
+            self._tell("status", _("Writing the result..."))
             self._writing = self._writeFound(kind, result, tags)
             return
         masks = self._handover.take(result["masks"])
