@@ -29,6 +29,7 @@ OTHERS = """\
 Other scripts:
   python benchmarks/batch_memory.py     peak memory of a batch run for videos of different lengths
   python benchmarks/seg_writing.py      writing DICOM SEG
+  python benchmarks/slicer_clip.py      peak memory of a ten-minute clip in the 3D Slicer module
   python benchmarks/slicer_click.py     time from click to segmentation in the 3D Slicer module
   python benchmarks/worker_latency.py   round trip of one slice through a warm worker
   python benchmarks/startup.py          as in the table, and the slowest imports

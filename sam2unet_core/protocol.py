@@ -42,6 +42,7 @@ OPERATIONS = (
     "rethreshold",
     "read_frames",
     "write_seg",
+    "make_sample",
     "cancel",
     "shutdown",
 )

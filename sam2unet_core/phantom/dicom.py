@@ -100,6 +100,30 @@ def write_studies(
     return written
 
 
+def write_video(
+    path: Path | str, *, frames: int = 100, seed: int = 0, size: tuple[int, int] = (480, 640)
+) -> Path:
+    """Write one Video Endoscopic object in H.264, as the study `video` of `write_studies` is.
+
+    Arguments as there.
+
+    Raises:
+        DataError: the file is there already, or a number is out of range.
+        MissingExtraError: PyAV is not installed.
+    """
+    path = Path(path)
+    if path.exists():
+        raise DataError(f"{path}: exists already; name a new file")
+    _check(path, frames=frames, seed=seed, size=size)
+    if not has_video():
+        raise MissingExtraError(
+            "the video needs PyAV, which is not installed: pip install 'sam2unet[video]'"
+        )
+    rng = np.random.default_rng((seed, STUDIES.index("video")))
+    _write_video_file(path, list(_clip(rng, frames=frames, size=size)), seed)
+    return path
+
+
 def _check(out: Path, *, frames: int, seed: int, size: tuple[int, int]) -> None:
     if frames < 1 or seed < 0:
         raise DataError(f"frames is {frames} and seed is {seed}: expected from 1 and from 0")
@@ -170,6 +194,11 @@ def _write_cine(folder: Path, pictures: list[FrameAndMask], seed: int) -> tuple[
 
 
 def _write_video(folder: Path, pictures: list[FrameAndMask], seed: int) -> tuple[Path, ...]:
+    _write_video_file(folder / "video.dcm", pictures, seed)
+    return (folder / "video.dcm",)
+
+
+def _write_video_file(path: Path, pictures: list[FrameAndMask], seed: int) -> None:
     stream = _h264([pixels for pixels, _ in pictures])
     shape = pictures[0][0].shape
     dataset = _dataset("video", shape, seed=seed, number=1, sop=VIDEO_ENDOSCOPIC)
@@ -180,8 +209,7 @@ def _write_video(folder: Path, pictures: list[FrameAndMask], seed: int) -> tuple
     _add_clock(dataset, len(pictures))
     dataset.PixelData = encapsulate([stream], has_bot=False)
     dataset["PixelData"].VR = "OB"
-    _save(dataset, folder / "video.dcm", syntax=MPEG4HP41)
-    return (folder / "video.dcm",)
+    _save(dataset, path, syntax=MPEG4HP41)
 
 
 def _h264(frames: list[NDArray[np.uint8]]) -> bytes:

@@ -90,7 +90,9 @@ class Exporter:
         source: file or folder of the study.
         series: index of the series at that path.
         masks: reference to `(N, K, H, W)` of 0 and 1, uint8.
-        frames: the frame of the series to which each mask belongs; None for all in order.
+        frames: which frames of the series were looked at; None for all.
+        mask_frames: to which of those, counted from 0, each mask belongs, the others being empty;
+            None for a mask of each.
         plane: the plane to which the frames were reformatted; None for the stored frames.
         output: name of the file in the exchange folder.
         algorithm: a comment, such as who edited the masks; may be empty.
@@ -104,6 +106,7 @@ class Exporter:
     series: int
     masks: dict[str, Any]
     frames: list[int] | None
+    mask_frames: list[int] | None
     plane: str | None
     output: str
     algorithm: str
@@ -124,6 +127,7 @@ class Exporter:
             series=fields.integer("series", 0, low=0, high=MAX_FRAMES) or 0,
             masks=check_reference(fields.anything("masks")),
             frames=fields.frames(),
+            mask_frames=fields.frames("mask_frames"),
             plane=fields.choice("plane", PLANES, None),
             output=fields.needed_text("output"),
             algorithm=fields.text("algorithm") or "",
@@ -183,11 +187,15 @@ class Exporter:
                 f"{task.num_classes} of {cut.rows} x {cut.columns}",
             )
         chosen = list(range(cut.frame_count)) if self.frames is None else self.frames
-        if len(chosen) != count or (chosen and chosen[-1] >= cut.frame_count):
+        if chosen and chosen[-1] >= cut.frame_count:
+            raise ProtocolError(
+                "bad_request", f"frames: the series has only {cut.frame_count} frames"
+            )
+        masked = range(len(chosen)) if self.mask_frames is None else self.mask_frames
+        if len(masked) != count or (count and masked[-1] >= len(chosen)):
             raise ProtocolError(
                 "bad_request",
-                f"frames: {len(chosen)} frames for {count} masks, in a series of "
-                f"{cut.frame_count} frames",
+                f"frames: {len(masked)} of {len(chosen)} frames have masks, but there are {count}",
             )
         if source_series(cut) is not cut and count != cut.frame_count:
             raise ProtocolError("bad_request", "plane: masks of all its frames are needed")
@@ -196,7 +204,11 @@ class Exporter:
     def _masks(self, cut: Series, chosen: list[int]) -> Any:
         """Yield the index of a stored frame and its masks `(K, H, W)`."""
         if source_series(cut) is cut:
-            yield from zip(chosen, read_items(self.exchange.folder, self.masks), strict=True)
+            masked = set(range(len(chosen)) if self.mask_frames is None else self.mask_frames)
+            empty = np.zeros(self.masks["shape"][1:], np.uint8)
+            found = read_items(self.exchange.folder, self.masks)
+            for number, index in enumerate(chosen):
+                yield index, next(found) if number in masked else empty
             return
         volume = np.moveaxis(read_array(self.exchange.folder, self.masks), 1, -1)  # (N, H, W, K)
         yield from enumerate(np.moveaxis(to_source(cut, volume), -1, 1))
@@ -211,6 +223,7 @@ class Exporter:
             "masks": file_sha256(inside(self.exchange.folder, self.masks["file"])),
             "shape": self.masks["shape"],
             "frames": self.frames,
+            "mask_frames": self.mask_frames,
             "plane": self.plane,
             "task": task.to_dict(),
             "weights": known or "unknown",

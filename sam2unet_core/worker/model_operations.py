@@ -82,9 +82,10 @@ class ModelOperations:
     def _rethreshold(self, fields: Fields, job: RunningRequest) -> Result:
         handle = fields.needed_text("result")
         frames, adjustment = fields.frames(), Adjustment.take(fields)
+        sparse = fields.flag("sparse")
         fields.end()
-        kept = self._results.get(handle)
-        return rethreshold(kept, adjustment, job, frames=frames, exchange=self._exchange)
+        kept, folder = self._results.get(handle), self._exchange
+        return rethreshold(kept, adjustment, job, frames=frames, sparse=sparse, exchange=folder)
 
     def _write_seg(self, fields: Fields, job: RunningRequest) -> Result:
         wanted, named = fields.inner("load"), fields.anything("task")

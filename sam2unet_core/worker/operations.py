@@ -13,13 +13,16 @@ from sam2unet_core.worker.exchange import ArrayWriter, Exchange
 from sam2unet_core.worker.fields import MAX_FRAMES, Fields
 from sam2unet_core.worker.roots import Roots
 from sam2unet_core.worker.running import RunningRequest
-from sam2unet_core.worker.studies import Reader, Studies, describe, source_of
+from sam2unet_core.worker.samples import make_sample
+from sam2unet_core.worker.studies import Reader, Studies, describe, reduced, source_of
 from sam2unet_core.worker.warned import WarningLog
 
 if TYPE_CHECKING:
     from sam2unet_core.worker.model_operations import ModelOperations
 
 Result = dict[str, Any]
+MAX_SCALE = 64
+"""Largest divisor of the size of frames in `read_frames`."""
 
 
 class Operations:
@@ -55,6 +58,7 @@ class Operations:
         operations: dict[str, Callable[[Fields, RunningRequest], Result]] = {
             "inspect": self._inspect,
             "read_frames": self._read_frames,
+            "make_sample": lambda fields, job: make_sample(fields, job, self._exchange),
         }
         if operation in operations:
             return operations[operation](fields, job)
@@ -92,18 +96,19 @@ class Operations:
         index = fields.integer("series", 0, low=0, high=MAX_FRAMES) or 0
         start = fields.integer("start", 0, low=0, high=MAX_FRAMES) or 0
         count = fields.integer("count", None, low=1, high=MAX_FRAMES)
+        step = fields.integer("step", 1, low=1, high=MAX_FRAMES) or 1
+        scale = fields.integer("scale", 1, low=1, high=MAX_SCALE) or 1
         fields.end()
         series = self._studies.series(path, index, check=job.check)
-        end = series.frame_count if count is None else min(start + count, series.frame_count)
-        chosen = range(start, max(start, end))
+        chosen = range(start, max(start, series.frame_count), step)[:count]
         warnings = WarningLog(series)
         with ArrayWriter(self._exchange, "|u1") as writer:
-            for frame in warnings.collect(self._reader.frames(series, chosen)):
-                writer.append(frame.pixels)
-                job.progress(frame.index - start + 1, len(chosen))
+            for done, frame in enumerate(warnings.collect(self._reader.frames(series, chosen))):
+                writer.append(reduced(frame.pixels, scale))
+                job.progress(done + 1, len(chosen))
         reference = writer.reference
         if not reference["shape"][0]:
-            reference["shape"] = [0, series.rows, series.columns, 3]
+            reference["shape"] = [0, -(-series.rows // scale), -(-series.columns // scale), 3]
         return {
             "frames": reference,
             "frames_per_second": series.frames_per_second,

@@ -6,6 +6,7 @@ import shutil
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sam2unet_core.protocol import ProtocolError
 from sam2unet_core.task import Task
@@ -30,8 +31,14 @@ class Kept:
 
     handle: str
     path: Path
-    reference: dict[str, object]
+    reference: dict[str, Any]
     task: Task
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Frames, classes, rows and columns."""
+        count, classes, rows, columns = self.reference["shape"]
+        return (count, classes, rows, columns)
 
 
 class Results:
@@ -53,7 +60,7 @@ class Results:
         free = shutil.disk_usage(self._exchange.folder).free
         return size <= min(LARGEST_BYTES, SHARE_OF_DISK * free)
 
-    def keep(self, path: Path, reference: dict[str, object], task: Task) -> str:
+    def keep(self, path: Path, reference: dict[str, Any], task: Task) -> str:
         """Keep a file of probabilities and return its handle."""
         self._count += 1
         kept = Kept(f"r{self._count}", path, reference, task)

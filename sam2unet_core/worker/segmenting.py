@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -21,6 +22,7 @@ from sam2unet_core.types import Frame, Rejection, rejection_reason
 from sam2unet_core.worker.arrays import ArrayInput
 from sam2unet_core.worker.exchange import ArrayWriter, Exchange, read_items
 from sam2unet_core.worker.fields import MAX_FRAMES, PLANES, Adjustment, Fields
+from sam2unet_core.worker.mask_writer import MaskWriter
 from sam2unet_core.worker.masks import adjusted, masks_of
 from sam2unet_core.worker.models import describe
 from sam2unet_core.worker.results import Kept, Results
@@ -56,11 +58,13 @@ class SegmentRequest:
         given: the input.
         adjustment: how probabilities become masks.
         probabilities: whether to return the probabilities, too.
+        sparse: whether to return only the masks of frames with findings, packed.
     """
 
     given: ArrayInput | PathInput
     adjustment: Adjustment
     probabilities: bool
+    sparse: bool
 
     @classmethod
     def take(cls, fields: Fields, folder: Path) -> SegmentRequest:
@@ -74,16 +78,17 @@ class SegmentRequest:
             raise ProtocolError("bad_request", "input: expected an array or a path")
         plane, force = fields.choice("plane", PLANES, None), fields.flag("force_task")
         adjustment, wanted = Adjustment.take(fields), fields.flag("probabilities")
+        sparse = fields.flag("sparse")
         fields.end()
         path = inner.text("path")
         if path is None:
             if plane is not None:
                 raise ProtocolError("bad_request", "plane: only for inputs given by path")
-            return cls(ArrayInput.take(inner, folder, force=force), adjustment, wanted)
+            return cls(ArrayInput.take(inner, folder, force=force), adjustment, wanted, sparse)
         series = inner.integer("series", 0, low=0, high=MAX_FRAMES) or 0
         given = PathInput(path, series, inner.frames(), plane, force)
         inner.end()
-        return cls(given, adjustment, wanted)
+        return cls(given, adjustment, wanted, sparse)
 
 
 class _Timer:
@@ -135,7 +140,8 @@ def segment(
     opened = _open(request.given, job, task=model.task, studies=studies)
     count, warnings = opened.count, opened.warnings
     task = adjusted(model.task, request.adjustment)
-    writer = _Writer(request, exchange, results, size=4 * count * task.num_classes * opened.size)
+    shape = (task.num_classes, *opened.shape)
+    writer = _Writer(request, exchange, results, count=count, shape=shape)
     done = 0
     with (
         writer,
@@ -146,7 +152,8 @@ def segment(
             masks = masks_of(result.probabilities, task, request.adjustment)
             writer.add(masks, result.probabilities)
             timer.network_s += result.seconds
-            job.partial(done, exchange.write(masks))
+            if not request.sparse:
+                job.partial(done, exchange.write(masks))
             done += 1
             job.progress(done, count)
         if done < count:
@@ -167,6 +174,7 @@ def rethreshold(
     job: RunningRequest,
     *,
     frames: list[int] | None,
+    sparse: bool,
     exchange: Exchange,
 ) -> dict[str, Any]:
     """Make masks of stored probabilities and return the result of `finished`.
@@ -176,21 +184,19 @@ def rethreshold(
         CancelledError: the request was cancelled.
     """
     timer, task = _Timer(), adjusted(kept.task, adjustment)
-    count = int(kept.reference["shape"][0])  # type: ignore[index]
+    count, *shape = kept.shape
     if frames is not None and frames[-1] >= count:
         raise ProtocolError("bad_request", f"frames: the result has only {count} frames")
-    with_findings = 0
-    with ArrayWriter(exchange, "|u1") as writer:
-        for probabilities in read_items(exchange.folder, kept.reference, chosen=frames):
+    chosen = range(count) if frames is None else frames
+    with MaskWriter(exchange, (shape[0], shape[1], shape[2]), sparse=sparse) as writer:
+        found = read_items(exchange.folder, kept.reference, chosen=frames)
+        for frame, probabilities in zip(chosen, found, strict=True):
             job.check()
-            masks = masks_of(probabilities, task, adjustment)
-            with_findings += bool(masks.any())
-            writer.append(masks)
+            writer.add(frame, masks_of(probabilities, task, adjustment))
     return {
-        "masks": writer.reference,
+        **writer.result(),
         "result": kept.handle,
-        "frames": count if frames is None else len(frames),
-        "frames_with_findings": with_findings,
+        "frames": len(chosen),
         "task": kept.task.name,
         "threshold": task.threshold,
         "ms": timer.ms(),
@@ -201,16 +207,24 @@ class _Writer:
     """Writes masks and, if requested or kept, probabilities."""
 
     def __init__(
-        self, request: SegmentRequest, exchange: Exchange, results: Results, *, size: int
+        self,
+        request: SegmentRequest,
+        exchange: Exchange,
+        results: Results,
+        *,
+        count: int,
+        shape: tuple[int, int, int],
     ) -> None:
         self._exchange = exchange
         self._results = results
         self._stack = ExitStack()
+        size = 4 * count * math.prod(shape)
         self._held: Path | None = exchange.hold() if results.room_for(size) else None
-        self._masks = self._open("|u1")
+        masks = MaskWriter(exchange, shape, sparse=request.sparse)
+        self._masks = self._stack.enter_context(masks)
         self._wanted = self._open("<f2") if request.probabilities else None
         self._kept = self._open("<f4", self._held) if self._held else None
-        self._with_findings = 0
+        self._count = 0
 
     def __enter__(self) -> None:
         """Do nothing; the files are already open."""
@@ -223,8 +237,8 @@ class _Writer:
 
     def add(self, masks: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
         """Write masks and probabilities of one frame, `(K, H, W)` each."""
-        self._with_findings += bool(masks.any())
-        self._masks.append(masks)
+        self._masks.add(self._count, masks)
+        self._count += 1
         for each in (self._wanted, self._kept):
             if each is not None:
                 each.append(probabilities)
@@ -235,11 +249,10 @@ class _Writer:
         if self._kept is not None:
             handle = self._results.keep(self._kept.path, self._kept.reference, task)
         return {
-            "masks": self._masks.reference,
+            **self._masks.result(),
             "probabilities": self._wanted.reference if self._wanted else None,
             "result": handle,
-            "frames": self._masks.reference["shape"][0],
-            "frames_with_findings": self._with_findings,
+            "frames": self._count,
         }
 
     def _open(self, dtype: str, path: Path | None = None) -> ArrayWriter:
@@ -252,13 +265,13 @@ class _Opened:
 
     Attributes:
         count: number of frames.
-        size: pixels per frame.
+        shape: rows and columns of a frame.
         frames: the frames, decoded on iteration.
         warnings: collects their warnings.
     """
 
     count: int
-    size: int
+    shape: tuple[int, int]
     frames: Iterator[Frame]
     warnings: WarningLog
 
@@ -270,7 +283,8 @@ def _open(
         _refuse(rejection_reason(task, given.source), force=given.force)
         count, rows, columns = given.shape
         warnings = WarningLog(count)
-        return _Opened(count, rows * columns, warnings.collect(given.frames(task.window)), warnings)
+        frames = warnings.collect(given.frames(task.window))
+        return _Opened(count, (rows, columns), frames, warnings)
     series = studies.series(given.path, given.series, check=job.check)
     _refuse(rejection_reason(task, series.properties), force=given.force)
     series = in_plane(series, given.plane)
@@ -282,7 +296,7 @@ def _open(
     cut = source_series(series) is not series
     warnings = WarningLog(source_series(series), cut=cut)
     frames = warnings.collect(series.frames(indices=given.frames, window=task.window))
-    return _Opened(count, series.rows * series.columns, frames, warnings)
+    return _Opened(count, (series.rows, series.columns), frames, warnings)
 
 
 def _refuse(rejection: Rejection | None, *, force: bool) -> None:

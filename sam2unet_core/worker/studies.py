@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from sam2unet_core.errors import InputError, Reason
 from sam2unet_core.files import without_names
 from sam2unet_core.inputs import find_inputs
@@ -109,7 +113,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._series: Series | None = None
-        self._next = 0
+        self._next, self._step = 0, 1
         self._frames: Iterator[Frame] = iter(())
 
     def frames(self, series: Series, chosen: range) -> Iterator[Frame]:
@@ -118,8 +122,9 @@ class Reader:
         Raises:
             InputError: a frame cannot be decoded.
         """
-        if series is not self._series or chosen.start != self._next:
-            rest = range(chosen.start, series.frame_count)
+        follows = (chosen.start, chosen.step) == (self._next, self._step)
+        if series is not self._series or not follows:
+            rest = range(chosen.start, series.frame_count, chosen.step)
             self._series, self._frames = series, series.frames(indices=rest)
         self._next = -1  # until this piece is done, so that decoding restarts after an error
         for _ in chosen:
@@ -127,13 +132,28 @@ class Reader:
             if frame is None:
                 return
             yield frame
-        self._next = chosen.stop
-        if chosen.stop >= series.frame_count:
+        self._next, self._step = chosen.start + len(chosen) * chosen.step, chosen.step
+        if self._next >= series.frame_count:
             self.close()
 
     def close(self) -> None:
         """Close the file."""
         self._series, self._frames = None, iter(())
+
+
+def reduced(pixels: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Return a picture in which each pixel is the mean of a square of `scale` x `scale` pixels.
+
+    Args:
+        pixels: `(H, W, 3)` uint8 RGB.
+        scale: from 1. The squares at the right and bottom edges may be incomplete.
+
+    Returns:
+        `(ceil(H / scale), ceil(W / scale), 3)` uint8 RGB.
+    """
+    if scale == 1:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).reduce(scale))
 
 
 def in_plane(series: Series, plane: str | None) -> Series:

@@ -52,6 +52,13 @@ class SAM2UNet(ScriptedLoadableModule):
             "The network is described in: Xiong et al., SAM2-UNet: Segment Anything 2 makes strong "
             "encoder for natural and medical image segmentation, Visual Intelligence 4:2 (2026)."
         )
+        slicer.app.connect("startupCompleted()", self.registerSampleData)
+
+    def registerSampleData(self) -> None:
+        """Add example data to Slicer's Sample Data module, which is loaded by now."""
+        from SAM2UNetLib import Samples
+
+        Samples.register(Path(__file__).parent / "Resources" / "Icons")
 
 
 class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

@@ -1,11 +1,13 @@
 """Loads DICOM video, which Slicer cannot read: encapsulated MPEG-2, H.264 and HEVC.
 
 The frames are decoded by the worker of the module SAM2UNet, in its own environment. They become an
-RGB volume sequence, as Slicer's own reader makes of other colour cine.
+RGB volume sequence, as Slicer's own reader makes of other colour cine, whose pixels stay on the
+disk. Of a long video some frames can be loaded, and smaller ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from SAM2UNetLib.ClipChoice import ClipChoice, Video
     from SAM2UNetLib.Collaborators import WorkerControl
+    from SAM2UNetLib.FrameFile import FrameFile
 
 try:
     from slicer.i18n import tr as _
@@ -46,9 +50,11 @@ CINE_CLASSES = {
 VIDEO_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109))
 """MPEG-2, H.264 and HEVC; the fragmentable ones add `.1` (DICOM PS3.6 Table A-1)."""
 CHUNK = 32
-"""Frames that are read at once."""
+"""Frames that are read at once, at most."""
+CHUNK_BYTES = 2**26
 POLL_S = 0.02
-MANY_BYTES = 2 * 2**30
+LARGE_BYTES = 10**9
+"""As in SAM2UNetLib.ClipChoice, which is not imported until a video is loaded."""
 
 
 class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
@@ -88,10 +94,10 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
             loadable.confidence = 0.95  # the other readers cannot decode it
             size = self._number(file, "frames") * self._number(file, "rows")
             size *= self._number(file, "columns") * 3
-            if size > MANY_BYTES:
-                loadable.warning = _("Takes about {size} GB of memory.").format(
-                    size=round(size / 1e9, 1)
-                )
+            if size > LARGE_BYTES:
+                loadable.warning = _(
+                    "Takes about {size} GB as a whole. You will be asked which frames to load."
+                ).format(size=round(size / 1e9, 1))
             loadables.append(loadable)
         return loadables
 
@@ -111,34 +117,60 @@ class SAM2UNetDICOMVideoPluginClass(DICOMPlugin):
             reader.close()
 
     def _load(self, loadable: Any, reader: VideoReader) -> Any:
-        file = loadable.files[0]
-        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", loadable.name)
-        frame = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", loadable.name)
-        frame.SetIJKToRASMatrix(_uncalibrated())
-        instance = slicer.dicomDatabase.instanceForFile(file)
-        frame.SetAttribute("DICOM.instanceUIDs", instance)
-        rate = 0.0
-        try:
-            for index, pixels in reader.frames(self._number(file, "frames")):
-                if index == 0:
-                    rate = reader.framesPerSecond
-                    sequence.SetIndexName("time" if rate else "frame")
-                    sequence.SetIndexUnit("s" if rate else "")
-                slicer.util.updateVolumeFromArray(frame, pixels[None])  # (1, H, W, 3)
-                value = f"{index / rate:.3f}" if rate else str(index)
-                sequence.SetDataNodeAtValue(frame, value)
-        except Exception:
-            slicer.mrmlScene.RemoveNode(sequence)
-            raise
-        finally:
-            slicer.mrmlScene.RemoveNode(frame)
+        from SAM2UNetLib.ClipChoice import everyFrame, inWords
+        from SAM2UNetLib.ClipDialog import clipChoice
+        from SAM2UNetLib.FrameFile import FrameFile
+
+        video, folder = reader.video(), slicer.app.temporaryPath
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        choice = clipChoice(video, folder=folder)
+        if choice is None:
+            raise ReadingProblem(_("Loading was cancelled."))
+        if choice != everyFrame(video):
+            logging.info(
+                "SAM2-UNet: %s: every frame of %d at full size would take %s; loading %d frames "
+                "(%d to %d, every %d), size 1/%d, %s",
+                *(loadable.name, video.frames, inWords(everyFrame(video).bytes(video))),
+                *(len(choice.frames), choice.first + 1, choice.last + 1, choice.step),
+                *(choice.scale, inWords(choice.bytes(video))),
+            )
+        with contextlib.closing(FrameFile(folder)) as file:
+            for pixels in reader.frames(choice, video):
+                file.append(pixels)
+            sequence = self._sequence(loadable, file, choice=choice, video=video)
         storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVolumeSequenceStorageNode")
         sequence.SetAndObserveStorageNodeID(storage.GetID())
-        sequence.SetAttribute("DICOM.instanceUIDs", instance)
         if reader.warnings:  # SAM2-UNet's panel tells them with what it makes of the frames
             sequence.SetAttribute("SAM2UNet.warnings", "\n".join(reader.warnings))
             logging.warning("SAM2-UNet: %s", "; ".join(reader.warnings))
-        self._show(loadable, sequence, rate or 10.0)
+        self._show(loadable, sequence, (video.framesPerSecond or 10.0) / choice.step)
+        return sequence
+
+    def _sequence(self, loadable: Any, file: FrameFile, *, choice: ClipChoice, video: Video) -> Any:
+        """Return a sequence of the frames in a file."""
+        from SAM2UNetLib.Clips import Clip
+
+        rate = video.framesPerSecond
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", loadable.name)
+        sequence.SetIndexName("time" if rate else "frame")
+        sequence.SetIndexUnit("s" if rate else "")
+        frame = slicer.vtkMRMLVectorVolumeNode()
+        frame.SetName(loadable.name)
+        frame.SetIJKToRASMatrix(_uncalibrated(choice.scale))
+        instance = slicer.dicomDatabase.instanceForFile(loadable.files[0])
+        for node in (frame, sequence):
+            node.SetAttribute("DICOM.instanceUIDs", instance)
+        clip = Clip(choice.first, choice.step, choice.scale, video.rows, video.columns)
+        clip.mark(sequence)
+        numbers = (clip.frame(item) for item in range(file.count))
+        values = (f"{number / rate:.3f}" if rate else str(number) for number in numbers)
+        try:
+            for done in file.fill(sequence, frame, values):
+                if done % CHUNK == 0:
+                    slicer.app.processEvents()
+        except Exception:
+            slicer.mrmlScene.RemoveNode(sequence)
+            raise
         return sequence
 
     def _show(self, loadable: Any, sequence: Any, rate: float) -> None:
@@ -203,42 +235,57 @@ class VideoReader:
     Args:
         worker: started, and allowed to read the file.
         path: the DICOM file.
-        readArray: turns an array reference and a folder into an array.
+        takeArray: returns the array of a reference and removes its file.
 
     Attributes:
-        framesPerSecond: 0 where it is not known.
         warnings: what was guessed, left out or concealed in the frames so far, for people.
     """
 
     def __init__(
-        self, worker: WorkerControl, path: str, *, readArray: Callable[..., NDArray[np.uint8]]
+        self, worker: WorkerControl, path: str, *, takeArray: Callable[..., NDArray[np.uint8]]
     ) -> None:
         self.worker = worker
         self.path = path
-        self.readArray = readArray
-        self.framesPerSecond = 0.0
+        self.takeArray = takeArray
         self.warnings: list[str] = []
 
-    def frames(self, expected: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield (index, pixels); pixels `(H, W, 3)` uint8 RGB.
+    def video(self) -> Video:
+        """Return what the file holds; its header may be wrong.
+
+        Raises:
+            ReadingProblem: the worker cannot read it.
+        """
+        from SAM2UNetLib.ClipChoice import Video
+
+        result = self._ask("inspect")
+        if not result["series"]:
+            raise ReadingProblem("; ".join(result["skipped_because"]))
+        found = result["series"][0]
+        rate = float(found["frames_per_second"] or 0.0)
+        return Video(found["frames"], found["rows"], found["columns"], rate)
+
+    def frames(self, choice: ClipChoice, video: Video) -> Iterator[NDArray[np.uint8]]:
+        """Yield some frames at a time, `(N, H, W, 3)` uint8 RGB.
 
         Raises:
             ReadingProblem: the worker cannot read it, or it was cancelled.
         """
-        start, bar = 0, slicer.util.createProgressDialog(maximum=max(1, expected))
+        numbers = choice.frames
+        rows, columns = choice.size(video)
+        most = max(1, min(CHUNK, CHUNK_BYTES // max(1, rows * columns * 3)))
+        bar = slicer.util.createProgressDialog(maximum=max(1, len(numbers)))
         try:
-            while True:
-                result = self._ask(start, bar)
-                self.framesPerSecond = float(result.get("frames_per_second") or 0.0)
+            for done in range(0, len(numbers), most):
+                part = numbers[done : done + most]
+                fields = {"start": part.start, "count": len(part), "step": choice.step}
+                result = self._ask("read_frames", bar, series=0, scale=choice.scale, **fields)
                 found = [str(each["message"]) for each in result.get("warnings") or ()]
                 self.warnings = list(dict.fromkeys([*self.warnings, *found]))
-                array = self.readArray(self.worker.exchange, result["frames"])
-                for offset, pixels in enumerate(array):
-                    yield start + offset, pixels
-                start += len(array)
-                bar.value = min(start, bar.maximum)
-                if len(array) < CHUNK:  # `expected` is the header's, which may be too low
+                array = self.takeArray(result["frames"])
+                if not len(array):
                     return
+                yield array
+                bar.value = done + len(array)
         finally:
             bar.close()
 
@@ -246,9 +293,8 @@ class VideoReader:
         """End the worker."""
         self.worker.stop()
 
-    def _ask(self, start: int, bar: Any) -> dict[str, Any]:
-        fields = {"path": self.path, "series": 0, "start": start, "count": CHUNK}
-        asked = self.worker.request("read_frames", **fields)
+    def _ask(self, operation: str, bar: Any = None, **fields: Any) -> dict[str, Any]:
+        asked = self.worker.request(operation, path=self.path, **fields)
         while True:
             for event in self.worker.poll():
                 if event.get("id") != asked or event["event"] in ("progress", "partial"):
@@ -258,7 +304,7 @@ class VideoReader:
                 logging.error("SAM2-UNet worker: %s", event)
                 raise ReadingProblem("{message}. {remedy}".format(**_text(event)))
             slicer.app.processEvents()
-            if bar.wasCanceled:
+            if bar is not None and bar.wasCanceled:
                 raise ReadingProblem(_("Loading was cancelled."))
             time.sleep(POLL_S)
 
@@ -270,7 +316,7 @@ def makeReader(file: str) -> VideoReader:
         EnvironmentProblem: there is no environment that can be used; says what to do.
         OSError: it cannot be started.
     """
-    from SAM2UNetLib.protocol import read_array
+    from SAM2UNetLib.Handover import Handover
     from SAM2UNetLib.Settings import chosenCommand, startupVariables
     from SAM2UNetLib.WorkerProcess import WorkerProcess
 
@@ -280,7 +326,7 @@ def makeReader(file: str) -> VideoReader:
         environment=startupVariables(),
     )
     worker.start()
-    return VideoReader(worker, file, readArray=read_array)
+    return VideoReader(worker, file, takeArray=Handover(worker).take)
 
 
 class SAM2UNetDICOMVideoPlugin:
@@ -302,11 +348,16 @@ class SAM2UNetDICOMVideoPlugin:
         slicer.modules.dicomPlugins["SAM2UNetDICOMVideoPlugin"] = SAM2UNetDICOMVideoPluginClass
 
 
-def _uncalibrated() -> vtk.vtkMatrix4x4:
-    """Rows to the right and columns downwards, as the DICOM patient axes; 1 mm a pixel."""
+def _uncalibrated(scale: int = 1) -> vtk.vtkMatrix4x4:
+    """Rows to the right and columns downwards, as the DICOM patient axes; 1 mm a pixel of the file.
+
+    Args:
+        scale: by how much height and width are divided; the place in space stays the same.
+    """
     matrix = vtk.vtkMatrix4x4()
-    matrix.SetElement(0, 0, -1.0)
-    matrix.SetElement(1, 1, -1.0)
+    for axis in (0, 1):
+        matrix.SetElement(axis, axis, -float(scale))
+        matrix.SetElement(axis, 3, -(scale - 1) / 2)
     return matrix
 
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import sys
+import tempfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,9 +92,15 @@ class Application:
     """`slicer.app`: answers questions as the tests want them."""
 
     applicationName = "Slicer"
+    temporaryPath = tempfile.gettempdir()
 
     def __init__(self) -> None:
         self._manager = ModuleManager()
+        self.connected: list[tuple[str, Any]] = []
+
+    def connect(self, signal: str, slot: Any) -> None:
+        assert signal == "startupCompleted()"  # what the module uses
+        self.connected.append((signal, slot))
 
     def testingEnabled(self) -> bool:
         return True  # slicer.util then opens no window and logs what it would have said

@@ -27,6 +27,7 @@ import slicer_stand_ins
 from sam2unet_core.phantom.dicom import write_studies
 
 PLUGIN = panel_cases.ROOT / "slicer_extension" / "SAM2UNetDICOMVideoPlugin"
+CLIP = {"firstFrame": "0", "step": "8", "scale": "2", "rows": "48", "columns": "64"}
 FRAMES = 40
 """More than the plug-in reads at once."""
 
@@ -221,10 +222,12 @@ def test_what_was_concealed_in_a_video_stays_with_its_sequence(
             return len(self.asked)
 
         def poll(self) -> list[dict[str, Any]]:
-            texts = [messages[len(self.asked) - 1], messages[2]]
+            texts = [messages[len(self.asked) - 2], messages[2]]
             warnings = [{"code": None, "message": text} for text in texts]
-            count = min(32, FRAMES - self.asked[-1]["start"])
-            result = {"frames": count, "frames_per_second": 25, "warnings": warnings}
+            video = {"frames": FRAMES, "rows": 4, "columns": 4, "frames_per_second": 25}
+            result = {"series": [video]}
+            if len(self.asked) > 1:
+                result = {"frames": self.asked[-1]["count"], "warnings": warnings}
             return [{"id": len(self.asked), "event": "finished", "result": result}]
 
         def stop(self) -> None:
@@ -232,12 +235,39 @@ def test_what_was_concealed_in_a_video_stays_with_its_sequence(
 
     (loadable,) = plugin.reader.examine([files(studies / "video")])
     reader = plugin.module.VideoReader(
-        Worker(), "", readArray=lambda _folder, count: np.zeros((count, 4, 4, 3), np.uint8)
+        Worker(), "", takeArray=lambda count: np.zeros((count, 4, 4, 3), np.uint8)
     )
     sequence = plugin.reader._load(loadable, reader)
     told = "\n".join([messages[0], messages[2], messages[1]])
     assert sequence.GetAttribute("SAM2UNet.warnings") == told
     assert "its clock restarts" in caplog.text
+
+
+def test_a_long_video_is_loaded_in_part_and_the_log_says_so(
+    plugin: SimpleNamespace,
+    studies: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("ClipChoice", "ClipDialog"):
+        library = importlib.import_module(f"SAM2UNetLib.{name}")
+        monkeypatch.setattr(library, "LARGE_BYTES", 12_000)
+    (loadable,) = plugin.reader.examine([files(studies / "video")])
+    with caplog.at_level("INFO"):
+        sequence = plugin.reader.load(loadable)
+    assert plugin.errors == []
+    # 12000 / (24 * 32 * 3) = 5 frames, so every 8th; at full size it would be one of all 40
+    assert sequence.GetNumberOfDataNodes() == 5
+    found = {name: sequence.GetAttribute(f"SAM2UNet.{name}") for name in CLIP}
+    assert found == CLIP
+    assert [sequence.GetNthIndexValue(item) for item in (0, 1, 4)] == ["0.000", "0.320", "1.280"]
+    assert "loading 5 frames (1 to 40, every 8), size 1/2" in caplog.text
+    node = sequence.GetNthDataNode(3)
+    assert node.GetImageData().GetDimensions() == (32, 24, 1)
+    large = true_frames(loadable.files[0])[24].reshape(24, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(slicer.util.arrayFromVolume(node)[0] - large).mean() < 3
+    browser = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+    assert browser.GetPlaybackRateFps() == 25 / 8
 
 
 def test_rows_go_down_and_columns_to_the_right_as_in_dicom(plugin: SimpleNamespace) -> None:
@@ -287,10 +317,11 @@ def test_a_disk_that_is_full_leaves_no_half_video(
     plugin: SimpleNamespace, studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Reader:
-        framesPerSecond = 25.0
+        def video(self) -> Any:
+            return importlib.import_module("SAM2UNetLib.ClipChoice").Video(9, 48, 64, 25.0)
 
-        def frames(self, _expected: int) -> Iterator[tuple[int, np.ndarray]]:
-            yield 0, np.zeros((48, 64, 3), np.uint8)
+        def frames(self, *_: Any) -> Iterator[np.ndarray]:
+            yield np.zeros((1, 48, 64, 3), np.uint8)
             raise OSError("the disk is full")
 
         def close(self) -> None:

@@ -13,6 +13,7 @@ EXTENSION = Path(__file__).resolve().parents[2] / "slicer_extension"
 LIBRARY = EXTENSION / "SAM2UNet" / "SAM2UNetLib"
 PANEL = {
     "BatchPanel",
+    "ClipDialog",
     "EnvironmentPanel",
     "InputChoice",
     "ModelsPanel",
@@ -22,7 +23,17 @@ PANEL = {
     "Widget",
 }
 """What may use Qt."""
-IN_SLICER = {"numpy", "vtk", "slicer", "ctk", "qt", "DICOMLib", "SegmentStatistics", "pydicom"}
+IN_SLICER = {
+    "numpy",
+    "vtk",
+    "slicer",
+    "ctk",
+    "qt",
+    "DICOMLib",
+    "SegmentStatistics",
+    "pydicom",
+    "SampleData",
+}
 BLOCKED = ("torch", "monai", "scipy", "sam2unet_core", "qt", "ctk", "PySide6")
 PROGRAM = """
 import importlib, sys

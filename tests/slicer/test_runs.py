@@ -69,9 +69,15 @@ class Files:
     def __init__(self) -> None:
         self.held: tuple[str, ...] = ()
 
-    def gather(self, uids: tuple[str, ...], _database: Any) -> str:
-        self.held = uids
-        return uids[0]
+    def gather(self, uids: tuple[str, ...], database: Any) -> str:
+        return self.put(self.locate(uids, database))
+
+    def locate(self, uids: tuple[str, ...], _database: Any) -> tuple[str, ...]:
+        return uids
+
+    def put(self, files: tuple[str, ...]) -> str:
+        self.held = files
+        return files[0]
 
     def clear(self) -> None:
         self.held = ()

@@ -242,6 +242,28 @@ def test_a_segment_that_is_not_described_right_is_refused(
     assert message in event["message"]
 
 
+def test_seg_has_empty_masks_for_frames_without_findings_that_are_not_sent(
+    worker: Any, studies: Path
+) -> None:
+    path, masks = study(studies, "cine"), some_masks()
+    whole = np.zeros((3, *SIZE), np.uint8)
+    whole[1] = masks[3, 0]
+    fields = {"source": str(path), "frames": [0, 2, 3], "output": "sparse.dcm"}
+    sent = worker.give(masks[[3]])
+    result = worker.result("write_seg", **fields, masks=sent, mask_frames=[1])
+    assert result["frames"] == 3
+    seg = pydicom.dcmread(worker.folder / result["file"])
+    np.testing.assert_array_equal(seg.pixel_array, whole)
+    numbers = [
+        int(each.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber)
+        for each in seg.PerFrameFunctionalGroupsSequence
+    ]
+    assert numbers == [1, 3, 4]
+    for wrong in ([0, 1], [3], []):
+        asked = worker.ask("write_seg", **fields, masks=worker.give(masks[[3]]), mask_frames=wrong)
+        assert asked["kind"] == "bad_request"
+
+
 def test_seg_of_some_frames_refers_to_those(worker: Any, studies: Path) -> None:
     path, masks = study(studies, "cine"), some_masks()[[0, 3]]
     fields = {"source": str(path), "masks": worker.give(masks), "output": "some.dcm"}

@@ -9,7 +9,7 @@ Each part gets its collaborators through its constructor; tests pass their own. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -245,6 +245,14 @@ class ResultWriter(Protocol):
     ) -> Any:
         """Write the masks of all pictures and return the segmentation."""
 
+    def completeFound(
+        self,
+        found: Iterator[tuple[int, NDArray[np.uint8]]],
+        *,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Any]:
+        """Write the masks of frames with findings, one at a time."""
+
     def undo(self) -> None:
         """Undo the last result."""
 
@@ -257,6 +265,12 @@ class StudyFiles(Protocol):
 
     def gather(self, instanceUids: Sequence[str], database: Any) -> Path:
         """Put the files of these instances where the worker may read them."""
+
+    def locate(self, instanceUids: Sequence[str], database: Any) -> list[Path]:
+        """Return the files of these instances."""
+
+    def put(self, files: Sequence[Path]) -> Path:
+        """Put files where the worker may read them; from any thread."""
 
     def clear(self) -> None:
         """Remove what was gathered."""

@@ -24,7 +24,11 @@ class DicomSource:
         self.root = Path(tempfile.mkdtemp(prefix="sam2unet-source-"))
 
     def gather(self, instanceUids: Sequence[str], database: Any) -> Path:
-        """Put the files of these instances into the folder and return it, or the one file.
+        """Put the files of these instances into the folder: `put` what `locate` finds."""
+        return self.put(self.locate(instanceUids, database))
+
+    def locate(self, instanceUids: Sequence[str], database: Any) -> list[Path]:
+        """Return the files of these instances, in their order.
 
         Args:
             instanceUids: SOP instance UIDs.
@@ -46,6 +50,13 @@ class DicomSource:
                 "files of this image are no longer where the DICOM database has them",
                 "import the study into the DICOM database again",
             )
+        return files
+
+    def put(self, files: Sequence[Path]) -> Path:
+        """Put files into the folder and return it, or the one file; from any thread.
+
+        Takes long only for large files on another disk, which has to copy them.
+        """
         self.clear()
         folder = self.root / "series"
         folder.mkdir()

@@ -6,6 +6,8 @@ segments drawn by hand, or made by other modules.
 
 from __future__ import annotations
 
+import math
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import Edits, Terminology
+from .Clips import Clip
 from .Errors import ResultError
 from .InputInfo import sourceOf, volumeSequence
-from .Placement import localMatrix, masksOf, referenceOf
+from .Placement import Grid, localMatrix, masksOf, referenceOf
 from .SequenceResult import framesOf, keepShown
 
+LARGE_BYTES = 2**28
+"""Masks that take more are kept on the disk while they are gathered."""
 ALGORITHM_TYPES = ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL")
 
 
@@ -28,7 +33,9 @@ class Exported:
     Attributes:
         segments: for each, what the worker's `write_seg` takes.
         masks: `(N, K, H, W)` uint8, in the order in which the series is read.
-        frames: which frame of the series each of the N is, from 0.
+        frames: which frames of the series were looked at, from 0.
+        maskFrames: which of those, counted from 0, each of the N is; the others have no findings.
+        items: which slices, or items of the sequence, the frames are, from 0.
         title: of the result.
         notes: what a reader must know, such as that the weights are for research only.
         weights: hash of the weights that made it; None if no or several networks did.
@@ -38,6 +45,8 @@ class Exported:
     segments: list[dict[str, Any]]
     masks: NDArray[np.uint8]
     frames: list[int]
+    maskFrames: list[int]
+    items: list[int]
     title: str
     notes: str = ""
     weights: str | None = None
@@ -48,6 +57,7 @@ class Exported:
         return {
             "segments": self.segments,
             "frames": self.frames,
+            "mask_frames": self.maskFrames,
             "title": self.title,
             "algorithm": self.notes or None,
             "weights_sha256": self.weights,
@@ -85,7 +95,8 @@ def exported(segmentationNode: Any) -> Exported:
         if np.linalg.det(localMatrix(image)[:3, :3]) < 0:
             masks = np.ascontiguousarray(masks[::-1])  # read along row x column
         made = [_described([segment]) for segment in segments]
-        return _exported(segmentationNode, segments, made, masks, list(range(len(masks))))
+        every = list(range(len(masks)))
+        return _exported(segmentationNode, segments, made, masks, (every, every, every))
     return _ofClip(segmentationNode, image)
 
 
@@ -100,26 +111,38 @@ def _ofClip(proxy: Any, browser: Any) -> Exported:
         frames = framesOf(proxy, browser)
     found: dict[tuple[str, str], dict[int, Any]] = {}
     for index, (_item, node) in enumerate(frames):
-        for segmentId in node.GetSegmentation().GetSegmentIDs():
+        for segmentId in node.GetSegmentation().GetSegmentIDs() if node is not None else ():
             segment = node.GetSegmentation().GetSegment(segmentId)
             found.setdefault((segmentId, segment.GetName()), {})[index] = segment
     segments = [segment for held in found.values() for segment in held.values()]
     _check(proxy, segments)
-    k, rows, columns = _shape(volumes.GetNthDataNode(frames[0][0]))
-    masks = np.zeros((len(frames) * k, len(found), rows, columns), np.uint8)
-    for number, (segmentId, _name) in enumerate(found):
-        for index in found[segmentId, _name]:
+    clip = Clip.of(volumes)
+    k, rows, columns = Grid.of(volumes.GetNthDataNode(frames[0][0]), clip).size
+    masked = sorted({index for held in found.values() for index in held})
+    masks = _zeros((len(masked) * k, len(found), rows, columns))
+    for number, key in enumerate(found):
+        for place, index in enumerate(masked):
+            if index not in found[key]:
+                continue
             item, node = frames[index]
-            one = masksOf(node, volumes.GetNthDataNode(item), [segmentId], transform=False)
-            masks[index * k : (index + 1) * k, number] = one[:, 0]
+            volume = volumes.GetNthDataNode(item)
+            one = masksOf(node, volume, [key[0]], transform=False, clip=clip)
+            masks[place * k : (place + 1) * k, number] = one[:, 0]
     made = [_described(list(held.values())) for held in found.values()]
-    items = [item * k + n for item, _node in frames for n in range(k)]
-    return _exported(proxy, segments, made, masks, items)
+    items = [item for item, _node in frames]
+    read = [item if clip is None else clip.frame(item) for item in items]
+    numbers = tuple(
+        [each * k + n for each in chosen for n in range(k)] for chosen in (read, masked, items)
+    )
+    return _exported(proxy, segments, made, masks, numbers)
 
 
-def _shape(volume: Any) -> tuple[int, int, int]:
-    i, j, k = volume.GetImageData().GetDimensions()
-    return k, j, i
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return an array of zeros, in a file without a name where it is large."""
+    if math.prod(shape) <= LARGE_BYTES:
+        return np.zeros(shape, np.uint8)
+    with tempfile.TemporaryFile() as stream:
+        return np.memmap(stream, np.uint8, "w+", shape=shape)
 
 
 def _check(node: Any, segments: list[Any]) -> None:
@@ -158,7 +181,7 @@ def _exported(
     segments: list[Any],
     made: list[dict[str, Any]],
     masks: NDArray[np.uint8],
-    frames: list[int],
+    numbers: tuple[list[int], ...],
 ) -> Exported:
     def told(tag: str) -> list[str]:
         return [each for each in dict.fromkeys(Edits.tagOf(s, tag) for s in segments) if each]
@@ -167,7 +190,7 @@ def _exported(
     return Exported(
         made,
         masks,
-        frames,
+        *numbers,
         title=node.GetName() or "Segmentation",
         notes="; ".join(told(Terminology.NOTE_TAG)),
         weights=weights[0] if len(weights) == 1 else None,

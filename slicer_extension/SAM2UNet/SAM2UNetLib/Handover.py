@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Handover:
         self.worker = worker
         self.reference: dict[str, Any] | None = None
         self.trouble: str | None = None
+        self.path: Path | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -34,8 +36,17 @@ class Handover:
 
     def begin(self, array: NDArray[np.generic]) -> None:
         """Write an array in a thread; `trouble` says what went wrong, `reference` where it is."""
-        self.reference = self.trouble = None
+        self.path = self.reference = self.trouble = None
         self._thread = threading.Thread(target=self._write, args=(array,), daemon=True)
+        self._thread.start()
+
+    def beginFile(self, put: Callable[[], Path]) -> None:
+        """Call a function in a thread that puts a file where the worker reads it, as `begin`.
+
+        `path` says where it is.
+        """
+        self.path = self.reference = self.trouble = None
+        self._thread = threading.Thread(target=self._put, args=(put,), daemon=True)
         self._thread.start()
 
     def end(self, timeout: float | None = None) -> None:
@@ -65,6 +76,31 @@ class Handover:
         array = protocol.read_array(self._folder(), reference)
         self._remove(reference)
         return array
+
+    def found(
+        self, result: dict[str, Any], *, columns: int
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield the frames with findings of a sparse result, and their masks `(K, H, W)`.
+
+        They are read one at a time; the file is removed at the end.
+
+        Args:
+            result: of the worker.
+            columns: of the frames.
+
+        Raises:
+            OSError, ProtocolError: as `take`.
+        """
+        numbers, reference = self.take(result["mask_frames"]), result["masks"]
+        shape = protocol.check_reference(reference)["shape"][1:]  # K, H, ceil(W / 8)
+        try:
+            with protocol.open_array(self._folder(), reference) as stream:
+                for number in numbers.tolist():
+                    packed = np.fromfile(stream, np.uint8, int(np.prod(shape))).reshape(shape)
+                    yield number, np.unpackbits(packed, axis=-1, count=columns)
+        finally:
+            if self.worker.exchange is not None:
+                self._remove(reference)
 
     def keep(self, name: str, target: Path) -> None:
         """Put a file that the worker wrote in its place, all of it or nothing.
@@ -96,6 +132,12 @@ class Handover:
             self.trouble = str(error.strerror or error)
         except protocol.ProtocolError as error:
             self.trouble = error.message
+
+    def _put(self, put: Callable[[], Path]) -> None:
+        try:
+            self.path = put()
+        except OSError as error:
+            self.trouble = str(error.strerror or error)
 
     def _remove(self, reference: dict[str, Any]) -> None:
         protocol.inside(self._folder(), reference["file"]).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util import numpy_support
 
+from .Clips import Clip
 from .Errors import InputError
 from .InputInfo import InputInfo, describe, isColour, sourceOf, volumeSequence
 from .Slices import SliceView
@@ -72,7 +73,14 @@ class Extraction:
     @property
     def pixelArea(self) -> float | None:
         """Area of a picture's pixel in mm2; None where the spacing is not known."""
-        return pixelArea(self.parts[0].node, self.parts[0].place)
+        clip = self.clip
+        scale = 1 if clip is None else clip.scale
+        return pixelArea(self.parts[0].node, self.parts[0].place, scale=scale)
+
+    @property
+    def clip(self) -> Clip | None:
+        """Of which video file the frames are, if this module's reader loaded them."""
+        return Clip.of(volumeSequence(self.sourceNode)) if self.isSequence else None
 
     def partOf(self, picture: int) -> tuple[Part, int]:
         """Return the part that a picture belongs to, and which picture of that part it is."""
@@ -81,6 +89,11 @@ class Extraction:
                 return part, picture
             picture -= part.place.count
         raise IndexError("there are fewer pictures")
+
+    def ofFile(self, clip: Clip) -> Extraction:
+        """Return the same with an empty array of the shape of the file's frames."""
+        shape = (len(self.parts), clip.rows, clip.columns, 3)
+        return replace(self, array=np.broadcast_to(np.uint8(0), shape), channels="rgb")
 
     def withoutPixels(self) -> Extraction:
         """Return the same with an empty array of the same shape, to free the memory."""
@@ -156,7 +169,7 @@ def places(
     return _without(node, (Part(node, place),), whole=whole)
 
 
-def pixelArea(volumeNode: Any, place: Place | None = None) -> float | None:
+def pixelArea(volumeNode: Any, place: Place | None = None, *, scale: int = 1) -> float | None:
     """Return the area in mm2 of a pixel of pictures cut from a volume; None if it is not known.
 
     Colours without a size of their own, as in endoscopy, have pixels of 1 x 1 mm in Slicer.
@@ -164,8 +177,11 @@ def pixelArea(volumeNode: Any, place: Place | None = None) -> float | None:
     Args:
         volumeNode: the volume.
         place: where the pictures lie; slices as acquired by default.
+        scale: by how much the size of a clip's frames was divided; the area is that of a pixel of
+            its file.
     """
-    spacing = volumeNode.GetSpacing()
+    i, j, k = volumeNode.GetSpacing()
+    spacing = (i / scale, j / scale, k)
     if isColour(volumeNode) and tuple(spacing[:2]) == (1.0, 1.0):
         return None
     if isinstance(place, Oblique):

@@ -85,6 +85,12 @@ def writeVoxels(
     segmentation.Modified()
 
 
+def stateOf(segment: Any) -> tuple[str, int]:
+    """Return what changes whenever the voxels of a segment may have changed."""
+    image = segment.GetRepresentation(BINARY)
+    return ("", 0) if image is None else (image.GetAddressAsString(""), image.GetMTime())
+
+
 def count(segment: Any) -> int:
     """Return how many voxels belong to a segment."""
     image = segment.GetRepresentation(BINARY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import vtk
 from numpy.typing import NDArray
 
 from . import Edits, Labelmaps
+from .Clips import Clip
 from .Errors import ResultError
 from .Inputs import Extraction
-from .Slices import arrayOf
+from .Slices import arrayOf, matrixOf
 from .Voxels import Box, sizeOf
 
 REFERENCE_ROLE = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
@@ -38,6 +40,44 @@ def localMatrix(volumeNode: Any) -> NDArray[np.float64]:
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     return arrayOf(matrix)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxels that masks of a volume have: its own, or those of the video file it is part of.
+
+    Attributes:
+        toRas: `(4, 4)` from voxel indices to the volume's own coordinates, in mm.
+        size: (slices, rows, columns).
+    """
+
+    toRas: NDArray[np.float64]
+    size: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, volumeNode: Any, clip: Clip | None = None) -> Grid:
+        """Return the grid of a volume, or of a frame of a clip."""
+        i, j, k = volumeNode.GetImageData().GetDimensions()
+        toRas = localMatrix(volumeNode)
+        if clip is None:
+            return cls(toRas, (k, j, i))
+        return cls(toRas @ clip.fileToItem(), (k, clip.rows, clip.columns))
+
+    @property
+    def box(self) -> Box:
+        """All of its voxels."""
+        k, j, i = self.size
+        return Box((0, i - 1, 0, j - 1, 0, k - 1))
+
+    def describe(self, segmentationNode: Any) -> None:
+        """Make it the grid on which a segmentation is edited."""
+        image = slicer.vtkOrientedImageData()
+        image.SetExtent(*self.box.extent)
+        image.SetImageToWorldMatrix(matrixOf(self.toRas))
+        converter = slicer.vtkSegmentationConverter
+        text = converter.SerializeImageGeometry(image)
+        name = converter.GetReferenceImageGeometryParameterName()
+        segmentationNode.GetSegmentation().SetConversionParameter(name, text)
 
 
 def attach(node: Any, volume: Any, toRas: NDArray[np.float64]) -> None:
@@ -92,7 +132,9 @@ def checkMasks(masks: NDArray[np.uint8], extraction: Extraction, classes: int) -
         )
 
 
-def masksOf(node: Any, volume: Any, ids: list[str], *, transform: bool = True) -> NDArray[np.uint8]:
+def masksOf(
+    node: Any, volume: Any, ids: list[str], *, transform: bool = True, clip: Clip | None = None
+) -> NDArray[np.uint8]:
     """Return the masks `(N, K, H, W)` of a volume's slices, along its third axis, as they are.
 
     Segments that were edited on a finer grid are brought to the volume's.
@@ -103,6 +145,7 @@ def masksOf(node: Any, volume: Any, ids: list[str], *, transform: bool = True) -
         ids: the segments.
         transform: whether both must have the same parent transform; frames of a clip are none of
             the scene's and have none.
+        clip: of which file the volume is a frame; the masks then have that file's size.
 
     Raises:
         ResultError: its transform is another.
@@ -112,13 +155,16 @@ def masksOf(node: Any, volume: Any, ids: list[str], *, transform: bool = True) -
             f"{node.GetName()} has another parent transform than {volume.GetName()}",
             "give both the same parent transform",
         )
-    i, j, k = volume.GetImageData().GetDimensions()
-    box, toRas = Box((0, i - 1, 0, j - 1, 0, k - 1)), localMatrix(volume)
-    masks = np.empty((k, len(ids), j, i), np.uint8)
+    grid = Grid.of(volume, clip)
+    box, toRas = grid.box, grid.toRas
+    k, rows, columns = grid.size
+    masks = np.empty((k, len(ids), rows, columns), np.uint8)
     for index, segmentId in enumerate(ids):
         try:
             values = Labelmaps.readVoxels(node.GetSegmentation(), segmentId, box, toRas=toRas)
         except ResultError:
             values = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, volume) > 0
+            if clip is not None:
+                values = clip.enlarged(values)
         masks[:, index] = values
     return masks

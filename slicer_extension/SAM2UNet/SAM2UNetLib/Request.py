@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -26,6 +28,8 @@ class Request:
         force: also where the task was not made for such an input.
         forced: whether that is so, as far as it is known; a DICOM SEG of the result says it.
         surface: closed surfaces, where a whole volume is segmented.
+        putFile: puts the video file of a clip where the worker reads it, and returns the path; for
+            runs on which no pixel passes through Slicer.
     """
 
     inputNode: Any
@@ -45,6 +49,7 @@ class Request:
     force: bool = False
     forced: bool = False
     surface: bool = True
+    putFile: Callable[[], Path] | None = None
 
     def load(self) -> dict[str, Any]:
         """Return the fields of the worker's `load`."""

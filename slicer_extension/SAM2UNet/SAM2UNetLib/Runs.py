@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import slicer
 
 from . import Inputs, protocol
+from .Clips import Clip
 from .Collaborators import Choices, Report, RunSession, Source, StudyFiles
 from .DicomSource import DicomSource
 from .Errors import InputError
@@ -22,6 +25,9 @@ from .Request import Request
 from .Session import Session
 from .Tasks import Offer, TaskEntry
 from .WorkerProcess import WorkerProcess
+
+LAST = ("finished", "exported", "failed", "cancelled")
+"""What a run or an export ends with."""
 
 
 def startSession(command: list[str], folders: Sequence[Path]) -> Session:
@@ -160,7 +166,7 @@ class Runs:
         folders = [entry.bundle] if entry.bundle is not None else []
         folders += [Path(weights).parent] if weights else []
         session = self._sessionOf(command, folders)
-        session.start(request)
+        session.start(replace(request, putFile=self._fileOf(image, request.what)))
 
     def rethreshold(self, parameter: Choices) -> None:
         """Update the last result to the choices, without the network."""
@@ -202,8 +208,8 @@ class Runs:
                 continue
             if kind == "offer":
                 self._offer = report[1]
-            elif kind in ("exported", "failed", "cancelled") and self.files is not None:
-                self.files.clear()  # a study's files stay no longer than its export takes
+            elif kind in LAST and self.files is not None:
+                self.files.clear()  # a study's files stay no longer than its run or export takes
             if kind == "exported":
                 addToDatabase(report[1])
             reports.append(report)
@@ -253,6 +259,23 @@ class Runs:
         self.session = self._makeSession(self._command, sorted(self._folders))
         return self.session
 
+    def _fileOf(self, image: Any, what: str) -> Callable[[], Path] | None:
+        """Return what puts the video file of a clip where the worker reads it.
+
+        None where the frames are passed to the worker: for a single frame, for images that are not
+        of one video file, and where that file is gone.
+        """
+        if what == "slice" or image is None or not image.IsA("vtkMRMLSequenceBrowserNode"):
+            return None
+        try:
+            if Clip.of(Inputs.volumeSequence(image)) is None:
+                return None
+            uids = Inputs.describe(image).instanceUids
+            files = self.files.locate(uids, getattr(slicer, "dicomDatabase", None))
+        except InputError:
+            return None
+        return partial(self.files.put, files)
+
     def _isForced(self, image: Any, task: dict[str, Any]) -> bool:
         """Return whether a task is not made for an image, as far as the worker has said."""
         try:
@@ -274,8 +297,8 @@ def _question(source: Source, task: dict[str, Any]) -> str:
     return json.dumps([source, task], sort_keys=True)
 
 
-def addToDatabase(file: str) -> None:
-    """Add a DICOM file to Slicer's database, if one is open; a copy of the file goes there.
+def addToDatabase(file: str, *, copy: bool = True) -> None:
+    """Add a DICOM file to Slicer's database, if one is open; by default a copy goes there.
 
     The application's own database is asked, not an indexer: that one waits in an event loop of its
     own, and only the former tells its views what was added.
@@ -284,6 +307,6 @@ def addToDatabase(file: str) -> None:
     if database is None or not database.isOpen:
         return
     database.prepareInsert()  # the patient or study may have been deleted since the last insertion
-    store, thumbnail = True, False  # a segmentation has no picture to make a thumbnail of
-    database.insert(file, store, thumbnail)
+    thumbnail = False  # neither a segmentation nor a video has a picture to make one of
+    database.insert(file, copy, thumbnail)
     database.updateDisplayedFields()

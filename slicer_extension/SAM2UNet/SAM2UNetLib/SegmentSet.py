@@ -42,6 +42,7 @@ class SegmentSet:
         self._voxels = voxels
         self._before: dict[str, NDArray[np.bool_] | None] = {}
         self._tags: dict[str, dict[str, str]] = {}
+        self._marked: dict[str, tuple[str, int]] = {}
         self.ids = [self._idOf(task, item, algorithmName) for item in task["classes"]]
 
     def write(self, voxels: Box | Points, values: list[NDArray[np.bool_]]) -> None:
@@ -59,14 +60,21 @@ class SegmentSet:
             segment = self.segmentation.GetSegment(segmentId)
             if segment is not None:
                 Edits.markWritten(segment)
+                self._marked[segmentId] = Labelmaps.stateOf(segment)
                 for name, value in tags.items():
                     segment.SetTag(name, value)
 
     @property
     def isEdited(self) -> bool:
         """Whether a person changed or removed a segment since `mark`."""
-        found = [self.segmentation.GetSegment(segmentId) for segmentId in self.ids]
-        return any(segment is None or Edits.changed(segment) for segment in found)
+        found = {segmentId: self.segmentation.GetSegment(segmentId) for segmentId in self.ids}
+        return any(
+            segment is None
+            or (
+                self._marked.get(segmentId) != Labelmaps.stateOf(segment) and Edits.changed(segment)
+            )
+            for segmentId, segment in found.items()
+        )
 
     def reserve(self, extent: Extent) -> None:
         """Make room for many slices that will be written one by one."""

@@ -6,7 +6,7 @@ volume, the study in the subject hierarchy, names, colours, codes and algorithm 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import Edits, Labelmaps
 from .Errors import ResultError
 from .Inputs import Extraction, volumeSequence
-from .Placement import attach, checkMasks, localMatrix, putBeside
+from .Placement import Grid, attach, checkMasks, localMatrix, putBeside
 from .SegmentSet import SegmentSet, findSegment
 from .SequenceResult import SequenceResult, keepShown
 from .Voxels import Box
@@ -81,6 +81,45 @@ class SegmentationLogic:
         Raises:
             ResultError: nothing was begun, or the masks are of other pictures.
         """
+        result = self._beginWriting()
+        result.writeAll(masks)
+        result.finish(surface=surface)
+        result.mark(tags or {})
+        self._written = True
+        return result.node
+
+    def completeFound(
+        self,
+        found: Iterator[tuple[int, NDArray[np.uint8]]],
+        *,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Any]:
+        """Write the masks of frames with findings, one at a time; all other frames have none.
+
+        May be called again with others.
+
+        Args:
+            found: pictures with findings, by their number, and their masks `(K, H, W)` of 0 and 1.
+            tags: of each segment: how it was made.
+
+        Yields:
+            The segmentation's node, after each picture and at the end.
+
+        Raises:
+            ResultError: nothing was begun, or the segmentation is gone.
+        """
+        result = self._beginWriting()
+        for picture, masks in found:
+            result.writeFound(picture, masks, tags or {})
+            yield result.node
+            if result.node.GetScene() is None:
+                self._beginWriting()  # says so
+        result.finishFound(tags or {})
+        result.finish(surface=False)
+        self._written = True
+        yield result.node
+
+    def _beginWriting(self) -> Any:
         if self._result is None:
             raise ResultError("no segmentation was begun", "segment first")
         if self._result.node.GetScene() is None:
@@ -88,11 +127,7 @@ class SegmentationLogic:
             raise ResultError("the segmentation was removed from the scene", "segment again")
         if self._written:  # once more, with other masks
             saveForUndo(self._result.node)
-        self._result.writeAll(masks)
-        self._result.finish(surface=surface)
-        self._result.mark(tags or {})
-        self._written = True
-        return self._result.node
+        return self._result
 
     def apply(
         self,
@@ -222,13 +257,17 @@ def overwritten(segmentationNode: Any, extraction: Extraction, task: dict[str, A
         held = [(segmentationNode.GetSegmentation(), part) for part in extraction.parts]
     names = []
     for segmentation, part in held:
+        grid = Grid.of(part.node, extraction.clip)
         for item in task.get("classes", ()):
             segmentId = findSegment(segmentation, task, item)
             segment = segmentation.GetSegment(segmentId) if segmentId else None
             if segment is None or not Edits.edited(segment):
                 continue
             values = Labelmaps.readVoxels(
-                segmentation, segmentId, part.place.voxels(), toRas=localMatrix(part.node)
+                segmentation,
+                segmentId,
+                part.place.voxels() if extraction.clip is None else grid.box,
+                toRas=grid.toRas,
             )
             if values.any():
                 names.append(segment.GetName())

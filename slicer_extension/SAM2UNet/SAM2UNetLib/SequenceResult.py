@@ -9,9 +9,12 @@ import numpy as np
 import slicer
 from numpy.typing import NDArray
 
+from . import Labelmaps
+from .Clips import Clip
 from .Errors import ResultError
-from .Inputs import Extraction, volumeSequence
-from .Placement import checkMasks, localMatrix, putBeside
+from .FrameFollower import LOOKED_AT, FrameFollower, inRanges, lookedAt, newFrame
+from .Inputs import Extraction, Part, volumeSequence
+from .Placement import Grid, checkMasks, putBeside
 from .SegmentSet import SegmentSet
 
 SEGMENTATION_CLASS = "vtkMRMLSegmentationNode"
@@ -22,7 +25,8 @@ class SequenceResult:
 
     The node that people see and edit is the browser's proxy: it holds the segmentation of the
     frame that is shown, and edits go back into the sequence. A frame that was not looked at has no
-    segmentation and shows none; one without findings has an empty one.
+    segmentation and shows none; one without findings has an empty one, or, in results that name the
+    frames with findings alone, none until it is shown.
     """
 
     def __init__(
@@ -41,9 +45,13 @@ class SequenceResult:
         if self.sequence is None:
             self.sequence = self._newSequence()
         self._sets: dict[int, SegmentSet] = {}
-        self._made: list[int] = []
+        self._made: set[int] = set()
+        self._found: set[int] = set()
+        self._clip = Clip.of(self.frames)
+        self._before = self.sequence.GetAttribute(LOOKED_AT)
         self._frameOf(0)  # a proxy needs a first frame to be made of
         self.node = self._proxy()
+        FrameFollower(self.browser, self.sequence, task=task, algorithmName=algorithmName)
 
     def writePicture(self, picture: int, masks: NDArray[np.uint8]) -> None:
         """Write the masks `(K, H, W)` of one frame's slice."""
@@ -57,6 +65,34 @@ class SequenceResult:
         checkMasks(masks, self.extraction, len(self.task["classes"]))
         for picture, one in enumerate(masks):
             self._write(picture, one)
+        self._noteLookedAt()
+
+    def writeFound(self, picture: int, masks: NDArray[np.uint8], tags: Mapping[str, str]) -> None:
+        """Write the masks `(K, H, W)` of one frame with findings, and `mark` it.
+
+        `finishFound` comes last.
+        """
+        index = self._write(picture, masks)
+        self._sets[index].mark(tags)
+        self._found.add(index)
+
+    def finishFound(self, tags: Mapping[str, str]) -> None:
+        """Take the findings out of all frames that `writeFound` was not called for."""
+        found, self._found = self._found, set()
+        for index, part in enumerate(self.extraction.parts):
+            value = self._valueOf(part.item)
+            if index in found or self.sequence.GetDataNodeAtValue(value) is None:
+                continue
+            if index in self._made and self.sequence.GetNumberOfDataNodes() > 1:
+                self.sequence.RemoveDataNodeAtValue(value)
+                self._made.discard(index)
+                del self._sets[index]
+                continue
+            segments = self._frameOf(index)
+            empty = np.zeros(self._grid(part).size, bool)
+            segments.write(self._grid(part).box, [empty] * len(segments.ids))
+            segments.mark(tags)
+        self._noteLookedAt()
 
     def mark(self, tags: Mapping[str, str]) -> None:
         """Remember what the frames' segments hold as written by this module, and how."""
@@ -70,7 +106,12 @@ class SequenceResult:
         if self.node.GetScene() is None:
             return False
         keepShown(self.browser, self.node)
-        return any(segments.isEdited for segments in self._sets.values())
+        if any(segments.isEdited for segments in self._sets.values()):
+            return True
+        others = (i for i in range(len(self.extraction.parts)) if i not in self._sets)
+        values = (self._valueOf(self.extraction.parts[index].item) for index in others)
+        shown = (self.sequence.GetDataNodeAtValue(value) for value in values)
+        return any(node is not None and _hasFindings(node) for node in shown)
 
     def finish(self, *, surface: bool) -> None:
         """Show the frame that is selected; frames get no closed surface."""
@@ -79,6 +120,7 @@ class SequenceResult:
 
     def undo(self) -> None:
         """Undo the result: remove what was made, restore the frames that were there."""
+        self.sequence.SetAttribute(LOOKED_AT, self._before)
         if self._new:
             proxy = self.browser.GetProxyNode(self.sequence)
             self.browser.RemoveSynchronizedSequenceNode(self.sequence.GetID())
@@ -94,33 +136,45 @@ class SequenceResult:
                 segments.undo()
         self._show()
 
-    def _write(self, picture: int, masks: NDArray[np.uint8]) -> None:
-        part, inside = self.extraction.partOf(picture)
-        index = self.extraction.parts.index(part)
+    def _write(self, picture: int, masks: NDArray[np.uint8]) -> int:
+        """Write the masks of a picture; return the number of the part it belongs to."""
+        index, inside = divmod(picture, self.extraction.parts[0].place.count)
+        part = self.extraction.parts[index]
+        voxels = part.place.voxels(inside)
+        if self._clip is not None:
+            voxels = self._grid(part).box
+            if masks.shape[1:] != (self._clip.rows, self._clip.columns):
+                masks = self._clip.enlarged(masks)
         values = [part.place.back(mask[None].astype(bool)) for mask in masks]
-        self._frameOf(index).write(part.place.voxels(inside), values)
+        self._frameOf(index).write(voxels, values)
+        return index
 
     def _frameOf(self, index: int) -> SegmentSet:
         """Return the segments of the frame of a part, made when they are first asked for."""
         if index in self._sets:
             return self._sets[index]
         part = self.extraction.parts[index]
-        value = self._valueOf(part.item)
+        value, grid = self._valueOf(part.item), self._grid(part)
         node = self.sequence.GetDataNodeAtValue(value)
         if node is None:
-            template = slicer.vtkMRMLSegmentationNode()
-            template.SetName(self.sequence.GetName())
-            node = self.sequence.SetDataNodeAtValue(template, value)
-            self._made.append(index)
-        node.SetReferenceImageGeometryParameterFromVolumeNode(part.node)
+            node = newFrame(self.sequence, value)
+            self._made.add(index)
+        grid.describe(node)
         self._sets[index] = SegmentSet(
             node.GetSegmentation(),
             self.task,
-            toRas=localMatrix(part.node),
-            voxels=part.place.voxels(),
+            toRas=grid.toRas,
+            voxels=part.place.voxels() if self._clip is None else grid.box,
             algorithmName=self.algorithmName,
         )
         return self._sets[index]
+
+    def _grid(self, part: Part) -> Grid:
+        return Grid.of(part.node, self._clip)
+
+    def _noteLookedAt(self) -> None:
+        items = lookedAt(self.sequence) | {part.item for part in self.extraction.parts}
+        self.sequence.SetAttribute(LOOKED_AT, inRanges(items))
 
     def _valueOf(self, item: int | None) -> str:
         return self.frames.GetNthIndexValue(item)
@@ -143,7 +197,7 @@ class SequenceResult:
                 browser.SetSelectedItemNumber(items[0])  # what is shown would be saved as a frame
             browser.AddSynchronizedSequenceNode(sequence)
             browser.SetSaveChanges(sequence, True)
-            browser.SetMissingItemMode(sequence, browser.MissingItemDisplayHidden)
+            browser.SetMissingItemMode(sequence, browser.MissingItemSetToDefault)
         self._show()
         proxy = browser.GetProxyNode(sequence)
         if proxy is None:
@@ -189,17 +243,23 @@ def keepShown(browser: Any, proxy: Any) -> None:
 
 
 def framesOf(proxy: Any, browser: Any) -> list[tuple[int, Any]]:
-    """Return the frames that were looked at: their index, and their segmentation.
+    """Return the frames that were looked at: their index, and their segmentation or None.
 
     Raises:
         ResultError: the browser does not show the node, or no frame was looked at.
     """
     sequence, frames = segmentationSequence(browser, proxy), volumeSequence(browser)
-    found = []
+    noted, found = lookedAt(sequence), []
     for item in range(frames.GetNumberOfDataNodes()):
         node = sequence.GetDataNodeAtValue(frames.GetNthIndexValue(item))
-        if node is not None:
+        if item in noted or (node is not None and (not noted or _hasFindings(node))):
             found.append((item, node))
     if not found:
         raise ResultError(f"{proxy.GetName()} has no frames", "segment first")
     return found
+
+
+def _hasFindings(node: Any) -> bool:
+    segmentation = node.GetSegmentation()
+    segments = (segmentation.GetSegment(each) for each in segmentation.GetSegmentIDs())
+    return any(Labelmaps.count(segment) for segment in segments)

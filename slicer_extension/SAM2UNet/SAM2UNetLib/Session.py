@@ -8,9 +8,10 @@ the caller's thread; pixels are written to the exchange folder in another one.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from .Texts import _
 
 PARTIAL_S = 0.5
 """Pictures are shown as they come, but not more often than this."""
+WRITE_S = 0.05
+"""How long a large result is written into the scene at once."""
 HELLO = "hello"
 """The question what the environment offers; other questions are those of `askRejection`."""
 
@@ -65,12 +68,13 @@ class Session:
         self._started = self._shown = 0.0
         self._next: dict[str, Any] | None = None
         self._export: Path | None = None
+        self._writing: Iterator[None] | None = None
         self._recorded: dict[str, str] = {}
 
     @property
     def isBusy(self) -> bool:
         """Whether a run, a change of the threshold or an export is not finished."""
-        return bool(self._ids) or self._handover.isOpen
+        return bool(self._ids) or self._handover.isOpen or self._writing is not None
 
     @property
     def isAsking(self) -> bool:
@@ -130,12 +134,7 @@ class Session:
         self._cancelled, self._handle, self._next = False, None, None
         self._request, self.task, self.notice = request, None, None
         try:
-            self._extraction = Inputs.extract(
-                request.inputNode,
-                request.what,
-                sliceNode=request.sliceNode,
-                between=request.between,
-            )
+            self._extraction = _extraction(request)
             self._startWorker()
         except ModuleError as error:
             self._fail(error.message, error.remedy)
@@ -150,7 +149,10 @@ class Session:
         self._started = self._clock()
         self._tell("status", _("Loading the network..."))
         self._ask("load", **request.load())
-        self._handover.begin(self._extraction.array)
+        if request.putFile is not None:
+            self._handover.beginFile(request.putFile)
+        else:
+            self._handover.begin(self._extraction.array)
 
     def rethreshold(self, **refinement: Any) -> bool:
         """Compute the last run's masks again, without the network; return whether that is possible.
@@ -166,7 +168,7 @@ class Session:
         if self.isBusy:
             self._next = fields
         else:
-            self._ask("rethreshold", result=self._handle, **fields)
+            self._rethreshold(fields)
         return True
 
     def undo(self) -> None:
@@ -223,6 +225,8 @@ class Session:
         if self._handover.isOpen and not self._handover.isWriting and not self._ids:
             self._handover.end()
             self._handedOver()
+        if self._writing is not None:
+            self._write()
         reports, self._reports = self._reports, []
         return reports
 
@@ -240,7 +244,7 @@ class Session:
         """End the worker."""
         self.worker.stop()
         self._handover.end(timeout=5)
-        self._ids, self._questions, self._handle = {}, {}, None
+        self._ids, self._questions, self._handle, self._writing = {}, {}, None, None
 
     def _startWorker(self) -> None:
         if not self.worker.isAlive:
@@ -304,21 +308,28 @@ class Session:
             return
         self._extraction, self._unchecked = extraction.withoutPixels(), info.unchecked(self.task)
         self._started = self._clock()
-        window = None if self.task.get("window") else extraction.window
-        given = {
-            "array": self._handover.reference,
-            "channels": extraction.channels,
-            "window": window,
-            "source": info.sourceFor(self.task),
-        }
         self._tell("status", _("Segmenting..."))
         self._ask(
             "segment",
-            input=given,
+            input=self._given(extraction, info),
             force_task=request.force,
             probabilities=False,
+            sparse=request.putFile is not None,
             **request.adjustment(extraction.pixelArea),
         )
+
+    def _given(self, extraction: Inputs.Extraction, info: Inputs.InputInfo) -> dict[str, Any]:
+        """Return the pictures of a run as `segment` takes them."""
+        if self._handover.path is not None:
+            self._unchecked = ""  # the worker reads what the file states
+            frames = [extraction.clip.frame(part.item) for part in extraction.parts]
+            return {"path": str(self._handover.path), "series": 0, "frames": frames}
+        return {
+            "array": self._handover.reference,
+            "channels": extraction.channels,
+            "window": None if self.task.get("window") else extraction.window,
+            "source": info.sourceFor(self.task),
+        }
 
     def _handleEvent(self, kind: str, event: Event) -> None:
         name = event["event"]
@@ -344,7 +355,6 @@ class Session:
             self._complete(kind, result)
 
     def _complete(self, kind: str, result: dict[str, Any]) -> None:
-        masks = self._handover.take(result["masks"])
         if kind == "segment":
             self._handover.remove()
             self._handle = result.get("result")
@@ -352,20 +362,62 @@ class Session:
                 self._takeBack(kind)
                 self._tell("cancelled")
                 return
-        if self._handle is None:  # taken back meanwhile
+        elif self._handle is None:  # taken back meanwhile
             return
-        if self._next is not None:
+        if self._next is not None and self._handle is not None:
             fields, self._next = self._next, None
-            self._ask("rethreshold", result=self._handle, **fields)
+            self._rethreshold(fields)
             return
         tags = self._record(result) if kind == "segment" else self._recorded
         if kind == "rethreshold":
             tags = {**tags, Terminology.THRESHOLD_TAG: f"{result['threshold']:g}"}
-        node = self.logic.complete(masks, surface=self._request.surface, tags=tags)
+        if result.get("mask_frames") is not None:
+            self._tell("status", _("Writing the result..."))
+            self._writing = self._writeFound(kind, result, tags)
+            return
+        masks = self._handover.take(result["masks"])
+        self._told(
+            kind, result, self.logic.complete(masks, surface=self._request.surface, tags=tags)
+        )
+
+    def _told(self, kind: str, result: dict[str, Any], node: Any) -> None:
         if kind == "segment":
             known = readingWarnings(self._request.inputNode)
             self._tellWarnings(result, [*known, self._unchecked] if self._unchecked else known)
         self._tell("finished", node)
+
+    def _writeFound(
+        self, kind: str, result: dict[str, Any], tags: dict[str, str]
+    ) -> Iterator[None]:
+        """Write a sparse result into the scene, frame by frame."""
+        found = self._handover.found(result, columns=self._extraction.array.shape[2])
+        with contextlib.closing(found):
+            for written in self.logic.completeFound(found, tags=tags):
+                node = written
+                if self._cancelled and kind == "segment":
+                    self._takeBack(kind)
+                    self._tell("cancelled")
+                    return
+                yield
+        self._told(kind, result, node)
+
+    def _write(self) -> None:
+        """Go on writing for a moment; Slicer has to stay usable."""
+        limit = self._clock() + WRITE_S
+        try:
+            next(self._writing)
+            while self._clock() < limit:
+                next(self._writing)
+        except StopIteration:
+            self._writing = None
+        except (ModuleError, protocol.ProtocolError, OSError) as error:
+            self._writing = None
+            self._takeBack("segment")
+            self._failWith(error)
+
+    def _rethreshold(self, fields: dict[str, Any]) -> None:
+        sparse = self._request.putFile is not None
+        self._ask("rethreshold", result=self._handle, sparse=sparse, **fields)
 
     def _record(self, result: dict[str, Any]) -> dict[str, str]:
         """Return, as tags of the segments, how a run made them: a DICOM SEG says so later."""
@@ -434,3 +486,12 @@ class Session:
             self._fail(str(error.strerror or error), _("Free some disk space and try again."))
         else:
             self._fail(error.message, error.remedy)
+
+
+def _extraction(request: Request) -> Inputs.Extraction:
+    """Return the pictures of a request; without a pixel where the worker reads them itself."""
+    chosen = {"sliceNode": request.sliceNode, "between": request.between}
+    if request.putFile is None:
+        return Inputs.extract(request.inputNode, request.what, **chosen)
+    found = Inputs.places(request.inputNode, request.what, **chosen)
+    return found.ofFile(found.clip)

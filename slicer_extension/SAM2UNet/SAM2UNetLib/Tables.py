@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import slicer
 
+from .Clips import Clip
 from .Export import exported
 from .InputInfo import volumeSequence
 from .Inputs import pixelArea
@@ -27,14 +28,17 @@ def areas(segmentationNode: Any, image: Any) -> Any:
     content = exported(segmentationNode)
     clip = image.IsA("vtkMRMLSequenceBrowserNode")
     frames = volumeSequence(image) if clip else None
-    area = pixelArea(frames.GetNthDataNode(0) if clip else image)
+    source = Clip.of(frames) if clip else None
+    scale = 1 if source is None else source.scale
+    area = pixelArea(frames.GetNthDataNode(0) if clip else image, scale=scale)
     unit = _("px") if area is None else "mm2"
     columns = {_("Frame") if clip else _("Slice"): np.array(content.frames) + 1}
     if clip and frames.GetIndexUnit() == "s":
-        values = [float(frames.GetNthIndexValue(item)) for item in content.frames]
+        values = [float(frames.GetNthIndexValue(item)) for item in content.items]
         columns[_("Time [s]")] = np.array(values)
     for number, segment in enumerate(content.segments):
-        counts = content.masks[:, number].sum(axis=(1, 2), dtype=np.int64)
+        counts = np.zeros(len(content.frames), np.int64)
+        counts[content.maskFrames] = [int(one.sum()) for one in content.masks[:, number]]
         name = f"{segment['label']} [{unit}]"
         while name in columns:
             name += " "
