@@ -29,6 +29,7 @@ STOPPED = """
 import os, signal
 from sam2unet_core.batch.folder import Manifest
 from sam2unet_core.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 append, calls = Manifest.append, []
 def stop_at_the_third(*given):
     append(*given)
