@@ -319,3 +319,17 @@ def test_a_task_that_is_not_there_is_never_replaced_by_another(
     opened.ui.taskComboBox.currentIndex = 0
     assert opened.ui.applyButton.enabled
     assert (node.GetParameter("task"), node.GetParameter("bundle")) == ("polyp", "")
+
+
+def test_an_image_with_fewer_slices_is_taken_and_its_range_fits(opened: SimpleNamespace) -> None:
+    views("Red")
+    say(opened, ("offer", panel_cases.offer()))
+    long, short = stack("long", 120), stack("short", 5)
+    panel_cases.live(lambda: opened.ui.inputSelector.currentNode() is not None)
+    opened.ui.inputSelector.setCurrentNode(long)
+    opened.ui.whatComboBox.currentIndex = 1
+    opened.ui.firstSpinBox.value, opened.ui.lastSpinBox.value = 50, 60
+    opened.ui.inputSelector.setCurrentNode(short)
+    assert opened.ui.inputSelector.currentNode() is short
+    assert opened.logic.parameter.inputNode is short
+    assert (opened.ui.firstSpinBox.value, opened.ui.lastSpinBox.value) == (1, 5)
