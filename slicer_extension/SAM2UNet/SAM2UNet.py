@@ -124,6 +124,9 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def followParameterNode(self) -> None:
         """Show and keep the choices in the scene's parameter node."""
+        from SAM2UNetLib.FrameFollower import FrameFollower
+
+        FrameFollower.attachAll()
         self.panel.follow(self.logic.getParameterNode())
 
 

@@ -23,5 +23,11 @@ def sequenceMasks(
     """Return the masks `(N, K, H, W)` of the frames that were looked at, and which these are."""
     keepShown(browser, proxy)
     frames, volumes = framesOf(proxy, browser), volumeSequence(browser)
-    masks = [masksOf(node, volumes.GetNthDataNode(item), task) for item, node in frames]
+
+    def held(frame: tuple[int, Any]) -> NDArray[np.uint8] | None:
+        item, node = frame
+        return None if node is None else masksOf(node, volumes.GetNthDataNode(item), task)
+
+    empty = np.zeros_like(next(one for one in map(held, frames) if one is not None))
+    masks = [empty if node is None else held((item, node)) for item, node in frames]
     return np.concatenate(masks), [item for item, _ in frames]

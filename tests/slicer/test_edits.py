@@ -18,6 +18,8 @@ import qt_stand_ins
 import slicer
 from mask_cases import masksOf, sequenceMasks
 from SAM2UNetLib import Edits, Inputs
+from SAM2UNetLib.Errors import ResultError
+from SAM2UNetLib.FrameFollower import FrameFollower
 from SAM2UNetLib.SegmentationLogic import SegmentationLogic, overwritten
 from SAM2UNetLib.SequenceResult import keepShown
 from test_scene_files import saved_and_opened
@@ -77,7 +79,8 @@ def test_a_voxel_that_was_painted_or_erased_is_an_edit(result, value) -> None:
     paint(result.node, result.volume, where, value=value)
     assert result.logic.isEdited
     assert [Edits.edited(segment) for segment in segments(result.node)] == [True, False]
-    result.logic.complete(some(shift=1))  # the user asked for it
+    result.logic.leave()  # the user asked to start again
+    result.logic.complete(some(shift=1))
     assert not result.logic.isEdited
 
 
@@ -142,6 +145,138 @@ def test_an_edit_of_one_frame_of_a_clip_is_an_edit(sequence, two_classes) -> Non
     assert logic.isEdited
     masks, _ = sequenceMasks(proxy, browser, two_classes)
     assert masks[2, 0, 7, 9] == 1
+
+
+# -- during a run
+
+
+def test_what_is_painted_during_a_run_is_kept_and_the_result_goes_beside_it(
+    ct, two_classes
+) -> None:
+    logic = SegmentationLogic()
+    begun = logic.begin(Inputs.extract(ct, "volume"), two_classes)
+    logic.updatePartial(0, some()[0])
+    paint(begun, ct, (5, 7, 9))
+    painted = masksOf(begun, ct, two_classes)
+    made = logic.complete(some())
+    assert made is not begun
+    assert np.array_equal(masksOf(begun, ct, two_classes), painted)
+    assert np.array_equal(masksOf(made, ct, two_classes), some())
+
+
+def test_what_is_painted_during_a_run_on_a_clip_is_kept(sequence, two_classes) -> None:
+    browser, logic = sequence(np.zeros((4, 1, *SHAPE[1:], 3), np.uint8)), SegmentationLogic()
+    begun = logic.begin(Inputs.extract(browser, "sequence"), two_classes)
+    logic.updatePartial(0, some(1)[0])
+    image = browser.GetProxyNode(browser.GetMasterSequenceNode())
+    paint(begun, image, (0, 7, 9))
+    made = logic.complete(some(4))
+    assert made is not begun
+    assert sequenceMasks(begun, browser, two_classes)[0][0, 0, 7, 9] == 1
+    assert np.array_equal(sequenceMasks(made, browser, two_classes)[0], some(4))
+
+
+def test_a_run_during_which_nobody_paints_writes_where_it_was_to(sequence, two_classes) -> None:
+    browser, logic = sequence(np.zeros((4, 1, *SHAPE[1:], 3), np.uint8)), SegmentationLogic()
+    begun = logic.begin(Inputs.extract(browser, "sequence"), two_classes)
+    for picture, one in enumerate(some(4)):
+        logic.updatePartial(picture, one)
+        browser.SetSelectedItemNumber(picture)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    assert logic.complete(some(4)) is begun
+    logic.leave()
+    assert logic.complete(some(4, shift=1)) is begun
+
+
+def test_cancelling_does_not_remove_what_was_painted_meanwhile(ct, two_classes) -> None:
+    logic = SegmentationLogic()
+    begun = logic.begin(Inputs.extract(ct, "volume"), two_classes)
+    paint(begun, ct, (5, 7, 9))
+    assert not logic.undo(painted=False)
+    assert begun.GetScene() is not None
+    other = logic.begin(Inputs.extract(ct, "volume"), two_classes)
+    assert logic.undo(painted=False)
+    assert other.GetScene() is None
+
+
+def test_what_is_painted_while_a_threshold_is_computed_stays(result) -> None:
+    result.logic.leave()
+    paint(result.node, result.volume, (5, 7, 9))
+    painted = masksOf(result.node, result.volume, result.task)
+    with pytest.raises(ResultError, match="you painted while"):
+        result.logic.complete(some(shift=1))
+    assert np.array_equal(masksOf(result.node, result.volume, result.task), painted)
+
+
+def test_undo_while_a_long_result_is_written_ends_the_writing(sequence, two_classes) -> None:
+    browser, logic = sequence(np.zeros((5, 1, *SHAPE[1:], 3), np.uint8)), SegmentationLogic()
+    part = Inputs.extract(browser, "sequence")
+    node = logic.apply(part, some(5), two_classes)
+    again = SegmentationLogic()
+    again.begin(part, two_classes, segmentationNode=node)
+    writing = again.completeFound(iter(enumerate(some(5, shift=3))))
+    next(writing), next(writing)
+    again.undo()
+    assert list(writing) == []
+    assert np.array_equal(sequenceMasks(node, browser, two_classes)[0], some(5))
+
+
+def test_undo_brings_back_how_a_segment_was_made(result) -> None:
+    tags = {"SAM2UNet.Weights": "aa", "SAM2UNet.Threshold": "0.5", "SAM2UNet.Note": "first"}
+    result.logic.leave()
+    result.logic.complete(some(), tags=tags)
+    result.node.GetSegmentation().GetNthSegment(0).SetTag("TerminologyEntry", "of a person")
+    again = SegmentationLogic()
+    extraction = Inputs.extract(result.volume, "volume")
+    other = {"SAM2UNet.Weights": "bb", "SAM2UNet.Threshold": "0.9", "SAM2UNet.Note": "second"}
+    again.apply(
+        extraction,
+        some(shift=1),
+        result.task,
+        segmentationNode=result.node,
+        algorithmName="another",
+        tags=other,
+    )
+    segment = result.node.GetSegmentation().GetNthSegment(0)
+    assert {name: Edits.tagOf(segment, name) for name in other} == other
+    again.undo()
+    assert {name: Edits.tagOf(segment, name) for name in tags} == tags
+    assert Edits.tagOf(segment, "DICOM.SegmentAlgorithmName") == "SAM2-UNet arm 1.2.0"
+    assert Edits.tagOf(segment, "TerminologyEntry") == "of a person"
+
+
+def test_the_segmentation_of_one_image_never_becomes_that_of_another(result, volume) -> None:
+    """Frames of one size have the same grid: the grid says nothing."""
+    other = volume(np.zeros(SHAPE, np.int16), name="another patient")
+    before = masksOf(result.node, result.volume, result.task)
+    with pytest.raises(ResultError, match="is the segmentation of ct, not of another patient"):
+        SegmentationLogic().begin(
+            Inputs.extract(other, "volume"), result.task, segmentationNode=result.node
+        )
+    assert np.array_equal(masksOf(result.node, result.volume, result.task), before)
+
+
+def test_in_a_scene_that_was_opened_again_frames_without_findings_can_be_drawn_in(
+    sequence, two_classes, tmp_path
+) -> None:
+    browser, logic = sequence(np.zeros((4, 1, *SHAPE[1:], 3), np.uint8)), SegmentationLogic()
+    logic.begin(Inputs.extract(browser, "sequence"), two_classes)
+    list(logic.completeFound(iter([(1, some(1)[0])])))
+    saved_and_opened(slicer.mrmlScene, tmp_path)
+    browser = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSequenceBrowserNode")
+    proxy = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    FrameFollower.attachAll()
+    FrameFollower.attachAll()  # as each time the module is opened
+    browser.SetSelectedItemNumber(3)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    image = browser.GetProxyNode(browser.GetMasterSequenceNode())
+    assert proxy.GetSegmentation().GetNumberOfSegments() == 2
+    paint(proxy, image, (0, 7, 9))
+    keepShown(browser, proxy)
+    browser.SetSelectedItemNumber(0)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+    masks, items = sequenceMasks(proxy, browser, two_classes)
+    assert masks[items.index(3), 0, 7, 9] == 1
 
 
 # -- Slicer's own undo
@@ -333,3 +468,116 @@ def test_undoing_a_run_asks_before_edits_go_with_it(
     ready.ui.undoButton.click()
     assert "remove your edits" in questions[0]
     assert bool(asked(ready, "undo")) is agreed
+
+
+def test_an_image_that_is_shown_during_a_run_waits_for_its_end(ready: SimpleNamespace) -> None:
+    composite = slicer.vtkMRMLSliceCompositeNode()
+    composite.SetLayoutName("Red")
+    slicer.mrmlScene.AddNode(composite)
+    ready.ui.applyButton.click()
+    other = panel_cases.colour_volume("shown meanwhile")
+    composite.SetBackgroundVolumeID(other.GetID())
+    ready.app.processEvents()
+    assert ready.logic.parameter.inputNode is ready.image
+    node = segmentation(ready.image, "the result")
+    say(ready, ("finished", node))
+    assert ready.logic.parameter.inputNode is ready.image
+    assert ready.ui.outputSelector.currentNode() is node
+
+
+def test_a_segmentation_that_the_user_chose_stays_when_the_view_moves(
+    ready: SimpleNamespace,
+) -> None:
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn by hand")
+    view = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceNode")
+    for chosen in (drawn, None):
+        ready.ui.outputSelector.setCurrentNode(chosen)
+        view.SetSliceOffset(view.GetSliceOffset() + 0.1)
+        view.Modified()
+        assert ready.logic.parameter.outputSegmentation is chosen
+
+
+def test_a_clip_whose_browser_is_deleted_leaves_a_panel_that_works(
+    ready: SimpleNamespace,
+) -> None:
+    from test_first_use import clip
+
+    browser = clip()
+    proxy = browser.GetProxyNode(browser.GetMasterSequenceNode())
+    ready.ui.inputSelector.setCurrentNode(proxy)
+    assert ready.panel.segment.input.isSequence
+    slicer.mrmlScene.RemoveNode(browser)
+    ready.panel.segment.refresh()
+    panel_cases.live(lambda: not ready.panel.segment.input.isSequence)
+    ready.ui.applyButton.click()
+    assert ready.ui.applyButton.text == "Cancel"
+    say(ready, ("cancelled",))
+
+
+def test_the_task_that_is_shown_is_that_of_a_new_scene_with_its_threshold(
+    ready: SimpleNamespace,
+) -> None:
+    ready.ui.taskComboBox.currentIndex = 1
+    ready.panel.forget()
+    ready.logic.parameter.parameterNode.Reset(None)
+    slicer.mrmlScene.Clear(True)
+    library = panel_cases.importlib.import_module("SAM2UNet")
+    again = library.SAM2UNetLogic().getParameterNode()
+    ready.panel.follow(again)
+    assert ready.ui.taskComboBox.currentText == "Nerve in ultrasound"
+    assert (again.task, again.threshold) == ("nerve", 0.4)
+
+
+def test_the_module_opens_on_a_segmentation_whose_image_has_no_pixels(
+    ready: SimpleNamespace,
+) -> None:
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "its file is missing")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "of yesterday")
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), empty.GetID())
+    ready.logic.parameter.outputSegmentation = node
+    ready.panel.follow(None)
+    ready.panel.follow(ready.logic.parameter)
+    assert ready.ui.outputSelector.currentNode() is node
+    assert not ready.ui.show3DButton.enabled
+
+
+@pytest.mark.parametrize("agreed", [False, True])
+def test_a_segmentation_that_follows_no_frame_is_saved_for_the_shown_one_after_a_question(
+    ready: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, agreed: bool
+) -> None:
+    from PySide6 import QtWidgets
+    from test_first_use import clip
+
+    browser = clip()
+    proxy = browser.GetProxyNode(browser.GetMasterSequenceNode())
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn by hand")
+    drawn.SetNodeReferenceID(drawn.GetReferenceImageGeometryReferenceRole(), proxy.GetID())
+    browser.SetSelectedItemNumber(2)
+    questions: list[str] = []
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *_: questions.append(text) or agreed
+    )
+    monkeypatch.setattr(
+        QtWidgets.QFileDialog, "getExistingDirectory", staticmethod(lambda *_: str(tmp_path))
+    )
+    ready.ui.outputSelector.setCurrentNode(drawn)
+    ready.ui.exportButton.click()
+    assert "will refer to frame 3, which is shown now" in questions[0]
+    assert bool(asked(ready, "export")) is agreed
+
+
+def test_the_folder_tab_asks_whether_a_bundle_of_a_scene_is_trusted(
+    ready: SimpleNamespace, repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    node = ready.logic.parameter.parameterNode
+    with slicer.util.NodeModify(node):
+        node.SetParameter("bundle", str(repository / "monai_bundle"))
+        node.SetParameter("task", "polyp")
+    questions: list[str] = []
+    monkeypatch.setattr(
+        slicer.util, "confirmOkCancelDisplay", lambda text, *_: bool(questions.append(text))
+    )
+    ready.ui.batchInputPath.currentPath = ready.ui.batchOutputPath.currentPath = str(tmp_path)
+    ready.ui.batchRunButton.click()
+    assert "did not come with this module" in questions[0]
+    assert ready.panel.batch.batch is None

@@ -220,3 +220,11 @@ def test_the_studys_files_go_when_its_export_ends(runs, tmp_path, end):
     runs.session.reports.append(end)
     runs.poll()
     assert runs.files.held == ()
+
+
+def test_a_saved_file_is_never_replaced(runs, tmp_path):
+    node = segmentation(image("1.1"), "case [1]")
+    for name in ("case__1_.dcm", "case__1__2.dcm", "case__1__3.dcm"):
+        runs.exportDicomSeg(["sam2unet"], node, str(tmp_path))
+        assert runs.session.exported[-1][2] == name
+        (tmp_path / name).write_bytes(b"kept")

@@ -139,8 +139,10 @@ def test_with_an_image_and_a_task_the_button_starts_a_run(ready: SimpleNamespace
 def test_a_task_s_own_threshold_is_taken_as_it_is(ready: SimpleNamespace, threshold: float) -> None:
     entry = panel_cases.offer().tasks[0]
     task = {**entry.task, "threshold": threshold}
-    ready.logic.parameter.task = ""
-    say(ready, ("offer", panel_cases.offer(replace(entry, task=task))))
+    nerve = panel_cases.offer().tasks[1]
+    say(ready, ("offer", panel_cases.offer(replace(entry, task=task), nerve)))
+    ready.ui.taskComboBox.currentIndex = 1
+    ready.ui.taskComboBox.currentIndex = 0
     assert ready.logic.parameter.threshold == threshold
     assert ready.panel.segment.batchOptions()["threshold"] == threshold
     ready.ui.applyButton.click()

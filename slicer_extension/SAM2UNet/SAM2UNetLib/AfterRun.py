@@ -19,9 +19,10 @@ def canShow3D(segmentationNode: Any) -> bool:
         image = imageOf(segmentationNode)
     except ResultError:
         return True
-    return (
-        not image.IsA("vtkMRMLSequenceBrowserNode") and image.GetImageData().GetDimensions()[2] > 1
-    )
+    if image.IsA("vtkMRMLSequenceBrowserNode"):
+        return False
+    pixels = image.GetImageData()  # None where its file is missing
+    return pixels is not None and bool(pixels.GetDimensions()[2] > 1)
 
 
 def isShown3D(segmentationNode: Any) -> bool:

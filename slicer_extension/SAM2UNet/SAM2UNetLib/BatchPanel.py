@@ -28,6 +28,7 @@ class BatchPanel:
         command: returns the command that starts `sam2unet`, or raises EnvironmentProblem.
         options: returns the choices of the first tab: task, bundle, weights, device, force.
         summary: returns them for the user.
+        confirm: asks whether a bundle that came with a scene is trusted.
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class BatchPanel:
         command: Callable[[], list[str]],
         options: Callable[[], dict[str, Any]],
         summary: Callable[[], str] = str,
+        confirm: Callable[[], bool] = lambda: True,
     ) -> None:
         self.ui = ui
         self.command = command
         self.options = options
-        self.summary = summary
+        self.summary, self.confirm = summary, confirm
         self.batch: Batch | None = None
         self.report: Path | None = None
         self._timer = qt.QTimer()
@@ -115,6 +117,8 @@ class BatchPanel:
 
     def onRun(self) -> None:
         """Begin."""
+        if not self.confirm():
+            return
         source = self.ui.batchInputPath.currentPath
         output = self.ui.batchOutputPath.currentPath
         keep("batchInput", source)

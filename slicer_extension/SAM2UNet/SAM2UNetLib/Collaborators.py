@@ -253,8 +253,11 @@ class ResultWriter(Protocol):
     ) -> Iterator[Any]:
         """Write the masks of frames with findings, one at a time."""
 
-    def undo(self) -> None:
-        """Undo the last result."""
+    def leave(self) -> None:
+        """Take the result as it is now: what is painted from here on is kept."""
+
+    def undo(self, *, painted: bool = True) -> bool:
+        """Undo the last result; return whether that was done."""
 
 
 @runtime_checkable

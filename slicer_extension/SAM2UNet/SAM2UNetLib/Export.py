@@ -100,6 +100,19 @@ def exported(segmentationNode: Any) -> Exported:
     return _ofClip(segmentationNode, image)
 
 
+def unboundFrame(segmentationNode: Any) -> int | None:
+    """Return the shown frame of the clip that a segmentation belongs to but does not follow.
+
+    So it is with one that was made in Segment Editor: it shows on all frames. None for others.
+    """
+    image = imageOf(segmentationNode)
+    if not image.IsA("vtkMRMLSequenceBrowserNode"):
+        return None
+    if image.GetSequenceNode(segmentationNode) is not None:
+        return None
+    return max(0, image.GetSelectedItemNumber())
+
+
 def _ofClip(proxy: Any, browser: Any) -> Exported:
     """Return the frames that were looked at; where the node follows no frame, the shown one."""
     volumes = volumeSequence(browser)

@@ -28,11 +28,21 @@ class InputChoice:
     Args:
         ui: the panel's widgets by name.
         onChange: called when another image or part of it is chosen.
+        onMoved: called when the view shows another slice of it.
+        isFrozen: whether a run goes on, so that the choice must stay.
     """
 
-    def __init__(self, ui: Any, *, onChange: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        *,
+        onChange: Callable[[], None],
+        onMoved: Callable[[], None],
+        isFrozen: Callable[[], bool],
+    ) -> None:
         self.ui = ui
-        self.onChange = onChange
+        self.onChange, self.onMoved, self.isFrozen = onChange, onMoved, isFrozen
+        self._isAsked = False
         self.parameter: PanelChoices | None = None
         self.info: Inputs.InputInfo | None = None
         self._trouble = ""
@@ -53,7 +63,8 @@ class InputChoice:
         if parameter is None:
             return
         scene, added = slicer.mrmlScene, self._later
-        self._watch("scene", scene, scene.NodeAddedEvent, added)
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+            self._watch("scene", scene, event, added)
         selection = scene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
         if selection is not None:
             self._watch("scene", selection, vtk.vtkCommand.ModifiedEvent, added)
@@ -64,12 +75,15 @@ class InputChoice:
         """Look at no node any more."""
         for name in list(self._watched):
             self._forget(name)
-        self.parameter = None
+        self.parameter = self._default = self._before = None
 
     def chooseShown(self) -> None:
         """Choose the image that is shown, unless the user or the scene chose one."""
-        if self.parameter is None:
+        self._isAsked = False
+        if self.parameter is None or self.isFrozen():
             return
+        if self.info is not None and self.node is not None and self._isAnother:
+            self.onInput()  # the clip whose frames it showed is gone, or has come
         chosen = self.parameter.inputNode
         if chosen is None or chosen is self._default:
             shown = Views.shownImage()
@@ -131,7 +145,7 @@ class InputChoice:
         """Which slice or frame is meant, for the user; empty where the choice says it all."""
         if self.info is None or self.node is None or self.what != What.slice:
             return ""
-        if self.isSequence:
+        if self.isSequence and not self._isAnother:
             number = max(0, self.source.GetSelectedItemNumber()) + 1
             return _("Frame {number} of {count}").format(number=number, count=self.info.frames)
         view = self.ui.sliceViewSelector.currentNode()
@@ -147,6 +161,11 @@ class InputChoice:
         return _("{view}, slice {number} of {count}").format(
             view=name, number=index + 1, count=count
         )
+
+    @property
+    def _isAnother(self) -> bool:
+        """Whether the node shows the frames of a clip now and did not before, or the reverse."""
+        return self.source.IsA("vtkMRMLSequenceBrowserNode") != self.isSequence
 
     def refresh(self) -> None:
         """Show the rows that the choice needs, and which slice is meant."""
@@ -241,7 +260,8 @@ class InputChoice:
     def onView(self) -> None:
         """The view was moved to another slice."""
         if self.what == What.slice and not self.isSequence:
-            self.onChange()
+            self.refreshPlace()
+            self.onMoved()
 
     def _keep(self, name: str, value: Any) -> bool:
         """Keep what a widget says before anything else is written to the parameter node.
@@ -266,7 +286,9 @@ class InputChoice:
         return view.plane(), view.size[view.steepest]
 
     def _later(self) -> None:
-        qt.QTimer.singleShot(0, self.chooseShown)  # it is shown after it was added
+        if not self._isAsked:  # one look for all nodes of a scene that is loaded
+            self._isAsked = True
+            qt.QTimer.singleShot(0, self.chooseShown)  # it is shown after it was added
 
     def _wait(self, node: Any) -> None:
         """A node may get its pixels after it was chosen: look again when it changes."""

@@ -57,7 +57,13 @@ class Grid:
     @classmethod
     def of(cls, volumeNode: Any, clip: Clip | None = None) -> Grid:
         """Return the grid of a volume, or of a frame of a clip."""
-        i, j, k = volumeNode.GetImageData().GetDimensions()
+        image = volumeNode.GetImageData()
+        if image is None:  # its file may be missing
+            raise ResultError(
+                f"{volumeNode.GetName()} contains no image",
+                "load the image again, or choose another segmentation",
+            )
+        i, j, k = image.GetDimensions()
         toRas = localMatrix(volumeNode)
         if clip is None:
             return cls(toRas, (k, j, i))
@@ -101,6 +107,12 @@ def attach(node: Any, volume: Any, toRas: NDArray[np.float64]) -> None:
         )
     for segmentId in filled:
         Labelmaps.readVoxels(segmentation, segmentId, Box((0, 0, 0, 0, 0, 0)), toRas=toRas)
+    if filled and referenceOf(node) not in (None, volume):
+        raise ResultError(
+            f"{node.GetName()} is the segmentation of {referenceOf(node).GetName()}, not of "
+            f"{volume.GetName()}",
+            "choose Create new segmentation",
+        )
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     node.SetNodeReferenceID(REFERENCE_ROLE, volume.GetID())

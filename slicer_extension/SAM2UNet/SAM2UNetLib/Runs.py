@@ -6,6 +6,7 @@ A run is begun by `start` and goes on while `poll` is called; nothing here waits
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -190,7 +191,7 @@ class Runs:
         session = self._sessionOf(command, [])
         path = self.files.gather(info.instanceUids, database)
         name = "".join(c if c.isalnum() else "_" for c in segmentationNode.GetName())
-        session.exportDicomSeg(segmentationNode, source=path, output=Path(folder) / f"{name}.dcm")
+        session.exportDicomSeg(segmentationNode, source=path, output=_unused(Path(folder), name))
 
     def poll(self) -> list[Report]:
         """Return what happened since the last call."""
@@ -295,6 +296,14 @@ class Runs:
 
 def _question(source: Source, task: dict[str, Any]) -> str:
     return json.dumps([source, task], sort_keys=True)
+
+
+def _unused(folder: Path, name: str) -> Path:
+    """Return a file that is not there yet: results of other days are never replaced."""
+    numbers = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+    return next(
+        path for path in (folder / f"{name}{number}.dcm" for number in numbers) if not path.exists()
+    )
 
 
 def addToDatabase(file: str, *, copy: bool = True) -> None:

@@ -21,6 +21,7 @@ from . import AfterRun, Inputs
 from .Collaborators import PanelChoices, Report, RunControl
 from .Environment import EnvironmentProblem
 from .Errors import InputError, ModuleError
+from .Export import unboundFrame
 from .InputChoice import InputChoice
 from .Inputs import pixelArea
 from .Placement import referenceOf, resultsOf
@@ -74,7 +75,9 @@ class SegmentPanel:
         index = self.ui.deviceComboBox.findData(setting("device", "auto"))
         self.ui.deviceComboBox.currentIndex = max(0, index)
         self.choice = TaskChoice(ui, onChange=self.onTask)
-        self.input = InputChoice(ui, onChange=self.onInput)
+        self.input = InputChoice(
+            ui, onChange=self.onInput, onMoved=self.onMoved, isFrozen=lambda: self.running
+        )
         self._connect()
 
     def follow(self, parameter: PanelChoices | None) -> None:
@@ -105,7 +108,9 @@ class SegmentPanel:
         if self.ui.weightsPath.currentPath != self.parameter.weights:
             self.ui.weightsPath.currentPath = self.parameter.weights
         shown = ("", "") if entry is None else (entry.name, str(entry.bundle or ""))
-        if self.choice.entries and wanted not in (shown, ("", "")):
+        if self.choice.entries and wanted == ("", ""):
+            self.onTask()  # a new scene: it gets the task that is shown, and its threshold
+        elif self.choice.entries and wanted != shown:
             self.choice.show(*wanted)
             self.refresh()
         self._refreshResult()
@@ -116,6 +121,11 @@ class SegmentPanel:
         self.choice.refresh(self._rejection, self._unchecked)
         if self.runs.busy:
             self._timer.start()
+        self._refreshButton()
+        self._refreshResult()
+
+    def _refreshButton(self) -> None:
+        """Enable the button, or say what is missing."""
         problem = self.problem()
         button, shortcut = self.ui.applyButton, qt.QKeySequence(SHORTCUT)
         button.text = _("Cancel") if self.running else _("Segment with SAM2-UNet")
@@ -128,7 +138,6 @@ class SegmentPanel:
         self.ui.progressBar.visible = self.running
         for name in ("inputSelector", "whatComboBox", "taskComboBox", "bundleButton"):
             getattr(self.ui, name).enabled = not self.running
-        self._refreshResult()
         place = self.input.place
         ready = _("Ready: {place}.").format(place=place) if place else _("Ready.")
         if problem and not self.running:
@@ -151,7 +160,8 @@ class SegmentPanel:
         for name, problem, text in (
             (
                 "undoButton",
-                why or ("" if self.runs.canUndo else _("There is no run to undo.")),
+                (_("Wait until the result is written.") if self.runs.busy and not why else why)
+                or ("" if self.runs.canUndo else _("There is no run to undo.")),
                 _("Restore the segmentation as it was before the last run."),
             ),
             (
@@ -185,6 +195,7 @@ class SegmentPanel:
             known = False
         return _(" mm2") if known else _(" px")
 
+    _image: Any = None
     _isKept = False
     _follows = True
     _lastReady = ""
@@ -247,7 +258,7 @@ class SegmentPanel:
     def forget(self) -> None:
         """The runs were ended from elsewhere: show no run and no result any more."""
         ended, self.running, self._refine, self.result = self.running, False, False, None
-        self._isKept = False
+        self._isKept, self._image, self._ranWith = False, None, ("", "", None)
         self.refresh()
         if ended:
             self.say(_("The run was ended."))
@@ -323,16 +334,32 @@ class SegmentPanel:
 
     def onExport(self) -> None:
         """Write the chosen segmentation as a DICOM object, through the worker."""
+        node = self.parameter.outputSegmentation
+        if not self._confirmFrame(node):
+            return
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder for the DICOM SEG"))
         if not folder:
             return
         try:
-            node = self.parameter.outputSegmentation
             self.runs.exportDicomSeg(self.command(), node, folder)
         except Exception as error:
             self._failWith(error)
             return
         self._begin(_("Writing DICOM SEG..."))
+
+    def _confirmFrame(self, node: Any) -> bool:
+        """Ask which frame is meant where a segmentation shows on all frames of a clip."""
+        try:
+            frame = unboundFrame(node)
+        except ModuleError:  # saving says why
+            return True
+        if frame is None:
+            return True
+        question = _(
+            "{name} does not follow the frames of the clip. The DICOM SEG will refer to frame "
+            "{number}, which is shown now. Save it?"
+        ).format(name=node.GetName(), number=frame + 1)
+        return slicer.util.confirmOkCancelDisplay(question, _("Frame of the segmentation"))
 
     def onShow3D(self) -> None:
         """Show the segmentation in 3D, or hide it there."""
@@ -433,14 +460,28 @@ class SegmentPanel:
         """Another image, or another part of it: its own result is the one that is shown."""
         if self.running or self.parameter is None:
             return
+        self._matchImage()
+        self.refresh()
+
+    def onMoved(self) -> None:
+        """The view shows another slice of the same image."""
+        self._refreshButton()
+
+    def _matchImage(self) -> None:
+        """Another image has its own result; the choice of a segmentation is else left alone."""
         image, node = self.input.node, self.parameter.outputSegmentation
-        if image is not None and (node is None or referenceOf(node) is not image):
-            found = resultsOf(image)
-            if node is not None or self.result is None:
-                self.parameter.outputSegmentation = found[-1] if found else None
+        if image is self._image:
+            return
+        first, self._image = self._image is None, image
+        if image is None:
+            return
         if self.result is not None and self._ranWith[2] is not image:
             self.result = None
-        self.refresh()
+        if node is not None and (first or referenceOf(node) in (None, image)):
+            return  # as the scene says, or drawn for whatever is shown
+        if node is not None or self.result is None:
+            found = resultsOf(image)
+            self.parameter.outputSegmentation = found[-1] if found else None
 
     def onTask(self) -> None:
         """Another task: its own threshold is offered; a result of the former one stays."""
@@ -500,10 +541,10 @@ class SegmentPanel:
     def _begin(self, text: str) -> None:
         self.running, self._refine, self._warnings = True, False, []
         self._started = time.monotonic()
+        self._timer.start()
         self.ui.progressBar.maximum = 0  # shows that it works until there is a count
         self.refresh()
         self.say(text)
-        self._timer.start()
 
     def _progress(self, done: int, total: int, secondsLeft: float | None) -> None:
         self.ui.progressBar.maximum, self.ui.progressBar.value = total, done
@@ -540,7 +581,10 @@ class SegmentPanel:
 
     def _cancelled(self) -> None:
         self._end()
-        self.say(_("Cancelled. The segmentation is as it was before the run."))
+        if self._warnings:
+            self._sayWithNote(_("Cancelled."))
+        else:
+            self.say(_("Cancelled. The segmentation is as it was before the run."))
 
     def _warn(self, texts: list[str]) -> None:
         """Keep the notes on how the pictures were read until the next run; log them all."""

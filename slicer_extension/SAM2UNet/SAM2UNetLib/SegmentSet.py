@@ -13,6 +13,17 @@ from . import Edits, Labelmaps, Terminology
 from .Slices import Matrix
 from .Voxels import Box, Extent, Points
 
+KEPT_TAGS = (
+    Edits.WRITTEN_TAG,
+    Edits.EDITED_TAG,
+    Terminology.WEIGHTS_TAG,
+    Terminology.THRESHOLD_TAG,
+    Terminology.NOTE_TAG,
+    "DICOM.SegmentAlgorithmType",
+    "DICOM.SegmentAlgorithmName",
+)
+"""How a segment was made, which `undo` brings back with its voxels."""
+
 
 class SegmentSet:
     """The segments of a task in a segmentation.
@@ -43,12 +54,33 @@ class SegmentSet:
         self._before: dict[str, NDArray[np.bool_] | None] = {}
         self._tags: dict[str, dict[str, str]] = {}
         self._marked: dict[str, tuple[str, int]] = {}
+        self._left: dict[str, tuple[str, int]] = {}
         self.ids = [self._idOf(task, item, algorithmName) for item in task["classes"]]
+        self.leave()
 
     def write(self, voxels: Box | Points, values: list[NDArray[np.bool_]]) -> None:
         """Set which voxels belong to each class; `values` are in the order of the classes."""
         for segmentId, one in zip(self.ids, values, strict=True):
             Labelmaps.writeVoxels(self.segmentation, segmentId, voxels, one, toRas=self.toRas)
+        self.leave()
+
+    def leave(self) -> None:
+        """Remember how the segments were left: what follows until the next write is a person's."""
+        for segmentId in self.ids:
+            segment = self.segmentation.GetSegment(segmentId)
+            if segment is not None:
+                self._left[segmentId] = Labelmaps.stateOf(segment)
+
+    @property
+    def isTouched(self) -> bool:
+        """Whether a person painted in a segment since `leave`."""
+        for segmentId in self.ids:
+            segment = self.segmentation.GetSegment(segmentId)
+            if segment is None or self._left.get(segmentId) == Labelmaps.stateOf(segment):
+                continue
+            if not Edits.tagOf(segment, Edits.WRITTEN_TAG) or Edits.changed(segment):
+                return True
+        return False
 
     def mark(self, tags: Mapping[str, str]) -> None:
         """Remember what the segments hold now as written by this module, and how it was made.
@@ -63,6 +95,7 @@ class SegmentSet:
                 self._marked[segmentId] = Labelmaps.stateOf(segment)
                 for name, value in tags.items():
                     segment.SetTag(name, value)
+        self.leave()
 
     @property
     def isEdited(self) -> bool:
@@ -80,6 +113,7 @@ class SegmentSet:
         """Make room for many slices that will be written one by one."""
         for segmentId in self.ids:
             Labelmaps.reserve(self.segmentation, segmentId, extent, toRas=self.toRas)
+        self.leave()
 
     def undo(self) -> None:
         """Undo what was written: remove the segments that were made, restore the others."""
@@ -113,14 +147,14 @@ class SegmentSet:
                 self.segmentation, segmentId, self._voxels, toRas=self.toRas
             )
         segment = self.segmentation.GetSegment(segmentId)
-        kept = (Edits.WRITTEN_TAG, Edits.EDITED_TAG)
-        self._tags[segmentId] = {name: Edits.tagOf(segment, name) for name in kept}
+        self._tags[segmentId] = {name: Edits.tagOf(segment, name) for name in KEPT_TAGS}
         rest = self._before[segmentId]
         if rest is not None and Edits.edited(segment):
             whole = self._covers(segmentId, rest)
             segment.SetTag(Edits.EDITED_TAG, "" if whole else "1")
         for tag, value in Terminology.tagsOf(task, item, name=name).items():
-            segment.SetTag(tag, value)
+            if rest is None or tag != Terminology.TERMINOLOGY_TAG:  # a person may have changed it
+                segment.SetTag(tag, value)
         return segmentId
 
 

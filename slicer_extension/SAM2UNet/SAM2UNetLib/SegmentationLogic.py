@@ -6,7 +6,8 @@ volume, the study in the subject hierarchy, names, colours, codes and algorithm 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,8 @@ class SegmentationLogic:
         """
         saveForUndo(segmentationNode)
         kind = SequenceResult if extraction.isSequence else VolumeResult
-        self._result = kind(
-            extraction, task, segmentationNode=segmentationNode, algorithmName=algorithmName
-        )
+        self._make = functools.partial(_made, kind, extraction, task, algorithmName=algorithmName)
+        self._result = self._make(segmentationNode)
         self._written = False
         return self._result.node
 
@@ -82,6 +82,8 @@ class SegmentationLogic:
             ResultError: nothing was begun, or the masks are of other pictures.
         """
         result = self._beginWriting()
+        if result.isTouched:
+            result = self._beside()
         result.writeAll(masks)
         result.finish(surface=surface)
         result.mark(tags or {})
@@ -109,15 +111,38 @@ class SegmentationLogic:
             ResultError: nothing was begun, or the segmentation is gone.
         """
         result = self._beginWriting()
+        if result.isTouched:
+            result = self._beside()
         for picture, masks in found:
             result.writeFound(picture, masks, tags or {})
             yield result.node
             if result.node.GetScene() is None:
                 self._beginWriting()  # says so
+            if self._result is not result:  # it was undone meanwhile
+                return
         result.finishFound(tags or {})
         result.finish(surface=False)
         self._written = True
         yield result.node
+
+    def leave(self) -> None:
+        """Take the result as it is now: what is painted from here on is kept."""
+        if self._result is not None:
+            self._result.leave()
+
+    def _beside(self) -> Any:
+        """Make a new segmentation, because a person painted in this one during the run.
+
+        Raises:
+            ResultError: the run was done; its masks were to be changed alone.
+        """
+        if self._written:
+            raise ResultError(
+                "you painted while the result was computed again, so it stays as it is",
+                "start again from the network's result to replace it",
+            )
+        self._result = self._make(None)
+        return self._result
 
     def _beginWriting(self) -> Any:
         if self._result is None:
@@ -154,11 +179,28 @@ class SegmentationLogic:
         """Whether a person changed the last result since it was written."""
         return self._result is not None and self._result.isEdited
 
-    def undo(self) -> None:
-        """Undo the last result and restore what was there before."""
+    def undo(self, *, painted: bool = True) -> bool:
+        """Undo the last result and restore what was there before; return whether that was done.
+
+        Args:
+            painted: also where a person painted in it since; else it is left as it is then.
+        """
         result, self._result = self._result, None
-        if result is not None:
-            result.undo()
+        if result is None or (not painted and result.isTouched):
+            return result is None
+        result.undo()
+        return True
+
+
+def _made(
+    kind: Callable[..., Any],
+    extraction: Extraction,
+    task: dict[str, Any],
+    segmentationNode: Any,
+    *,
+    algorithmName: str | None,
+) -> Any:
+    return kind(extraction, task, segmentationNode=segmentationNode, algorithmName=algorithmName)
 
 
 class VolumeResult:
@@ -206,6 +248,15 @@ class VolumeResult:
     def mark(self, tags: Mapping[str, str]) -> None:
         """Remember what the segments hold as written by this module, and how it was made."""
         self.segments.mark(tags)
+
+    def leave(self) -> None:
+        """Take the result as it is now."""
+        self.segments.leave()
+
+    @property
+    def isTouched(self) -> bool:
+        """Whether a person painted in it since it was written or left."""
+        return self.node.GetScene() is not None and self.segments.isTouched
 
     @property
     def isEdited(self) -> bool:

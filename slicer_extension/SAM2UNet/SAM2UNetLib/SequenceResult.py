@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 from numpy.typing import NDArray
 
-from . import Labelmaps
+from . import Edits, Labelmaps
 from .Clips import Clip
 from .Errors import ResultError
 from .FrameFollower import LOOKED_AT, FrameFollower, inRanges, lookedAt, newFrame
@@ -45,13 +45,15 @@ class SequenceResult:
         if self.sequence is None:
             self.sequence = self._newSequence()
         self._sets: dict[int, SegmentSet] = {}
+        self._left: dict[str, tuple[Any, ...]] = {}
         self._made: set[int] = set()
         self._found: set[int] = set()
         self._clip = Clip.of(self.frames)
         self._before = self.sequence.GetAttribute(LOOKED_AT)
         self._frameOf(0)  # a proxy needs a first frame to be made of
         self.node = self._proxy()
-        FrameFollower(self.browser, self.sequence, task=task, algorithmName=algorithmName)
+        FrameFollower.attach(self.browser, self.sequence, task=task, algorithmName=algorithmName)
+        self.leave()
 
     def writePicture(self, picture: int, masks: NDArray[np.uint8]) -> None:
         """Write the masks `(K, H, W)` of one frame's slice."""
@@ -75,6 +77,38 @@ class SequenceResult:
         index = self._write(picture, masks)
         self._sets[index].mark(tags)
         self._found.add(index)
+
+    def leave(self) -> None:
+        """Take the frames as they are now: what is painted from here on is a person's."""
+        keepShown(self.browser, self.node)
+        for index in range(len(self.extraction.parts)):
+            self._leave(index)
+
+    def _leave(self, index: int) -> None:
+        value = self._valueOf(self.extraction.parts[index].item)
+        node = self.sequence.GetDataNodeAtValue(value)
+        if node is not None:
+            self._left[value] = _statesOf(node)
+
+    @property
+    def isTouched(self) -> bool:
+        """Whether a person painted in a frame since it was written or left."""
+        if self.node.GetScene() is None:
+            return False
+        keepShown(self.browser, self.node)
+        for part in self.extraction.parts:
+            value = self._valueOf(part.item)
+            node = self.sequence.GetDataNodeAtValue(value)
+            if node is None or self._left.get(value) == _statesOf(node):
+                continue
+            segments = Edits.segmentsOf(node.GetSegmentation())
+            held = [each for each in segments if Labelmaps.count(each)]
+            if any(
+                Edits.changed(each) if Edits.tagOf(each, Edits.WRITTEN_TAG) else each in held
+                for each in segments
+            ):
+                return True
+        return False
 
     def finishFound(self, tags: Mapping[str, str]) -> None:
         """Take the findings out of all frames that `writeFound` was not called for."""
@@ -147,6 +181,8 @@ class SequenceResult:
                 masks = self._clip.enlarged(masks)
         values = [part.place.back(mask[None].astype(bool)) for mask in masks]
         self._frameOf(index).write(voxels, values)
+        self._frameOf(index).mark({})
+        self._leave(index)
         return index
 
     def _frameOf(self, index: int) -> SegmentSet:
@@ -257,6 +293,10 @@ def framesOf(proxy: Any, browser: Any) -> list[tuple[int, Any]]:
     if not found:
         raise ResultError(f"{proxy.GetName()} has no frames", "segment first")
     return found
+
+
+def _statesOf(node: Any) -> tuple[Any, ...]:
+    return tuple(Labelmaps.stateOf(each) for each in Edits.segmentsOf(node.GetSegmentation()))
 
 
 def _hasFindings(node: Any) -> bool:

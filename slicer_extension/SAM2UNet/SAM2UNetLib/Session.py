@@ -173,6 +173,9 @@ class Session:
 
     def undo(self) -> None:
         """Undo the last run."""
+        if self._writing is not None:  # what is still to be written is not wanted
+            self._writing.close()
+        self._writing = None
         self.logic.undo()
         self._handle = self._next = None
 
@@ -410,12 +413,16 @@ class Session:
                 next(self._writing)
         except StopIteration:
             self._writing = None
+            if self._next is not None and self._handle is not None:
+                self._rethreshold(self._next)
         except (ModuleError, protocol.ProtocolError, OSError) as error:
             self._writing = None
             self._takeBack("segment")
             self._failWith(error)
 
     def _rethreshold(self, fields: dict[str, Any]) -> None:
+        self._next = None
+        self.logic.leave()
         sparse = self._request.putFile is not None
         self._ask("rethreshold", result=self._handle, sparse=sparse, **fields)
 
@@ -456,8 +463,10 @@ class Session:
         if kind in ("segment", "write_seg"):
             self._handover.remove()
         if kind == "segment":
-            self.logic.undo()
             self._handle = None
+            if not self.logic.undo(painted=False):
+                text = _("You painted during the run, so the segmentation was left as it is.")
+                self._tell("warned", [text])
 
     def _ask(self, operation: str, **fields: Any) -> None:
         self._ids[self.worker.request(operation, **fields)] = operation

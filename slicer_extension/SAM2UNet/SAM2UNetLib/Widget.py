@@ -42,6 +42,7 @@ class Panel:
             command=self.environment.command,
             options=self.segment.batchOptions,
             summary=self.segment.batchSummary,
+            confirm=self.segment.choice.confirm,
         )
         self.gui: Any = None
         self.parameter: Any = None
