@@ -29,7 +29,7 @@ PAPER = {
 def app() -> typer.Typer:
     """The command alone, as a subcommand."""
     app = typer.Typer()
-    command.register(app)
+    app.command("evaluate")(command.evaluate)
     app.command()(lambda: None)
     return app
 
