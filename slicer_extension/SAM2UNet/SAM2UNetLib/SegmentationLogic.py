@@ -150,7 +150,7 @@ class SegmentationLogic:
         if self._result.node.GetScene() is None:
             self._result = None
             raise ResultError("the segmentation was removed from the scene", "segment again")
-        if self._written:  # once more, with other masks
+        if self._written and self._result.isEdited:  # edits go, at the user's wish
             saveForUndo(self._result.node)
         return self._result
 
