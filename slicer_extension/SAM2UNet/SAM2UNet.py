@@ -87,6 +87,7 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for event, slot in (
             (slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose),
             (slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose),
+            (slicer.mrmlScene.StartImportEvent, self.onSceneStartImport),
             (slicer.mrmlScene.EndImportEvent, self.onSceneEndImport),
         ):
             self.addObserver(slicer.mrmlScene, event, slot)
@@ -116,6 +117,10 @@ class SAM2UNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Start again with the new scene if the module is shown."""
         if self.parent.isEntered:
             self.followParameterNode()
+
+    def onSceneStartImport(self, _caller: Any, _event: Any) -> None:
+        """A scene is being loaded: lists that fill up must not write into its choices."""
+        self.panel.follow(None)
 
     def onSceneEndImport(self, _caller: Any, _event: Any) -> None:
         """A scene was loaded into this one: show what it says."""
