@@ -228,3 +228,10 @@ def test_a_saved_file_is_never_replaced(runs, tmp_path):
         runs.exportDicomSeg(["sam2unet"], node, str(tmp_path))
         assert runs.session.exported[-1][2] == name
         (tmp_path / name).write_bytes(b"kept")
+
+
+def test_the_studys_files_go_when_the_scene_closes(runs, tmp_path):
+    runs.exportDicomSeg(["sam2unet"], segmentation(image("1.1")), str(tmp_path))
+    assert runs.files.held == ("1.1",)
+    runs.forget()
+    assert runs.files.held == ()

@@ -232,6 +232,8 @@ class Runs:
         self._questions = set()
         if session is not None:
             session.close()
+        if self.files is not None:  # a study's files stay no longer than they are needed
+            self.files.clear()
 
     def close(self) -> None:
         """End everything that runs."""
