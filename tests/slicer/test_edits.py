@@ -199,6 +199,17 @@ def test_cancelling_does_not_remove_what_was_painted_meanwhile(ct, two_classes) 
     assert other.GetScene() is None
 
 
+def test_another_threshold_asked_for_during_a_run_takes_nothing_painted_meanwhile(
+    ct, two_classes
+) -> None:
+    logic = SegmentationLogic()
+    begun = logic.begin(Inputs.extract(ct, "volume"), two_classes)
+    paint(begun, ct, (5, 7, 9))
+    logic.leave()  # as `Session.rethreshold` does, before there is a result
+    assert logic.complete(some()) is not begun
+    assert masksOf(begun, ct, two_classes)[5, 0, 7, 9] == 1
+
+
 def test_what_is_painted_while_a_threshold_is_computed_stays(result) -> None:
     result.logic.leave()
     paint(result.node, result.volume, (5, 7, 9))
@@ -581,3 +592,14 @@ def test_the_folder_tab_asks_whether_a_bundle_of_a_scene_is_trusted(
     ready.ui.batchRunButton.click()
     assert "did not come with this module" in questions[0]
     assert ready.panel.batch.batch is None
+
+
+def test_painting_while_a_threshold_is_computed_offers_to_start_again(
+    ready: SimpleNamespace,
+) -> None:
+    move(ready, 0.6)
+    ready.logic.isEdited = True
+    say(ready, ("failed", "you painted while it was computed", "start again"))
+    assert ready.ui.startAgainButton.isVisibleTo(ready.form)
+    ready.ui.startAgainButton.click()
+    assert len(asked(ready, "rethreshold")) == 2

@@ -576,6 +576,7 @@ class SegmentPanel:
         self._sayWithNote(_("Written: {file}").format(file=file))
 
     def _failed(self, message: str, remedy: str) -> None:
+        self._isKept = self.result is not None and self.runs.isEdited
         self._end()
         self.fail(message, remedy)
 

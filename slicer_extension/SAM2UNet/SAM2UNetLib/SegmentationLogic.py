@@ -126,8 +126,11 @@ class SegmentationLogic:
         yield result.node
 
     def leave(self) -> None:
-        """Take the result as it is now: what is painted from here on is kept."""
-        if self._result is not None:
+        """Take the result as it is now: what is painted from here on is kept.
+
+        Does nothing during a run, whose result is not there yet.
+        """
+        if self._result is not None and self._written:
             self._result.leave()
 
     def _beside(self) -> Any:

@@ -165,6 +165,7 @@ class Session:
         if not self.canRethreshold:
             return False
         fields = replace(self._request, **refinement).adjustment(self._extraction.pixelArea)
+        self.logic.leave()  # what was painted before is replaced at the caller's wish
         if self.isBusy:
             self._next = fields
         else:
@@ -422,7 +423,6 @@ class Session:
 
     def _rethreshold(self, fields: dict[str, Any]) -> None:
         self._next = None
-        self.logic.leave()
         sparse = self._request.putFile is not None
         self._ask("rethreshold", result=self._handle, sparse=sparse, **fields)
 
