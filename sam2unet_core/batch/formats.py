@@ -234,15 +234,19 @@ class Probabilities(PictureFormat):
             yield PictureFile(f"prob{value}.png", "probability", write)
 
 
-class SecondaryCapture(OutputFormat):
-    """One DICOM secondary capture per unit with its overlays."""
-
-    name = "sc"
-    help = "overlays as DICOM secondary capture"
+class _OfStoredFrames(OutputFormat):
+    """A DICOM object about the frames as they are stored."""
 
     def unfit(self, unit: Unit) -> Unfit | None:
         """Reject sources that are not DICOM, and reformatted planes."""
         return _unfit_without_dicom(self.name, unit) or _unfit_in_another_plane(self.name, unit)
+
+
+class SecondaryCapture(_OfStoredFrames):
+    """One DICOM secondary capture per unit with its overlays."""
+
+    name = "sc"
+    help = "overlays as DICOM secondary capture"
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
         """Open the file and return its sink."""
@@ -259,15 +263,11 @@ class SecondaryCapture(OutputFormat):
         return lambda result: writer.add(result.frame, result.labels)
 
 
-class StructuredReport(OutputFormat):
+class StructuredReport(_OfStoredFrames):
     """One DICOM structured report per unit with its areas and counts."""
 
     name = "sr"
     help = "areas and counts as DICOM structured report"
-
-    def unfit(self, unit: Unit) -> Unfit | None:
-        """Reject sources that are not DICOM, and reformatted planes."""
-        return _unfit_without_dicom(self.name, unit) or _unfit_in_another_plane(self.name, unit)
 
     def open(self, work: UnitWork, stack: ExitStack) -> Sink:
         """Open the file and return its sink."""

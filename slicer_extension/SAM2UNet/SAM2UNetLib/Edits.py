@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import vtk
-from vtk.util import numpy_support
 
 from . import Labelmaps, Terminology
-from .Voxels import Box, sizeOf
+from .Voxels import Box
 
 WRITTEN_TAG = "SAM2UNet.Written"
 """Hash of the voxels that were written last."""
@@ -56,16 +55,11 @@ def segmentsOf(segmentation: Any) -> list[Any]:
 
 def _hashOf(segment: Any) -> str:
     """Return a hash of the voxels that belong to a segment, wherever its array begins and ends."""
-    image = segment.GetRepresentation(Labelmaps.BINARY)
     digest = hashlib.blake2b(digest_size=16)
-    if image is None or 0 in sizeOf(image.GetExtent()):
-        return digest.hexdigest()
-    extent = image.GetExtent()
-    array = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(sizeOf(extent))
-    values = array == segment.GetLabelValue()
-    bounds = Box(extent).bounds(values)
-    if 0 not in sizeOf(bounds):
-        inner = Box(bounds).take(array, extent, label=segment.GetLabelValue())
+    extent, values = Labelmaps.heldBy(segment)
+    if values.any():
+        bounds = Box(extent).bounds(values)
+        inner = Box(bounds).take(values, extent, label=1)
         digest.update(repr(tuple(bounds)).encode())
         digest.update(np.packbits(inner).tobytes())
     return digest.hexdigest()

@@ -106,18 +106,15 @@ def unboundFrame(segmentationNode: Any) -> int | None:
     So it is with one that was made in Segment Editor: it shows on all frames. None for others.
     """
     image = imageOf(segmentationNode)
-    if not image.IsA("vtkMRMLSequenceBrowserNode"):
-        return None
-    if image.GetSequenceNode(segmentationNode) is not None:
-        return None
-    return max(0, image.GetSelectedItemNumber())
+    follows = not image.IsA("vtkMRMLSequenceBrowserNode") or image.GetSequenceNode(segmentationNode)
+    return None if follows else max(0, image.GetSelectedItemNumber())
 
 
 def _ofClip(proxy: Any, browser: Any) -> Exported:
     """Return the frames that were looked at; where the node follows no frame, the shown one."""
     volumes = volumeSequence(browser)
-    if browser.GetSequenceNode(proxy) is None:
-        shown = max(0, browser.GetSelectedItemNumber())
+    shown = unboundFrame(proxy)
+    if shown is not None:
         frames = [(shown, proxy)]
     else:
         keepShown(browser, proxy)

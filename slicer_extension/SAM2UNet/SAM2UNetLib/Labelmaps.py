@@ -93,10 +93,15 @@ def stateOf(segment: Any) -> tuple[str, int]:
 
 def count(segment: Any) -> int:
     """Return how many voxels belong to a segment."""
+    return int(heldBy(segment)[1].sum())
+
+
+def heldBy(segment: Any) -> tuple[Extent, NDArray[np.bool_]]:
+    """Return the extent of a segment's labelmap, and which voxels of it belong to the segment."""
     image = segment.GetRepresentation(BINARY)
     if image is None or 0 in sizeOf(image.GetExtent()):
-        return 0
-    return int((_array(image) == segment.GetLabelValue()).sum())
+        return EMPTY, np.zeros(0, bool)
+    return image.GetExtent(), _array(image) == segment.GetLabelValue()
 
 
 def reserve(segmentation: Any, segmentId: str, extent: Extent, *, toRas: Matrix) -> None:
